@@ -1,0 +1,22 @@
+#pragma once
+
+#include "support/views.hpp"
+
+namespace fairgptq {
+
+class CholeskyOperations {
+  public:
+    virtual ~CholeskyOperations() = default;
+
+    /// Factors a symmetric positive definite matrix as U·Uᵀ with U upper triangular (the Cholesky factor of the
+    /// order-reversed matrix), in place, float32. The strictly lower triangle is zero afterwards.
+    /// @param matrix [n, n], both triangles filled
+    /// @returns false if the matrix is not positive definite to float32's precision; it is then undefined
+    /// Source: method.md "The column loop"; one Cholesky and one triangular inverse instead of GPTQ's two and one.
+    virtual bool factor_upper(MatrixView<float> matrix) = 0;
+
+    /// Inverts an upper triangular matrix with nonzero diagonal, in place; the strictly lower triangle stays zero.
+    virtual void invert_upper(MatrixView<float> matrix) = 0;
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,62 @@
+// The CPU as a backend: float32, OpenBLAS, OpenMP. It is what a laptop and CI run, and the truth that CUDA is tested against.
+//
+// Work is cut into tiles of fixed size, and each tile is one single-threaded BLAS call or loop: results do not depend on
+// the number of threads. Every BLAS call is made inside blas.hpp's wrappers, which keep OpenBLAS at one thread.
+#pragma once
+
+#include "backend/backend.hpp"
+
+namespace fairgptq {
+
+class CpuBackend final : public Backend {
+  public:
+    CpuBackend();
+    std::string name() const override;
+    DType activation_type() const override { return DType::float32; }
+
+    Buffer allocate(std::size_t bytes) override;
+    void copy_to_device(void* device, const void* host, std::size_t bytes) override;
+    void copy_to_host(void* host, const void* device, std::size_t bytes) override;
+    void copy_on_device(void* to, const void* from, std::size_t bytes) override;
+    void zero(void* device, std::size_t bytes) override;
+    void synchronize() override {}
+    void upload(TensorView to, const void* host, DType type) override;
+
+    void accumulate_gram(TensorView inputs, MatrixView<float> scratch, PackedLower<double> sum) override;
+    void finish_gram(PackedLower<const double> sum, double factor, MatrixView<float> gram) override;
+    void pair_differences(TensorView inputs, std::span<const PairColumn> columns, MatrixView<float> differences) override;
+
+    void linear(TensorView inputs, TensorView weights, const float* bias, TensorView output, bool accumulate) override;
+    void rms_norm(TensorView inputs, const float* weight, float epsilon, TensorView output) override;
+    void layer_norm(TensorView inputs, const float* weight, const float* bias, float epsilon, TensorView output) override;
+    void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
+                std::span<const float> frequencies, float attention_factor) override;
+    void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
+                   const AttentionShape& shape, TensorView output) override;
+    void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
+    void activation(Activation activation, TensorView inputs, TensorView output) override;
+    void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
+    void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
+                                 std::span<float> log_probabilities) override;
+    void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
+                    MatrixView<const std::uint8_t> zeros, const std::int32_t* group_index, TensorView weights) override;
+
+    bool factor_upper(MatrixView<float> matrix) override;
+    void invert_upper(MatrixView<float> matrix) override;
+    void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha, float damping,
+                 std::span<const std::int32_t> order, MatrixView<float> out) override;
+    void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
+                        MatrixView<float> out) override;
+    void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
+                      MatrixView<const float> inverse, std::span<const std::int32_t> order,
+                      MatrixView<float> target) override;
+    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
+                         std::span<double> result) override;
+    void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) override;
+    void diagonal(MatrixView<const float> matrix, std::span<float> result) override;
+    void quantize_columns(const ColumnProblem& problem) override;
+    void find_scales(MatrixView<const float> weights, const Grid& grid, MatrixView<float> scales,
+                     MatrixView<std::uint8_t> zeros) override;
+};
+
+}  // namespace fairgptq

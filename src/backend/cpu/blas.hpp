@@ -1,0 +1,24 @@
+// Row-major float32 BLAS calls of one thread each. Callers run several at once over tiles of fixed size (OpenMP), so results
+// do not depend on how many threads there are.
+#pragma once
+
+#include <cblas.h>
+
+#include "support/views.hpp"
+
+namespace fairgptq::blas {
+
+enum class Transpose : bool { no, yes };
+
+/// c = alpha · op(a) · op(b) + beta · c
+inline void gemm(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
+                 MatrixView<const float> b, float beta, MatrixView<float> c) {
+    const auto inner = transpose_a == Transpose::yes ? a.rows : a.cols;
+    if (c.rows == 0 || c.cols == 0) return;
+    cblas_sgemm(CblasRowMajor, transpose_a == Transpose::yes ? CblasTrans : CblasNoTrans,
+                transpose_b == Transpose::yes ? CblasTrans : CblasNoTrans, static_cast<blasint>(c.rows),
+                static_cast<blasint>(c.cols), static_cast<blasint>(inner), alpha, a.data, static_cast<blasint>(a.stride),
+                b.data, static_cast<blasint>(b.stride), beta, c.data, static_cast<blasint>(c.stride));
+}
+
+}  // namespace fairgptq::blas

@@ -1,0 +1,49 @@
+// Dense float32 products around the column loop: the debiased target and the figures of a module's record.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "support/views.hpp"
+
+namespace fairgptq {
+
+class MatrixOperations {
+  public:
+    virtual ~MatrixOperations() = default;
+
+    /// out[i, j] = hessian[p_i, p_j] + alpha · covariance[p_i, p_j] + (i == j ? damping : 0), p = order.
+    /// A column with hessian and covariance both 0 on the diagonal ("dead") gets 1 there, so that the factorization holds.
+    /// @param hessian, covariance [n, n]; covariance may be empty (then alpha is not used)
+    /// @param order host, [n], a permutation; @param out [n, n], not aliasing
+    virtual void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha, float damping,
+                         std::span<const std::int32_t> order, MatrixView<float> out) = 0;
+
+    /// Moves the columns of each row: out[r, i] = in[r, order[i]] (gather) as float32; columns whose `dead` flag is set become 0.
+    virtual void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
+                                MatrixView<float> out) = 0;
+
+    /// target −= alpha · (weights · covariance) · RᵀR: the continuous minimiser W* = W − αWC(UUᵀ)⁻¹, R = U⁻¹.
+    /// @param weights    [rows, n] in natural column order; @param covariance [n, n] in natural order
+    /// @param inverse    R [n, n] upper triangular, in the order `order`
+    /// @param order      host, [n]
+    /// @param target     [rows, n] in the order `order`, holding W on entry
+    /// Source: method.md "Two solvers, one code path"; Fair-GPTQ (arXiv 2509.15206).
+    virtual void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
+                              MatrixView<const float> inverse, std::span<const std::int32_t> order,
+                              MatrixView<float> target) = 0;
+
+    /// result[k] = Σ over the rows of tile k (64 rows each) of a M aᵀ, in float64; a tile is summed in a fixed order, so a
+    /// matrix's figure does not depend on how its rows were shared.
+    /// @param matrix [rows, n]; @param symmetric [n, n]; @param result host, [ceil(rows / 64)]
+    virtual void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
+                                 std::span<double> result) = 0;
+
+    /// result[c] += Σ over rows of (a[r, c] − b[r, c])², in float64; host, [n].
+    virtual void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) = 0;
+
+    /// The diagonal of a square matrix, to the host.
+    virtual void diagonal(MatrixView<const float> matrix, std::span<float> result) = 0;
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "support/views.hpp"
+
+namespace fairgptq {
+
+class RotaryOperations {
+  public:
+    virtual ~RotaryOperations() = default;
+
+    /// Rotates each head of `heads` in place by its token's position, in the half-split layout of Hugging Face models:
+    /// element i of a head pairs with element i + head_dim/2.
+    /// @param heads       [tokens, head_count · head_dim]
+    /// @param offsets     host; sequences' first tokens and the end, [sequences + 1]; positions start at 0 in each
+    /// @param frequencies host; [head_dim / 2] angle per position, rope scaling applied
+    /// @param attention_factor multiplies cos and sin (1 unless the rope type says otherwise)
+    /// Source: RoFormer (arXiv 2104.09864).
+    virtual void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
+                        std::span<const float> frequencies, float attention_factor) = 0;
+};
+
+}  // namespace fairgptq

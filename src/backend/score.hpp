@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "support/views.hpp"
+
+namespace fairgptq {
+
+class ScoreOperations {
+  public:
+    virtual ~ScoreOperations() = default;
+
+    /// log_probabilities[t] = logits[t, targets[t]] − log Σ exp(logits[t, :]), natural logarithm; sums in float32 or better.
+    /// @param logits            [tokens, vocabulary] on the device
+    /// @param targets           host, [tokens], each in [0, vocabulary)
+    /// @param log_probabilities host, [tokens], written
+    virtual void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
+                                         std::span<float> log_probabilities) = 0;
+};
+
+}  // namespace fairgptq

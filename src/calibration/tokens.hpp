@@ -1,0 +1,46 @@
+// The token file that tools/prepare.py writes (interface.md "Token file").
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace fairgptq {
+
+/// Sequences of token ids, end to end.
+struct Sequences {
+    std::vector<std::int32_t> ids;
+    std::vector<std::int64_t> offsets{0};
+    std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
+    std::int64_t length(std::int64_t index) const { return offsets[index + 1] - offsets[index]; }
+    std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
+};
+
+struct Task {
+    std::string name, kind;
+    Sequences sequences;
+    std::vector<std::int32_t> scored_from, item, role, label;
+    std::vector<std::string> group;
+};
+
+struct TokenFile {
+    std::filesystem::path path;
+    std::string tokenizer_sha256;
+    std::int64_t vocab_size = 0;
+    Sequences text;                          // empty where there is none
+    Sequences stereotype, anti_stereotype;   // entry p belongs to entry p
+    std::vector<std::string> category;
+    std::vector<Task> tasks;
+    std::string digest;                      // XXH3-128 of the calibration parts, hex
+};
+
+/// Reads and checks everything: format and version, offsets that start at 0, rise and end at the ids' count, ids in
+/// [0, vocab_size), as many stereotypical as anti-stereotypical sequences, no empty sequence, roles and items in range.
+/// @throws InvalidInput naming file, object and what is wrong
+TokenFile read_token_file(const std::filesystem::path& path);
+/// @throws InvalidInput if ids go beyond the model's vocabulary or a sequence is longer than the model's positions
+void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions);
+
+}  // namespace fairgptq

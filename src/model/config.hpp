@@ -1,0 +1,47 @@
+// What config.json says, for every family, in one struct. Written by transformers 4 or 5.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "backend/activation.hpp"
+
+namespace fairgptq {
+
+struct RopeSettings {
+    std::string type = "default";  // default, linear, llama3, (others are refused by name)
+    double theta = 10000.0;
+    double factor = 1.0;
+    double low_freq_factor = 1.0;
+    double high_freq_factor = 4.0;
+    double original_max_position_embeddings = 0;
+};
+
+enum class NormKind : std::uint8_t { rms, layer };
+
+struct ModelConfig {
+    std::string model_type;    // llama, mistral, qwen2, qwen3, opt
+    std::string architecture;  // LlamaForCausalLM, …
+    std::int64_t hidden_size = 0;
+    std::int64_t intermediate_size = 0;
+    std::int64_t layers = 0;
+    std::int64_t heads = 0;
+    std::int64_t key_value_heads = 0;
+    std::int64_t head_dim = 0;
+    std::int64_t vocab_size = 0;
+    std::int64_t max_positions = 0;
+    double norm_epsilon = 1e-6;
+    Activation activation = Activation::silu;
+    RopeSettings rope;
+    std::vector<std::int64_t> windows;  // per layer; 0: full attention
+    bool tied_embeddings = false;
+    std::string dtype;  // as config.json names it, for exports
+};
+
+/// @throws InvalidInput naming the file and the field: missing, of the wrong kind, out of range, or of an architecture or
+/// rope type that is not supported
+ModelConfig read_config(const std::filesystem::path& model_dir);
+
+}  // namespace fairgptq

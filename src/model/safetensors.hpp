@@ -1,0 +1,57 @@
+// Safetensors files, single or sharded, memory-mapped: a tensor's bytes are read when they are used.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "support/views.hpp"
+
+namespace fairgptq {
+
+struct HostTensor {
+    std::string name;
+    std::string dtype_name;  // as stored: "BF16", "F16", "F32", "I32", …
+    std::vector<std::int64_t> shape;
+    std::span<const std::byte> bytes;  // valid as long as the Checkpoint lives
+    /// @throws InvalidInput naming file and tensor unless float32, float16 or bfloat16
+    DType dtype() const;
+    std::string file;
+};
+
+/// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards).
+class Checkpoint {
+  public:
+    /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap, overflow
+    /// or leave the file, a size that does not match shape and dtype, an index that names a missing shard or tensor
+    explicit Checkpoint(const std::filesystem::path& model_dir);
+    ~Checkpoint();
+    Checkpoint(Checkpoint&&) noexcept;
+    Checkpoint& operator=(Checkpoint&&) noexcept;
+
+    bool has(const std::string& name) const;
+    const HostTensor& tensor(const std::string& name) const;  // @throws InvalidInput naming the missing tensor
+    /// The tensor, checked to have this shape. @throws InvalidInput naming tensor, its shape and the expected one
+    const HostTensor& tensor(const std::string& name, std::span<const std::int64_t> shape) const;
+    std::vector<std::string> names() const;
+    /// Files with their sizes and a hash (XXH3, 128 bits, hex) of their safetensors headers: for a run's fingerprint.
+    struct FileInfo {
+        std::string name;
+        std::uint64_t bytes;
+        std::string header_hash;
+    };
+    const std::vector<FileInfo>& files() const;
+    /// Tells the kernel that a tensor's pages will be wanted soon.
+    void will_need(const std::string& name) const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,67 @@
+// A layer's weights on the device, read ahead by a thread while the layer before computes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "model/family.hpp"
+#include "model/safetensors.hpp"
+
+namespace fairgptq {
+
+/// What one linear holds on the device: weight [rows, cols] in the backend's activation type, bias float32 or null.
+struct LinearWeights {
+    TensorView weight;
+    const float* bias = nullptr;
+};
+
+/// One decoder layer on the device. Owns its memory.
+struct LayerWeights {
+    std::int64_t layer = -1;
+    std::map<std::string, LinearWeights> linears;  // by LinearSpec::name
+    struct Norm {
+        const float* weight = nullptr;
+        const float* bias = nullptr;
+    };
+    Norm input_norm, mlp_norm, query_norm, key_norm;
+    std::vector<Buffer> memory;
+};
+
+/// Embedding, positions, final norm, head. Owns its memory. lm_head.data == embedding.data where tied.
+struct OuterWeights {
+    TensorView embedding;  // [vocab, hidden]
+    TensorView positions;  // empty where the family has none
+    LayerWeights::Norm final_norm;
+    TensorView lm_head;    // [vocab, hidden]
+    std::vector<Buffer> memory;
+};
+
+/// @throws InvalidInput naming a missing tensor, one of the wrong shape, or one that holds NaN or infinity
+LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t layer);
+OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint);
+/// Checks names, shapes and element types of every tensor that the family wants, without reading any: before work begins.
+void check_tensors(const Family& family, const Checkpoint& checkpoint);
+
+/// Changes a layer's weights after they are read, before they are used: a run's quantized modules in place of the originals.
+using LayerOverride = std::function<void(LayerWeights&)>;
+
+/// Hands out layers first, first + 1, … in order; a thread reads the next one while the caller works with this one.
+/// A failure in the thread is thrown by next().
+class LayerPrefetcher {
+  public:
+    LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t first,
+                    std::int64_t end);
+    ~LayerPrefetcher();
+    LayerWeights next();
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fairgptq

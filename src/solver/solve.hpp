@@ -1,0 +1,68 @@
+// Fair-GPTQ for the modules of one stage: those that share a Hessian.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "comm/communicator.hpp"
+#include "solver/settings.hpp"
+
+namespace fairgptq {
+
+struct ModuleTask {
+    std::string name;    // "self_attn.q_proj", for messages and records
+    TensorView weights;  // W [rows, cols] on the device
+    double alpha = 0;    // weight of the bias term for this module; 0 is GPTQ
+};
+
+struct StageProblem {
+    MatrixView<const float> hessian;     // H [cols, cols] = (2/N)·XᵀX
+    MatrixView<const float> covariance;  // C [cols, cols] = (2/P)·DᵀD, or empty where the calibration has no pairs
+    std::vector<ModuleTask> modules;
+};
+
+/// A quantized linear and its record. Host memory, the same at every rank.
+struct ModuleSolution {
+    std::string name;
+    std::int64_t rows = 0, cols = 0, groups = 0;
+    int bits = 4;
+    std::int64_t group_size = 128;
+    bool symmetric = true;
+    bool scales_float32 = false;            // scales need more than float16 (--scale-dtype f32)
+    std::vector<std::uint8_t> codes;        // [rows, cols], one a byte, natural column order
+    std::vector<float> scales;              // [rows, groups], representable in the chosen scale type
+    std::vector<std::uint8_t> zeros;        // [rows, groups]
+    std::vector<std::int32_t> group_index;  // [cols]
+    double alpha = 0;
+    double damp_used = 0;
+    double reconstruction = 0;  // tr((W−Q)H(W−Q)ᵀ)
+    double bias_before = 0;     // tr(WCWᵀ)
+    double bias_after = 0;      // tr(QCQᵀ)
+    double shift_norm = 0;      // ‖W*−W‖ / ‖W‖
+    double seconds = 0;
+    std::vector<float> column_sensitivity;  // [cols]: C_jj · ‖error of column j‖
+    std::vector<float> target;              // W* [rows, cols]; only if StageOptions::keep_target
+};
+
+struct StageOptions {
+    bool keep_target = false;
+};
+
+/// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of 64, so
+/// that a row's result does not depend on the number of ranks; codes and scales are gathered at every rank.
+/// If a Hessian does not factor, damping is raised tenfold (a few times); damp_used says what it took.
+/// @throws InvalidInput if the group size does not divide a module's width, naming the module and the sizes that do;
+/// Failure naming the module if no damping makes the Hessian factor, or a weight is not finite
+/// Source: Fair-GPTQ (arXiv 2509.15206), GPTQ (arXiv 2210.17323); method.md "Two solvers, one code path".
+std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
+                                        const SolverSettings& settings, const StageOptions& options = {});
+
+/// The group size for a row of `cols` inputs (−1 resolved). @throws InvalidInput as solve_stage says
+std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module);
+
+/// Bytes of device memory that solve_stage allocates at one rank, for `plan`.
+std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings);
+
+}  // namespace fairgptq

@@ -1,0 +1,55 @@
+// IEEE half precision and bfloat16 as storage types: 16 bits and exact conversions, nothing else.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace fairgptq {
+
+struct Float16 {
+    std::uint16_t bits = 0;
+};
+struct BFloat16 {
+    std::uint16_t bits = 0;
+};
+
+/// Exact.
+inline float to_float(BFloat16 value) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16U);
+}
+
+/// Exact, subnormals, infinities and NaN included.
+inline float to_float(Float16 value) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16U;
+    const std::uint32_t magnitude = value.bits & 0x7fffU;
+    if (magnitude >= 0x7c00U) return std::bit_cast<float>(sign | 0x7f800000U | ((magnitude & 0x3ffU) << 13U));
+    // Shifting exponent and mantissa into place leaves the exponent 112 too low; multiplying by 2^112 mends normals and
+    // subnormals alike.
+    const float scaled = std::bit_cast<float>(magnitude << 13U) * 0x1p112F;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
+}
+
+/// Rounds to nearest, ties to even; beyond 65504 becomes infinity, NaN stays NaN.
+inline Float16 to_half(float value) {
+    const std::uint32_t word = std::bit_cast<std::uint32_t>(value);
+    const auto sign = static_cast<std::uint16_t>((word >> 16U) & 0x8000U);
+    const std::uint32_t magnitude = word & 0x7fffffffU;
+    if (magnitude > 0x7f800000U) return {static_cast<std::uint16_t>(sign | 0x7e00U)};
+    if (magnitude >= 0x477ff000U) return {static_cast<std::uint16_t>(sign | 0x7c00U)};
+    if (magnitude < 0x38800000U) {
+        // Subnormal results: adding 0.5 makes the float unit round at half's last place.
+        const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
+        return {static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000U))};
+    }
+    const std::uint32_t odd = (magnitude >> 13U) & 1U;
+    return {static_cast<std::uint16_t>(sign | ((magnitude - 0x38000000U + 0xfffU + odd) >> 13U))};
+}
+
+/// Rounds to nearest, ties to even; NaN stays NaN.
+inline BFloat16 to_bfloat16(float value) {
+    const std::uint32_t word = std::bit_cast<std::uint32_t>(value);
+    if ((word & 0x7fffffffU) > 0x7f800000U) return {static_cast<std::uint16_t>((word >> 16U) | 0x40U)};
+    return {static_cast<std::uint16_t>((word + 0x7fffU + ((word >> 16U) & 1U)) >> 16U)};
+}
+
+}  // namespace fairgptq

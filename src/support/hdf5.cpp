@@ -1,0 +1,427 @@
+#include "support/hdf5.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <memory>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/checksum.hpp"
+#include "support/error.hpp"
+#include "support/half.hpp"
+
+namespace fairgptq::h5 {
+namespace {
+
+constexpr hsize_t user_block = 512;
+constexpr const char* seal_magic = "fairgptq-sealed";
+
+// HDF5 prints a stack of its own for every failure; ours say what matters in one sentence.
+void silence() {
+    static const bool done = [] {
+        H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+        return true;
+    }();
+    (void)done;
+}
+
+hid_t check_write(hid_t id, const std::string& what) {
+    if (id < 0) throw Failure("{} could not be written: {}", what, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
+    return id;
+}
+
+/// The seal's line for a file whose contents after the user block are these.
+std::string seal_line(std::uint64_t bytes, std::uint64_t checksum) {
+    return fmt::format("{} {} {:016x}\n", seal_magic, bytes, checksum);
+}
+
+struct Descriptor {
+    int fd = -1;
+    explicit Descriptor(int descriptor) : fd(descriptor) {}
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor() {
+        if (fd >= 0) ::close(fd);
+    }
+};
+
+}  // namespace
+
+Handle& Handle::operator=(Handle&& other) noexcept {
+    if (this != &other) {
+        reset();
+        id_ = other.id_;
+        other.id_ = -1;
+    }
+    return *this;
+}
+
+void Handle::reset() {
+    if (id_ < 0) return;
+    switch (H5Iget_type(id_)) {
+        case H5I_FILE: H5Fclose(id_); break;
+        case H5I_GROUP: H5Gclose(id_); break;
+        case H5I_DATASET: H5Dclose(id_); break;
+        case H5I_DATATYPE: H5Tclose(id_); break;
+        case H5I_DATASPACE: H5Sclose(id_); break;
+        case H5I_ATTR: H5Aclose(id_); break;
+        case H5I_GENPROP_LST: H5Pclose(id_); break;
+        default: H5Oclose(id_); break;
+    }
+    id_ = -1;
+}
+
+template <>
+hid_t native_type<float>() {
+    return H5T_NATIVE_FLOAT;
+}
+template <>
+hid_t native_type<double>() {
+    return H5T_NATIVE_DOUBLE;
+}
+template <>
+hid_t native_type<std::int32_t>() {
+    return H5T_NATIVE_INT32;
+}
+template <>
+hid_t native_type<std::int64_t>() {
+    return H5T_NATIVE_INT64;
+}
+template <>
+hid_t native_type<std::uint8_t>() {
+    return H5T_NATIVE_UINT8;
+}
+
+std::string Group::describe(const std::string& name) const {
+    return where_.find(':') == std::string::npos ? fmt::format("{}:/{}", where_, name) : fmt::format("{}/{}", where_, name);
+}
+
+bool Group::has(const std::string& name) const {
+    // H5Lexists wants every step of a path to exist.
+    for (std::size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1))
+        if (H5Lexists(handle_.get(), name.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) return false;
+    return H5Lexists(handle_.get(), name.c_str(), H5P_DEFAULT) > 0 &&
+           H5Oexists_by_name(handle_.get(), name.c_str(), H5P_DEFAULT) > 0;
+}
+
+std::vector<std::string> Group::names() const {
+    std::vector<std::string> result;
+    const auto add = [](hid_t, const char* name, const H5L_info_t*, void* data) -> herr_t {
+        static_cast<std::vector<std::string>*>(data)->emplace_back(name);
+        return 0;
+    };
+    hsize_t index = 0;
+    if (H5Literate(handle_.get(), H5_INDEX_NAME, H5_ITER_INC, &index, add, &result) < 0)
+        throw InvalidInput("{} is damaged: its contents cannot be listed", where_);
+    return result;
+}
+
+bool Group::is_dataset(const std::string& name) const {
+    if (!has(name)) return false;
+    const Handle object(H5Oopen(handle_.get(), name.c_str(), H5P_DEFAULT));
+    return object.get() >= 0 && H5Iget_type(object.get()) == H5I_DATASET;
+}
+
+Group Group::group(const std::string& name) const {
+    if (!has(name)) throw InvalidInput("{} is missing", describe(name));
+    Handle handle(H5Gopen2(handle_.get(), name.c_str(), H5P_DEFAULT));
+    if (handle.get() < 0) throw InvalidInput("{} is not a readable group", describe(name));
+    return {std::move(handle), describe(name)};
+}
+
+Group Group::create_group(const std::string& name) const {
+    Handle handle(check_write(H5Gcreate2(handle_.get(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), describe(name)));
+    return {std::move(handle), describe(name)};
+}
+
+Handle Group::open_dataset(const std::string& name) const {
+    if (!has(name)) throw InvalidInput("{} is missing", describe(name));
+    Handle handle(H5Dopen2(handle_.get(), name.c_str(), H5P_DEFAULT));
+    if (handle.get() < 0) throw InvalidInput("{} is not a readable dataset", describe(name));
+    return handle;
+}
+
+std::vector<std::int64_t> Group::shape(const std::string& name) const {
+    const Handle dataset = open_dataset(name);
+    const Handle space(H5Dget_space(dataset.get()));
+    const int rank = H5Sget_simple_extent_ndims(space.get());
+    if (rank < 0) throw InvalidInput("{} is damaged: it has no shape", describe(name));
+    std::vector<hsize_t> extents(static_cast<std::size_t>(rank));
+    H5Sget_simple_extent_dims(space.get(), extents.data(), nullptr);
+    // A hostile shape must not make the product of its extents overflow, nor ask for more memory than any file here holds.
+    std::uint64_t total = 1;
+    for (const hsize_t extent : extents)
+        if (__builtin_mul_overflow(total, static_cast<std::uint64_t>(extent), &total) || total > (1ULL << 40U))
+            throw InvalidInput("{} claims a shape too large to be true", describe(name));
+    return {extents.begin(), extents.end()};
+}
+
+template <class T>
+std::vector<T> Group::read(const std::string& name, int rank) const {
+    const std::vector<std::int64_t> extents = shape(name);
+    if (rank >= 0 && static_cast<int>(extents.size()) != rank)
+        throw InvalidInput("{} has {} dimensions where {} are expected", describe(name), extents.size(), rank);
+    std::size_t count = 1;
+    for (const std::int64_t extent : extents) count *= static_cast<std::size_t>(extent);
+    const Handle dataset = open_dataset(name);
+    const Handle type(H5Dget_type(dataset.get()));
+    const H5T_class_t kind = H5Tget_class(type.get());
+    if (kind != H5T_INTEGER && kind != H5T_FLOAT && kind != H5T_ENUM)
+        throw InvalidInput("{} does not hold numbers", describe(name));
+    if (!std::is_floating_point_v<T> && kind == H5T_FLOAT)
+        throw InvalidInput("{} holds floating-point numbers where integers are expected", describe(name));
+    // Stored bytes are a lower bound for what an honest uncompressed file of this shape holds.
+    const Handle properties(H5Dget_create_plist(dataset.get()));
+    if (H5Pget_layout(properties.get()) != H5D_CHUNKED && count > 0 &&
+        H5Dget_storage_size(dataset.get()) < count * H5Tget_size(type.get()))
+        throw InvalidInput("{} is truncated: its data are shorter than its shape", describe(name));
+    std::vector<T> values;
+    try {
+        values.resize(count);
+    } catch (const std::bad_alloc&) {
+        throw InvalidInput("{} claims {} values, more than this machine's memory holds", describe(name), count);
+    }
+    if (count > 0 &&
+        H5Dread(dataset.get(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+        throw InvalidInput("{} is damaged: its data cannot be read", describe(name));
+    return values;
+}
+
+std::vector<std::string> Group::read_strings(const std::string& name) const {
+    const std::vector<std::int64_t> extents = shape(name);
+    if (extents.size() != 1) throw InvalidInput("{} is not a list of strings", describe(name));
+    const auto count = static_cast<std::size_t>(extents[0]);
+    const Handle dataset = open_dataset(name);
+    const Handle type(H5Dget_type(dataset.get()));
+    if (H5Tget_class(type.get()) != H5T_STRING) throw InvalidInput("{} is not a list of strings", describe(name));
+    std::vector<std::string> result;
+    result.reserve(count);
+    if (count == 0) return result;
+    if (H5Tis_variable_str(type.get()) > 0) {
+        const Handle memory(H5Tcopy(H5T_C_S1));
+        H5Tset_size(memory.get(), H5T_VARIABLE);
+        H5Tset_cset(memory.get(), H5Tget_cset(type.get()));
+        std::vector<char*> pointers(count, nullptr);
+        const Handle space(H5Dget_space(dataset.get()));
+        if (H5Dread(dataset.get(), memory.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) < 0)
+            throw InvalidInput("{} is damaged: its strings cannot be read", describe(name));
+        for (const char* pointer : pointers) result.emplace_back(pointer == nullptr ? "" : pointer);
+        H5Dvlen_reclaim(memory.get(), space.get(), H5P_DEFAULT, pointers.data());
+    } else {
+        const std::size_t width = H5Tget_size(type.get());
+        std::vector<char> bytes(count * width);
+        if (H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0)
+            throw InvalidInput("{} is damaged: its strings cannot be read", describe(name));
+        for (std::size_t i = 0; i < count; ++i)
+            result.emplace_back(bytes.data() + i * width, ::strnlen(bytes.data() + i * width, width));
+    }
+    return result;
+}
+
+namespace {
+void write_dataset(hid_t parent, const std::string& name, const std::string& described, hid_t file_type, hid_t memory_type,
+                   const void* data, std::size_t count, std::span<const std::int64_t> shape) {
+    std::vector<hsize_t> extents(shape.begin(), shape.end());
+    std::size_t total = 1;
+    for (const hsize_t extent : extents) total *= extent;
+    if (total != count) throw Failure("{}: {} values do not fill its shape", described, count);
+    const Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr));
+    const Handle properties(H5Pcreate(H5P_DATASET_CREATE));
+    H5Pset_obj_track_times(properties.get(), 0);
+    errno = 0;
+    const Handle dataset(check_write(
+        H5Dcreate2(parent, name.c_str(), file_type, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT), described));
+    if (count > 0 && H5Dwrite(dataset.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
+        throw Failure("{} could not be written: {}", described, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
+}
+}  // namespace
+
+template <class T>
+void Group::write(const std::string& name, std::span<const T> values, std::span<const std::int64_t> shape) const {
+    write_dataset(handle_.get(), name, describe(name), native_type<T>(), native_type<T>(), values.data(), values.size(), shape);
+}
+
+void Group::write_half(const std::string& name, std::span<const float> values, std::span<const std::int64_t> shape) const {
+    // HDF5 has no predefined half type: IEEE binary16 is described field by field (as h5py does).
+    const Handle half(H5Tcopy(H5T_IEEE_F32LE));
+    H5Tset_fields(half.get(), 15, 10, 5, 0, 10);
+    H5Tset_size(half.get(), 2);
+    H5Tset_ebias(half.get(), 15);
+    std::vector<std::uint16_t> bits(values.size());
+    std::transform(values.begin(), values.end(), bits.begin(), [](float value) { return to_half(value).bits; });
+    write_dataset(handle_.get(), name, describe(name), half.get(), half.get(), bits.data(), bits.size(), shape);
+}
+
+void Group::write_strings(const std::string& name, const std::vector<std::string>& values) const {
+    const Handle type(H5Tcopy(H5T_C_S1));
+    H5Tset_size(type.get(), H5T_VARIABLE);
+    H5Tset_cset(type.get(), H5T_CSET_UTF8);
+    std::vector<const char*> pointers;
+    pointers.reserve(values.size());
+    for (const std::string& value : values) pointers.push_back(value.c_str());
+    const std::array<std::int64_t, 1> extents{static_cast<std::int64_t>(values.size())};
+    write_dataset(handle_.get(), name, describe(name), type.get(), type.get(), pointers.data(), pointers.size(), extents);
+}
+
+bool Group::has_attribute(const std::string& name) const { return H5Aexists(handle_.get(), name.c_str()) > 0; }
+
+namespace {
+Handle open_attribute(hid_t parent, const std::string& name, const std::string& where) {
+    if (H5Aexists(parent, name.c_str()) <= 0) throw InvalidInput("{} lacks the attribute '{}'", where, name);
+    Handle attribute(H5Aopen(parent, name.c_str(), H5P_DEFAULT));
+    if (attribute.get() < 0) throw InvalidInput("{}: the attribute '{}' cannot be read", where, name);
+    return attribute;
+}
+void check_scalar(hid_t attribute, const std::string& name, const std::string& where) {
+    const Handle space(H5Aget_space(attribute));
+    if (H5Sget_simple_extent_npoints(space.get()) != 1)
+        throw InvalidInput("{}: the attribute '{}' is not a single value", where, name);
+}
+}  // namespace
+
+double Group::number(const std::string& name) const {
+    const Handle attribute = open_attribute(handle_.get(), name, where_);
+    check_scalar(attribute.get(), name, where_);
+    const Handle type(H5Aget_type(attribute.get()));
+    const H5T_class_t kind = H5Tget_class(type.get());
+    if (kind == H5T_ENUM) {  // h5py stores booleans as an enum of bytes
+        std::int8_t value = 0;
+        if (H5Tget_size(type.get()) == 1 && H5Aread(attribute.get(), type.get(), &value) >= 0) return value;
+        throw InvalidInput("{}: the attribute '{}' is not a number", where_, name);
+    }
+    double value = 0;
+    if ((kind != H5T_INTEGER && kind != H5T_FLOAT) || H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &value) < 0)
+        throw InvalidInput("{}: the attribute '{}' is not a number", where_, name);
+    return value;
+}
+
+std::int64_t Group::integer(const std::string& name) const {
+    const double value = number(name);
+    if (!(value >= -9e15 && value <= 9e15) || value != static_cast<double>(static_cast<std::int64_t>(value)))
+        throw InvalidInput("{}: the attribute '{}' is not a whole number", where_, name);
+    return static_cast<std::int64_t>(value);
+}
+
+std::string Group::text(const std::string& name) const {
+    const Handle attribute = open_attribute(handle_.get(), name, where_);
+    check_scalar(attribute.get(), name, where_);
+    const Handle type(H5Aget_type(attribute.get()));
+    if (H5Tget_class(type.get()) != H5T_STRING) throw InvalidInput("{}: the attribute '{}' is not text", where_, name);
+    if (H5Tis_variable_str(type.get()) > 0) {
+        char* pointer = nullptr;
+        const Handle memory(H5Tcopy(H5T_C_S1));
+        H5Tset_size(memory.get(), H5T_VARIABLE);
+        H5Tset_cset(memory.get(), H5Tget_cset(type.get()));
+        if (H5Aread(attribute.get(), memory.get(), static_cast<void*>(&pointer)) < 0)
+            throw InvalidInput("{}: the attribute '{}' cannot be read", where_, name);
+        std::string value = pointer == nullptr ? "" : pointer;
+        H5free_memory(pointer);
+        return value;
+    }
+    std::string value(H5Tget_size(type.get()), '\0');
+    if (H5Aread(attribute.get(), type.get(), value.data()) < 0)
+        throw InvalidInput("{}: the attribute '{}' cannot be read", where_, name);
+    value.resize(::strnlen(value.data(), value.size()));
+    return value;
+}
+
+namespace {
+void write_attribute(hid_t parent, const std::string& name, const std::string& where, hid_t type, const void* data) {
+    const Handle space(H5Screate(H5S_SCALAR));
+    errno = 0;
+    const Handle attribute(check_write(H5Acreate2(parent, name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+                                       fmt::format("{}: the attribute '{}'", where, name)));
+    check_write(H5Awrite(attribute.get(), type, data), fmt::format("{}: the attribute '{}'", where, name));
+}
+}  // namespace
+
+void Group::set(const std::string& name, double value) const {
+    write_attribute(handle_.get(), name, where_, H5T_NATIVE_DOUBLE, &value);
+}
+void Group::set(const std::string& name, std::int64_t value) const {
+    write_attribute(handle_.get(), name, where_, H5T_NATIVE_INT64, &value);
+}
+void Group::set(const std::string& name, const std::string& value) const {
+    const Handle type(H5Tcopy(H5T_C_S1));
+    H5Tset_size(type.get(), H5T_VARIABLE);
+    H5Tset_cset(type.get(), H5T_CSET_UTF8);
+    const char* pointer = value.c_str();
+    write_attribute(handle_.get(), name, where_, type.get(), static_cast<const void*>(&pointer));
+}
+
+File File::open(const std::filesystem::path& path) {
+    silence();
+    const std::string name = path.string();
+    {
+        const Descriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+        if (file.fd < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
+        struct stat info {};
+        if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);
+        std::array<char, user_block> head{};
+        if (::pread(file.fd, head.data(), head.size(), 0) == static_cast<ssize_t>(head.size()) &&
+            std::strncmp(head.data(), seal_magic, std::strlen(seal_magic)) == 0) {
+            const std::string sealed(head.data(), ::strnlen(head.data(), head.size()));
+            const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
+            if (sealed != seal_line(bytes, checksum_of_file(file.fd, user_block, bytes, name)))
+                throw InvalidInput("{} is damaged: its contents do not match its checksum", name);
+        }
+    }
+    const Handle access(H5Pcreate(H5P_FILE_ACCESS));
+    H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
+    Handle file(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access.get()));
+    if (file.get() < 0) throw InvalidInput("{} is not a whole HDF5 file (truncated, damaged, or of another kind)", name);
+    Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
+    if (root.get() < 0) throw InvalidInput("{} is damaged: its root group cannot be read", name);
+    return {std::move(file), Group(std::move(root), name), path};
+}
+
+File File::create(const std::filesystem::path& path) {
+    silence();
+    const std::string name = path.string();
+    const Handle creation(H5Pcreate(H5P_FILE_CREATE));
+    H5Pset_userblock(creation.get(), user_block);
+    H5Pset_obj_track_times(creation.get(), 0);
+    const Handle access(H5Pcreate(H5P_FILE_ACCESS));
+    H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
+    H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+    errno = 0;
+    Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
+    if (file.get() < 0)
+        throw Failure("{} cannot be created: {}", name, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
+    Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
+    return {std::move(file), Group(std::move(root), name), path};
+}
+
+void File::seal() {
+    const std::string name = path_.string();
+    errno = 0;
+    const bool flushed = H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) >= 0;
+    root_.handle_.reset();
+    const hid_t id = handle_.get();
+    handle_ = Handle();
+    if (!flushed || H5Fclose(id) < 0)
+        throw Failure("{} could not be written: {}", name, errno != 0 ? std::strerror(errno) : "HDF5 could not flush it");
+    const Descriptor file(::open(name.c_str(), O_RDWR | O_CLOEXEC));
+    struct stat info {};
+    if (file.fd < 0 || ::fstat(file.fd, &info) != 0) throw Failure("{} could not be sealed: {}", name, std::strerror(errno));
+    const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
+    const std::string line = seal_line(bytes, checksum_of_file(file.fd, user_block, bytes, name));
+    if (::pwrite(file.fd, line.data(), line.size(), 0) != static_cast<ssize_t>(line.size()) || ::fsync(file.fd) != 0)
+        throw Failure("{} could not be sealed: {}", name, std::strerror(errno));
+}
+
+#define FAIRGPTQ_H5_TYPE(T)                                             \
+    template std::vector<T> Group::read<T>(const std::string&, int) const; \
+    template void Group::write<T>(const std::string&, std::span<const T>, std::span<const std::int64_t>) const;
+FAIRGPTQ_H5_TYPE(float)
+FAIRGPTQ_H5_TYPE(double)
+FAIRGPTQ_H5_TYPE(std::int32_t)
+FAIRGPTQ_H5_TYPE(std::int64_t)
+FAIRGPTQ_H5_TYPE(std::uint8_t)
+#undef FAIRGPTQ_H5_TYPE
+
+}  // namespace fairgptq::h5
