@@ -154,6 +154,11 @@ Group Group::create_group(const std::string& name) const {
     return {std::move(handle), describe(name)};
 }
 
+void Group::remove(const std::string& name) const {
+    if (H5Ldelete(handle_.get(), name.c_str(), H5P_DEFAULT) < 0)
+        throw Failure("{} could not be removed", describe(name));
+}
+
 Handle Group::open_dataset(const std::string& name) const {
     if (!has(name)) throw InvalidInput("{} is missing", describe(name));
     Handle handle(H5Dopen2(handle_.get(), name.c_str(), H5P_DEFAULT));

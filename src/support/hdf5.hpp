@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fairgptq::h5 {
@@ -44,6 +45,7 @@ class Group {
     bool is_dataset(const std::string& name) const;
     Group group(const std::string& name) const;
     Group create_group(const std::string& name) const;
+    void remove(const std::string& name) const;  // unlinks a group or dataset
 
     std::vector<std::int64_t> shape(const std::string& name) const;
     std::size_t element_bytes(const std::string& name) const;  // as stored
@@ -93,8 +95,7 @@ enum class Seal : std::uint8_t { optional, required };
 class File {
   public:
     /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user
-    /// block
-    /// (`required`: or has none)
+    /// block (`required`: or has none)
     static File open(const std::filesystem::path& path, Seal seal = Seal::optional);
     /// Opens a temporary file beside `path`, which goes again unless seal() is reached. @throws Failure naming file and
     /// reason
