@@ -29,11 +29,11 @@ struct TokenFile {
     std::filesystem::path path;
     std::string tokenizer_sha256;
     std::int64_t vocab_size = 0;
-    Sequences text;                          // empty where there is none
-    Sequences stereotype, anti_stereotype;   // entry p belongs to entry p
+    Sequences text;                         // empty where there is none
+    Sequences stereotype, anti_stereotype;  // entry p belongs to entry p
     std::vector<std::string> category;
     std::vector<Task> tasks;
-    std::string digest;                      // XXH3-128 of the calibration parts, hex
+    std::string digest;  // XXH3-128 of the calibration parts, hex
 };
 
 /// Reads and checks everything: format and version, offsets that start at 0, rise and end at the ids' count, ids in

@@ -40,8 +40,8 @@ struct ModelConfig {
     std::string dtype;  // as config.json names it, for exports
 };
 
-/// @throws InvalidInput naming the file and the field: missing, of the wrong kind, out of range, or of an architecture or
-/// rope type that is not supported
+/// @throws InvalidInput naming the file and the field: missing, of the wrong kind, out of range, or of an architecture
+/// or rope type that is not supported
 ModelConfig read_config(const std::filesystem::path& model_dir);
 
 }  // namespace fairgptq

@@ -27,8 +27,9 @@ struct HostTensor {
 /// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards).
 class Checkpoint {
   public:
-    /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap, overflow
-    /// or leave the file, a size that does not match shape and dtype, an index that names a missing shard or tensor
+    /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap,
+    /// overflow or leave the file, a size that does not match shape and dtype, an index that names a missing shard or
+    /// tensor
     explicit Checkpoint(const std::filesystem::path& model_dir);
     ~Checkpoint();
     Checkpoint(Checkpoint&&) noexcept;

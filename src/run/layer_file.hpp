@@ -16,7 +16,8 @@ struct LayerRecord {
     std::vector<ModuleSolution> modules;
 };
 
-/// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that exists is whole.
+/// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that
+/// exists is whole.
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
 void write_layer(const std::filesystem::path& file, const LayerRecord& record);
 
@@ -24,7 +25,9 @@ void write_layer(const std::filesystem::path& file, const LayerRecord& record);
 LayerRecord read_layer_file(const std::filesystem::path& file);
 
 /// Codes of `bits` bits, least significant first, each row padded to whole bytes; and back.
-std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols, int bits);
-std::vector<std::uint8_t> unpack_codes(const std::vector<std::uint8_t>& packed, std::int64_t rows, std::int64_t cols, int bits);
+std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols,
+                                     int bits);
+std::vector<std::uint8_t> unpack_codes(const std::vector<std::uint8_t>& packed, std::int64_t rows, std::int64_t cols,
+                                       int bits);
 
 }  // namespace fairgptq

@@ -14,22 +14,22 @@ namespace fairgptq {
 class RunDirectory {
   public:
     /// Makes the folder, run.json and layers/. Only rank 0 calls it.
-    /// @param settings everything that changes results, in groups that a reader understands; also holds "model" (absolute
-    /// path, config hash, files) and "calibration" (digest)
+    /// @param settings everything that changes results, in groups that a reader understands; also holds "model"
+    /// (absolute path, config hash, files) and "calibration" (digest)
     /// @throws InvalidInput if the folder exists and is not empty, or cannot be written
     static RunDirectory create(const std::filesystem::path& path, const nlohmann::json& settings);
     /// @throws InvalidInput if it is not a run
     static RunDirectory open(const std::filesystem::path& path);
-    /// For --resume: open, and compare what changes results. @throws InvalidInput naming the first field that differs, its
-    /// value in the run and its value now
+    /// For --resume: open, and compare what changes results. @throws InvalidInput naming the first field that differs,
+    /// its value in the run and its value now
     static RunDirectory resume(const std::filesystem::path& path, const nlohmann::json& settings);
 
     const std::filesystem::path& path() const { return path_; }
     const nlohmann::json& settings() const { return settings_; }
     const std::string& fingerprint() const { return fingerprint_; }
     std::filesystem::path layer_path(std::int64_t layer) const;
-    /// Number of layers 0 … n−1 that are there, whole and of this run. A damaged file ends the count (and is moved aside with
-    /// a warning when `repair`).
+    /// Number of layers 0 … n−1 that are there, whole and of this run. A damaged file ends the count (and is moved
+    /// aside with a warning when `repair`).
     std::int64_t finished_layers(bool repair) const;
     LayerRecord layer(std::int64_t index) const;
     /// Appends one event to log.jsonl, with "time" (UTC, ISO 8601) added.

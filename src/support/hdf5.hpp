@@ -86,7 +86,8 @@ class Group {
 /// An HDF5 file. Objects carry no timestamps, so equal contents give equal bytes.
 class File {
   public:
-    /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user block
+    /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user
+    /// block
     static File open(const std::filesystem::path& path);
     /// Creates or truncates. The first 512 bytes (the user block) are kept for `seal`.
     static File create(const std::filesystem::path& path);
