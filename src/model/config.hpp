@@ -36,6 +36,8 @@ struct ModelConfig {
     Activation activation = Activation::silu;
     RopeSettings rope;
     std::vector<std::int64_t> windows;  // per layer; 0: full attention
+    bool attention_bias = false;        // as config.json says it; families whose biases are fixed leave it alone
+    bool mlp_bias = false;
     bool tied_embeddings = false;
     std::string dtype;  // as config.json names it, for exports
 };

@@ -21,7 +21,7 @@ struct HostTensor {
     std::span<const std::byte> bytes;  // valid as long as the Checkpoint lives
     /// @throws InvalidInput naming file and tensor unless float32, float16 or bfloat16
     DType dtype() const;
-    std::string file;
+    std::string file;  // path, for messages
 };
 
 /// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards).
@@ -49,6 +49,9 @@ class Checkpoint {
     const std::vector<FileInfo>& files() const;
     /// Tells the kernel that a tensor's pages will be wanted soon.
     void will_need(const std::string& name) const;
+    /// Tells the kernel that a tensor has been used: its pages leave this process (reading it again brings them back),
+    /// so that a model read layer by layer never counts as memory in whole.
+    void done_with(const std::string& name) const;
 
   private:
     struct Impl;
