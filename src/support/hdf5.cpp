@@ -158,6 +158,11 @@ Group Group::create_group(const std::string& name) const {
     return {std::move(handle), describe(name)};
 }
 
+void Group::remove(const std::string& name) const {
+    if (H5Ldelete(handle_.get(), name.c_str(), H5P_DEFAULT) < 0)
+        throw Failure("{} could not be removed", describe(name));
+}
+
 Handle Group::open_dataset(const std::string& name) const {
     if (!has(name)) throw InvalidInput("{} is missing", describe(name));
     Handle handle(H5Dopen2(handle_.get(), name.c_str(), H5P_DEFAULT));
@@ -432,9 +437,7 @@ void File::seal() {
     errno = 0;
     const bool flushed = H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) >= 0;
     root_.handle_.reset();
-    const hid_t id = handle_.get();
-    handle_ = Handle();
-    if (!flushed || H5Fclose(id) < 0)
+    if (H5Fclose(handle_.release()) < 0 || !flushed)
         throw Failure("{} could not be written: {}", name,
                       errno != 0 ? std::strerror(errno) : "HDF5 could not flush it");
     const Descriptor file(::open(name.c_str(), O_RDWR | O_CLOEXEC));
