@@ -21,7 +21,13 @@ struct LayerRecord {
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
 void write_layer(const std::filesystem::path& file, const LayerRecord& record);
 
-/// @throws InvalidInput naming file and object if it is damaged or its shapes disagree
+/// Number and fingerprint of a layer file that matches its checksum; its modules are not read.
+/// @throws InvalidInput naming the file if it is damaged or not sealed
+LayerRecord read_layer_header(const std::filesystem::path& file);
+
+/// Modules come back in the order in which they were written.
+/// @throws InvalidInput naming file and object if it is damaged, not sealed, its shapes disagree or a value is out of
+/// range
 LayerRecord read_layer_file(const std::filesystem::path& file);
 
 /// Codes of `bits` bits, least significant first, each row padded to whole bytes; and back.
