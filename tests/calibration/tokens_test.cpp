@@ -178,6 +178,7 @@ std::filesystem::path rebuilt(const TemporaryFolder& folder, const std::function
     h5::File file = h5::File::create(folder / "t.h5");
     write_token_file(file.root(), small_token_file());
     change(file.root());
+    file.seal();
     return folder / "t.h5";
 }
 

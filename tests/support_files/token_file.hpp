@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -121,11 +122,18 @@ inline void write_token_file(const h5::Group& root, const TokenFileData& file) {
     }
 }
 
-/// @param seal with the checksum that lets a reader tell damage
-inline void write_token_file(const std::filesystem::path& path, const TokenFileData& data, bool seal = false) {
+/// Takes the checksum out of a file, so that HDF5 alone stands between its bytes and the reader: a file as h5py writes
+/// it.
+inline void remove_seal(const std::filesystem::path& path) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file << std::string(512, '\0');
+}
+
+inline void write_token_file(const std::filesystem::path& path, const TokenFileData& data, bool sealed = false) {
     h5::File file = h5::File::create(path);
     write_token_file(file.root(), data);
-    if (seal) file.seal();
+    file.seal();
+    if (!sealed) remove_seal(path);
 }
 
 }  // namespace fairgptq::testing
