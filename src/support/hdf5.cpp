@@ -13,6 +13,7 @@
 
 #include "support/checksum.hpp"
 #include "support/error.hpp"
+#include "support/files.hpp"
 #include "support/half.hpp"
 
 namespace fairgptq::h5 {
@@ -20,6 +21,7 @@ namespace {
 
 constexpr hsize_t user_block = 512;
 constexpr const char* seal_magic = "fairgptq-sealed";
+constexpr std::size_t image_growth = 4096;
 
 // HDF5 prints a stack of its own for every failure; ours say what matters in one sentence.
 void silence() {
@@ -36,20 +38,12 @@ hid_t check_write(hid_t id, const std::string& what) {
     return id;
 }
 
-/// The seal's line for a file whose contents after the user block are these.
-std::string seal_line(std::uint64_t bytes, std::uint64_t checksum) {
-    return fmt::format("{} {} {:016x}\n", seal_magic, bytes, checksum);
+/// The user block of a file whose contents after it are these.
+std::string seal_block(std::uint64_t bytes, std::uint64_t checksum) {
+    std::string block = fmt::format("{} {} {:016x}\n", seal_magic, bytes, checksum);
+    block.resize(user_block, '\0');
+    return block;
 }
-
-struct Descriptor {
-    int fd = -1;
-    explicit Descriptor(int descriptor) : fd(descriptor) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (fd >= 0) ::close(fd);
-    }
-};
 
 }  // namespace
 
@@ -153,8 +147,10 @@ Group Group::group(const std::string& name) const {
 }
 
 Group Group::create_group(const std::string& name) const {
-    Handle handle(
-        check_write(H5Gcreate2(handle_.get(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), describe(name)));
+    const Handle properties(H5Pcreate(H5P_GROUP_CREATE));
+    H5Pset_obj_track_times(properties.get(), 0);
+    Handle handle(check_write(H5Gcreate2(handle_.get(), name.c_str(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+                              describe(name)));
     return {std::move(handle), describe(name)};
 }
 
@@ -184,6 +180,12 @@ std::vector<std::int64_t> Group::shape(const std::string& name) const {
         if (__builtin_mul_overflow(total, static_cast<std::uint64_t>(extent), &total) || total > (1ULL << 40U))
             throw InvalidInput("{} claims a shape too large to be true", describe(name));
     return {extents.begin(), extents.end()};
+}
+
+std::size_t Group::element_bytes(const std::string& name) const {
+    const Handle dataset = open_dataset(name);
+    const Handle type(H5Dget_type(dataset.get()));
+    return H5Tget_size(type.get());
 }
 
 template <class T>
@@ -388,21 +390,22 @@ void Group::set(const std::string& name, const std::string& value) const {
     write_attribute(handle_.get(), name, where_, type.get(), static_cast<const void*>(&pointer));
 }
 
-File File::open(const std::filesystem::path& path) {
+File File::open(const std::filesystem::path& path, Seal seal) {
     silence();
     const std::string name = path.string();
     {
-        const Descriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-        if (file.fd < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
+        const FileDescriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+        if (file.get() < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
         struct stat info {};
-        if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);
-        std::array<char, user_block> head{};
-        if (::pread(file.fd, head.data(), head.size(), 0) == static_cast<ssize_t>(head.size()) &&
-            std::strncmp(head.data(), seal_magic, std::strlen(seal_magic)) == 0) {
-            const std::string sealed(head.data(), ::strnlen(head.data(), head.size()));
+        if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);
+        std::string head(user_block, '\0');
+        const bool whole_head = ::pread(file.get(), head.data(), head.size(), 0) == static_cast<ssize_t>(head.size());
+        if (whole_head && (seal == Seal::required || head.starts_with(seal_magic))) {
             const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
-            if (sealed != seal_line(bytes, checksum_of_file(file.fd, user_block, bytes, name)))
+            if (head != seal_block(bytes, checksum_of_file(file.get(), user_block, bytes, name)))
                 throw InvalidInput("{} is damaged: its contents do not match its checksum", name);
+        } else if (seal == Seal::required) {
+            throw InvalidInput("{} is damaged: it is only {} bytes long", name, info.st_size);
         }
     }
     const Handle access(H5Pcreate(H5P_FILE_ACCESS));
@@ -415,39 +418,55 @@ File File::open(const std::filesystem::path& path) {
     return {std::move(file), Group(std::move(root), name), path};
 }
 
+struct File::Output {
+    explicit Output(const std::filesystem::path& path)
+        : temporary(temporary_name(path)), file(create_file(temporary)), guard(temporary) {}
+    std::filesystem::path temporary;
+    FileDescriptor file;
+    RemovedOnFailure guard;
+};
+
+File::File(Handle handle, Group root, std::filesystem::path path)
+    : handle_(std::move(handle)), root_(std::move(root)), path_(std::move(path)) {}
+File::File(File&&) noexcept = default;
+File::~File() = default;
+
 File File::create(const std::filesystem::path& path) {
     silence();
     const std::string name = path.string();
+    auto output = std::make_unique<Output>(path);
     const Handle creation(H5Pcreate(H5P_FILE_CREATE));
     H5Pset_userblock(creation.get(), user_block);
     H5Pset_obj_track_times(creation.get(), 0);
     const Handle access(H5Pcreate(H5P_FILE_ACCESS));
     H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
     H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-    errno = 0;
+    H5Pset_fapl_core(access.get(), image_growth, 0);
     Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
-    if (file.get() < 0)
-        throw Failure("{} cannot be created: {}", name, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
+    if (file.get() < 0) throw Failure("{} cannot be created: HDF5 refused it", name);
     Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
-    return {std::move(file), Group(std::move(root), name), path};
+    File result(std::move(file), Group(std::move(root), name), path);
+    result.output_ = std::move(output);
+    return result;
 }
 
 void File::seal() {
     const std::string name = path_.string();
-    errno = 0;
-    const bool flushed = H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) >= 0;
+    hsize_t size = 0;  // what HDF5 uses, filled up with zeros to the image's next step
+    void* handle = nullptr;
+    if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0 || H5Fget_filesize(handle_.get(), &size) < 0 ||
+        H5Fget_vfd_handle(handle_.get(), H5P_DEFAULT, &handle) < 0 || size < user_block)
+        throw Failure("{} could not be written: HDF5 could not finish it", name);
+    // The core driver's handle is the address of its pointer to the file's image.
+    const std::string_view image(*static_cast<const char**>(handle), static_cast<std::size_t>(size));
+    const std::string_view contents = image.substr(user_block);
+    write_all(output_->file, seal_block(contents.size(), checksum_of(std::as_bytes(std::span(contents)))), path_);
+    write_all(output_->file, contents, path_);
+    flush_to_disk(output_->file, path_);
+    rename_into_place(output_->temporary, path_);
+    output_->guard.keep();
     root_.handle_.reset();
-    if (H5Fclose(handle_.release()) < 0 || !flushed)
-        throw Failure("{} could not be written: {}", name,
-                      errno != 0 ? std::strerror(errno) : "HDF5 could not flush it");
-    const Descriptor file(::open(name.c_str(), O_RDWR | O_CLOEXEC));
-    struct stat info {};
-    if (file.fd < 0 || ::fstat(file.fd, &info) != 0)
-        throw Failure("{} could not be sealed: {}", name, std::strerror(errno));
-    const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
-    const std::string line = seal_line(bytes, checksum_of_file(file.fd, user_block, bytes, name));
-    if (::pwrite(file.fd, line.data(), line.size(), 0) != static_cast<ssize_t>(line.size()) || ::fsync(file.fd) != 0)
-        throw Failure("{} could not be sealed: {}", name, std::strerror(errno));
+    handle_.reset();
 }
 
 #define FAIRGPTQ_H5_TYPE(T)                                                \
