@@ -21,7 +21,8 @@ std::uint64_t checksum_of_file(int descriptor, std::uint64_t offset, std::uint64
         const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, buffer.size()));
         const ssize_t got = ::pread(descriptor, buffer.data(), wanted, static_cast<off_t>(offset));
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) throw Failure("{} cannot be read: {}", name, got < 0 ? std::strerror(errno) : "it became shorter");
+        if (got <= 0)
+            throw Failure("{} cannot be read: {}", name, got < 0 ? std::strerror(errno) : "it became shorter");
         XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(got));
         offset += static_cast<std::uint64_t>(got);
         bytes -= static_cast<std::uint64_t>(got);

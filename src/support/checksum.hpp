@@ -17,6 +17,8 @@ std::uint64_t checksum_of(std::span<const std::byte> bytes);
 
 /// XXH3-128 as 32 hexadecimal digits.
 std::string hash_of(std::span<const std::byte> bytes);
-inline std::string hash_of(std::string_view text) { return hash_of(std::as_bytes(std::span(text.data(), text.size()))); }
+inline std::string hash_of(std::string_view text) {
+    return hash_of(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 }  // namespace fairgptq

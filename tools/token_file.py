@@ -1,0 +1,84 @@
+"""Writes the token file: HDF5 under a seal that tells a whole file from a damaged one. Equal contents give equal bytes."""
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xxhash
+
+from support import InvalidInput
+
+USER_BLOCK = 512  # bytes before the HDF5 data, which hold the seal
+SEAL_MAGIC = "fairgptq-sealed"
+
+
+def write_token_file(path, contents):
+    """Writes under a temporary name, seals, renames.
+
+    @param contents  tokenizer_sha256, vocab_size, sources; and, each where there is one, text (sequences), pairs
+                     (stereotype, anti_stereotype: sequences; category: strings), tasks {name: task}. A task has kind,
+                     sequences, scored_from, item, role, and string lists of one entry per item (group, …).
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with h5py.File(partial, "w", userblock_size=USER_BLOCK) as file:
+            _write_contents(file, contents)
+        _seal(partial)
+        partial.rename(path)
+    except OSError as error:
+        raise InvalidInput(f"--out {path} cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _write_contents(file, contents):
+    file.attrs["format"] = "fairgptq-tokens"
+    file.attrs["version"] = 1
+    file.attrs["tokenizer_sha256"] = contents["tokenizer_sha256"]
+    file.attrs["vocab_size"] = contents["vocab_size"]
+    file.attrs["sources"] = json.dumps(contents["sources"], sort_keys=True)
+    if contents.get("text"):
+        _write_sequences(file.create_group("text"), contents["text"])
+    if contents.get("pairs"):
+        pairs = contents["pairs"]
+        for side in ("stereotype", "anti_stereotype"):
+            _write_sequences(file.create_group(f"pairs/{side}"), pairs[side])
+        _write_strings(file["pairs"], "category", pairs["category"])
+    for name, task in contents.get("tasks", {}).items():
+        group = file.create_group(f"tasks/{name}")
+        group.attrs["kind"] = task["kind"]
+        _write_sequences(group, task["sequences"])
+        for column in ("scored_from", "item", "role"):
+            group[column] = np.asarray(task[column], dtype=np.int32)
+        for column, strings in task["strings"].items():
+            _write_strings(group, column, strings)
+
+
+def _write_sequences(group, sequences):
+    """Token ids end to end, and where each sequence begins; the last offset is the number of ids."""
+    lengths = [len(sequence) for sequence in sequences]
+    group["token_ids"] = np.concatenate([np.asarray(sequence, dtype=np.int32) for sequence in sequences])
+    group["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _write_strings(group, name, strings):
+    group.create_dataset(name, data=np.array(strings, dtype=object), dtype=h5py.string_dtype())
+
+
+def _seal(path):
+    """Writes size and XXH3-64 of all that follows the user block into the user block, and flushes to the disk."""
+    checksum = xxhash.xxh3_64()
+    size = 0
+    with open(path, "r+b") as file:
+        file.seek(USER_BLOCK)
+        while block := file.read(1 << 20):
+            checksum.update(block)
+            size += len(block)
+        file.seek(0)
+        file.write(f"{SEAL_MAGIC} {size} {checksum.hexdigest()}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
