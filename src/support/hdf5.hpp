@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fairgptq::h5 {
@@ -25,6 +26,7 @@ class Handle {
     ~Handle() { reset(); }
     hid_t get() const { return id_; }
     void reset();
+    hid_t release() { return std::exchange(id_, -1); }  // without closing it
 
   private:
     hid_t id_ = -1;
@@ -44,6 +46,7 @@ class Group {
     bool is_dataset(const std::string& name) const;
     Group group(const std::string& name) const;
     Group create_group(const std::string& name) const;
+    void remove(const std::string& name) const;  // unlinks a group or dataset
 
     std::vector<std::int64_t> shape(const std::string& name) const;
     /// Reads a whole dataset, converted to T by HDF5; a shape not of `rank` dimensions is refused (rank < 0: any).
@@ -86,7 +89,8 @@ class Group {
 /// An HDF5 file. Objects carry no timestamps, so equal contents give equal bytes.
 class File {
   public:
-    /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user block
+    /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user
+    /// block
     static File open(const std::filesystem::path& path);
     /// Creates or truncates. The first 512 bytes (the user block) are kept for `seal`.
     static File create(const std::filesystem::path& path);
