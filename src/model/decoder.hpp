@@ -6,17 +6,11 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "model/chunks.hpp"
 #include "model/family.hpp"
 #include "model/weights.hpp"
 
 namespace fairgptq {
-
-/// Whole sequences, end to end.
-struct ChunkTokens {
-    std::vector<std::int32_t> ids;      // [tokens]
-    std::vector<std::int64_t> offsets;  // [sequences + 1], from 0 to tokens
-    std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
-};
 
 /// The state of one chunk between stages. Both views are the caller's memory.
 struct ChunkState {
@@ -54,12 +48,17 @@ class Decoder {
     const Family& family() const { return family_; }
 
   private:
+    void norm(const LayerWeights::Norm& norm, TensorView inputs, TensorView output);
+    void project(const LinearWeights& linear, TensorView inputs, TensorView output, bool accumulate);
+    void attend(const LayerWeights& layer, ChunkState& state);
+    void expand(const LayerWeights& layer, ChunkState& state);
+    const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
+
     Backend& backend_;
     Family family_;
     std::int64_t max_tokens_;
     std::vector<float> frequencies_;
-    std::vector<Buffer> memory_;
-    TensorView scratch_a_, scratch_b_, scratch_c_;
+    Buffer query_or_gate_, key_or_up_, value_;  // the first also holds the rows that logits are made of
 };
 
 }  // namespace fairgptq
