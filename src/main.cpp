@@ -3,10 +3,13 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <string_view>
+#include <thread>
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
@@ -51,6 +54,12 @@ void complain(const Communicator& comm, const char* message, bool name_rank) {
     std::fflush(stderr);
 }
 
+/// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and to
+/// end the job.
+void let_lower_ranks_speak(const Communicator& comm) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300) * std::min(comm.rank(), 3));
+}
+
 /// Runs a command to its exit code. Failures that all ranks share end quietly; one that a rank meets alone ends the
 /// job.
 int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
@@ -62,10 +71,13 @@ int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
         return failure.exit_code;
     } catch (const InvalidInput& error) {
         code = commands::exit_invalid;
+        let_lower_ranks_speak(comm);
         complain(comm, error.what(), comm.size() > 1);
     } catch (const std::bad_alloc&) {
+        let_lower_ranks_speak(comm);
         complain(comm, "out of memory; `fairgptq plan` shows what a run needs", comm.size() > 1);
     } catch (const std::exception& error) {
+        let_lower_ranks_speak(comm);
         complain(comm, error.what(), comm.size() > 1);
     }
     // The other ranks may be waiting for this one in a collective: end them all.

@@ -20,8 +20,9 @@ class MatrixOperations {
     virtual void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha,
                          float damping, std::span<const std::int32_t> order, MatrixView<float> out) = 0;
 
-    /// Moves the columns of each row: out[r, i] = in[r, order[i]] (gather) as float32; columns whose `dead` flag is set
-    /// become 0.
+    /// Moves the columns of each row: out[r, i] = in[r, order[i]] (gather) as float32; columns of `in` whose `dead`
+    /// flag is set become 0.
+    /// @param order, dead host, [n]; @param dead may be empty
     virtual void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
                                 MatrixView<float> out) = 0;
 
@@ -34,6 +35,9 @@ class MatrixOperations {
     virtual void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target) = 0;
+
+    /// out = a − b. @param out may be `b`
+    virtual void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) = 0;
 
     /// result[k] = Σ over the rows of tile k (64 rows each) of a M aᵀ, in float64; a tile is summed in a fixed order,
     /// so a matrix's figure does not depend on how its rows were shared.
