@@ -10,7 +10,7 @@ jobs=$(nproc)
 
 say() { printf '\n== %s\n' "$*"; }
 build() { # PRESET
-    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
+    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
     cmake --build --preset "$1" --parallel "$jobs"
 }
 
