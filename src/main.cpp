@@ -1,14 +1,20 @@
 // Looks the command up, turns exceptions into messages and exit codes.
 #include <fmt/format.h>
-#include <unistd.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <string_view>
+#include <thread>
 
 #include "commands/command.hpp"
+#include "commands/options.hpp"
 #include "support/error.hpp"
+#include "support/threads.hpp"
 
 namespace {
 using namespace fairgptq;
@@ -20,8 +26,98 @@ struct Entry {
     std::string_view summary;
 };
 
-constexpr std::array<Entry, 0> entries{};
+constexpr std::array entries{
+    Entry{"quantize", commands::quantize, true,
+          "quantize a model, a checkpoint after every layer (under mpirun or srun)"},
+    Entry{"export", commands::export_model, false, "write a finished run as a model that other programs load"},
+    Entry{"eval", commands::eval, true, "perplexity and bias of a model or a run"},
+    Entry{"compare", commands::compare, false, "reports side by side"},
+    Entry{"logits", commands::logits, false, "logits of a token file's text"},
+    Entry{"plan", commands::plan, false, "memory and time that a run will need"},
+    Entry{"inspect", commands::inspect, false, "settings, progress and figures of a run"},
+    Entry{"solve", commands::solve, false, "quantize one matrix"},
+    Entry{"bench", commands::bench, false, "each kernel's rate, as a share of this machine's matrix-product rate"},
+};
+
+void print_usage(std::FILE* stream) {
+    fmt::print(stream, "fairgptq {}: quantizes large language models with Fair-GPTQ\n\n", FAIRGPTQ_VERSION);
+    for (const Entry& entry : entries)
+        fmt::print(stream, "  fairgptq {:<10} {}\n", entry.name, entry.summary);
+    fmt::print(stream, "\nfairgptq COMMAND --help shows a command's options.\n");
+}
+
+void complain(const Communicator& comm, const char* message, bool name_rank) {
+    if (name_rank)
+        fmt::print(stderr, "fairgptq: rank {}: {}\n", comm.rank(), message);
+    else
+        fmt::print(stderr, "fairgptq: {}\n", message);
+    std::fflush(stderr);
+}
+
+/// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and to
+/// end the job.
+void let_lower_ranks_speak(const Communicator& comm) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300) * std::min(comm.rank(), 3));
+}
+
+/// Runs a command to its exit code. Failures that all ranks share end quietly; one that a rank meets alone ends the
+/// job.
+int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
+    int code = commands::exit_failed;
+    try {
+        return entry.function(argc, argv, comm);
+    } catch (const commands::SharedFailure& failure) {
+        if (comm.rank() == failure.speaker) complain(comm, failure.what(), failure.speaker != 0);
+        return failure.exit_code;
+    } catch (const InvalidInput& error) {
+        code = commands::exit_invalid;
+        let_lower_ranks_speak(comm);
+        complain(comm, error.what(), comm.size() > 1);
+    } catch (const std::bad_alloc&) {
+        let_lower_ranks_speak(comm);
+        complain(comm, "out of memory; `fairgptq plan` shows what a run needs", comm.size() > 1);
+    } catch (const std::exception& error) {
+        let_lower_ranks_speak(comm);
+        complain(comm, error.what(), comm.size() > 1);
+    }
+    // The other ranks may be waiting for this one in a collective: end them all.
+    if (comm.size() > 1) comm.abort(code);
+    return code;
+}
 
 }  // namespace
 
-int main(int, char**) { return entries.empty() ? 1 : 0; }
+int main(int argc, char** argv) {
+    if (argc < 2) {
+        print_usage(stderr);
+        return commands::exit_invalid;
+    }
+    const std::string_view name = argv[1];
+    if (name == "--help" || name == "-h" || name == "help") {
+        print_usage(stdout);
+        return commands::exit_done;
+    }
+    if (name == "--version") {
+        fmt::print("fairgptq {}\n", FAIRGPTQ_VERSION);
+        return commands::exit_done;
+    }
+    for (const Entry& entry : entries) {
+        if (entry.name != name) continue;
+        choose_blas_kernels(argv);
+        spdlog::set_default_logger(spdlog::stderr_color_mt("fairgptq"));
+        spdlog::set_pattern("fairgptq: %^%l%$: %v");
+        try {
+            const auto comm = entry.uses_ranks ? make_communicator(&argc, &argv) : make_single_rank();
+            if (comm->rank() != 0) spdlog::set_level(spdlog::level::err);
+            return run(entry, argc - 1, argv + 1, *comm);
+        } catch (const InvalidInput& error) {
+            fmt::print(stderr, "fairgptq: {}\n", error.what());
+            return commands::exit_invalid;
+        } catch (const std::exception& error) {
+            fmt::print(stderr, "fairgptq: {}\n", error.what());
+            return commands::exit_failed;
+        }
+    }
+    fmt::print(stderr, "fairgptq: there is no command '{}'; fairgptq --help lists them\n", name);
+    return commands::exit_invalid;
+}

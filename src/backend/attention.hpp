@@ -11,8 +11,8 @@ struct AttentionShape {
     std::int64_t heads = 0;
     std::int64_t key_value_heads = 0;  // divides heads: grouped-query attention
     std::int64_t head_dim = 0;
-    float scale = 1;                   // multiplies q·k, usually 1/sqrt(head_dim)
-    std::int64_t window = 0;           // token t sees t − window + 1 … t; 0: every token before it
+    float scale = 1;          // multiplies q·k, usually 1/sqrt(head_dim)
+    std::int64_t window = 0;  // token t sees t − window + 1 … t; 0: every token before it
 };
 
 class AttentionOperations {

@@ -1,5 +1,5 @@
-// A device that can do every operation of a run. One header per operation declares and documents it; cpu/ and cuda/ hold
-// one file of the same name each.
+// A device that can do every operation of a run. One header per operation declares and documents it; cpu/ and cuda/
+// hold one file of the same name each.
 #pragma once
 
 #include <memory>

@@ -40,10 +40,10 @@ class ColumnOperations {
   public:
     virtual ~ColumnOperations() = default;
 
-    /// GPTQ's column loop: rounds column after column to the grid and spreads each column's error over the columns after
-    /// it, in blocks of 128 columns with one matrix product for everything behind a block. Rows are independent, and the
-    /// result of a row does not depend on the rows it is solved with.
-    /// Source: GPTQ (arXiv 2210.17323) algorithm 1.
+    /// GPTQ's column loop: rounds column after column to the grid and spreads each column's error over the columns
+    /// after it, in blocks of 128 columns with one matrix product for everything behind a block. Rows are independent,
+    /// and the result of a row does not depend on the rows it is solved with. Source: GPTQ (arXiv 2210.17323)
+    /// algorithm 1.
     virtual void quantize_columns(const ColumnProblem& problem) = 0;
 
     /// Scales and zeros of every group of `weights` as they are: grid.group_size neighbouring columns a group.

@@ -11,8 +11,8 @@ class GramOperations {
     /// Adds XᵀX of one chunk of stage inputs to a running sum.
     ///
     /// The chunk's product is formed in float32 (tensor cores may take bfloat16 inputs: their products are exact in
-    /// float32), then added in float64. Sums of float32 numbers of like size are exact in float64, so the order of chunks,
-    /// and with it the number of ranks, changes nothing.
+    /// float32), then added in float64. Sums of float32 numbers of like size are exact in float64, so the order of
+    /// chunks, and with it the number of ranks, changes nothing.
     /// @param inputs  [tokens, features], on this backend's device
     /// @param scratch [features, features], overwritten
     /// @param sum     [features, features], lower triangle packed

@@ -13,13 +13,16 @@ class MatrixOperations {
     virtual ~MatrixOperations() = default;
 
     /// out[i, j] = hessian[p_i, p_j] + alpha · covariance[p_i, p_j] + (i == j ? damping : 0), p = order.
-    /// A column with hessian and covariance both 0 on the diagonal ("dead") gets 1 there, so that the factorization holds.
+    /// A column with hessian and covariance both 0 on the diagonal ("dead") gets 1 there, so that the factorization
+    /// holds.
     /// @param hessian, covariance [n, n]; covariance may be empty (then alpha is not used)
     /// @param order host, [n], a permutation; @param out [n, n], not aliasing
-    virtual void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha, float damping,
-                         std::span<const std::int32_t> order, MatrixView<float> out) = 0;
+    virtual void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha,
+                         float damping, std::span<const std::int32_t> order, MatrixView<float> out) = 0;
 
-    /// Moves the columns of each row: out[r, i] = in[r, order[i]] (gather) as float32; columns whose `dead` flag is set become 0.
+    /// Moves the columns of each row: out[r, i] = in[r, order[i]] (gather) as float32; columns of `in` whose `dead`
+    /// flag is set become 0.
+    /// @param order, dead host, [n]; @param dead may be empty
     virtual void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
                                 MatrixView<float> out) = 0;
 
@@ -33,8 +36,11 @@ class MatrixOperations {
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target) = 0;
 
-    /// result[k] = Σ over the rows of tile k (64 rows each) of a M aᵀ, in float64; a tile is summed in a fixed order, so a
-    /// matrix's figure does not depend on how its rows were shared.
+    /// out = a − b. @param out may be `b`
+    virtual void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) = 0;
+
+    /// result[k] = Σ over the rows of tile k (64 rows each) of a M aᵀ, in float64; a tile is summed in a fixed order,
+    /// so a matrix's figure does not depend on how its rows were shared.
     /// @param matrix [rows, n]; @param symmetric [n, n]; @param result host, [ceil(rows / 64)]
     virtual void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) = 0;

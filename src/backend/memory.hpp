@@ -1,4 +1,5 @@
-// Memory of a device. Large buffers are allocated once, from the sizes that `plan` prints (architecture: "Memory is planned").
+// Memory of a device. Large buffers are allocated once, from the sizes that `plan` prints (architecture: "Memory is
+// planned").
 #pragma once
 
 #include <cstddef>

@@ -11,7 +11,8 @@ class ScoreOperations {
   public:
     virtual ~ScoreOperations() = default;
 
-    /// log_probabilities[t] = logits[t, targets[t]] − log Σ exp(logits[t, :]), natural logarithm; sums in float32 or better.
+    /// log_probabilities[t] = logits[t, targets[t]] − log Σ exp(logits[t, :]), natural logarithm; sums in float32 or
+    /// better.
     /// @param logits            [tokens, vocabulary] on the device
     /// @param targets           host, [tokens], each in [0, vocabulary)
     /// @param log_probabilities host, [tokens], written

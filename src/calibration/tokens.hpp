@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -18,26 +17,32 @@ struct Sequences {
     std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
+/// Sequences of one benchmark. A perplexity task has sequences and scored_from only; in every other kind each sequence
+/// is one of the roles 0 … k−1 of an item, and every item has each of its roles once.
 struct Task {
     std::string name, kind;
     Sequences sequences;
-    std::vector<std::int32_t> scored_from, item, role, label;
-    std::vector<std::string> group;
+    std::vector<std::int32_t> scored_from;  // [sequences], in [1, length)
+    std::vector<std::int32_t> item, role;   // [sequences]
+    std::vector<std::int32_t> label;        // [items], or empty
+    std::vector<std::string> group;         // [items], or empty
+    std::vector<std::string> bias_type;     // [items], or empty; stereoset only
+    std::int64_t items = 0;
 };
 
 struct TokenFile {
     std::filesystem::path path;
     std::string tokenizer_sha256;
     std::int64_t vocab_size = 0;
-    Sequences text;                          // empty where there is none
-    Sequences stereotype, anti_stereotype;   // entry p belongs to entry p
+    Sequences text;                         // empty where there is none
+    Sequences stereotype, anti_stereotype;  // entry p belongs to entry p
     std::vector<std::string> category;
     std::vector<Task> tasks;
-    std::string digest;                      // XXH3-128 of the calibration parts, hex
+    std::string digest;  // XXH3-128 of the calibration parts, hex
 };
 
 /// Reads and checks everything: format and version, offsets that start at 0, rise and end at the ids' count, ids in
-/// [0, vocab_size), as many stereotypical as anti-stereotypical sequences, no empty sequence, roles and items in range.
+/// [0, vocab_size), as many stereotypical as anti-stereotypical sequences, no empty sequence, roles and items complete.
 /// @throws InvalidInput naming file, object and what is wrong
 TokenFile read_token_file(const std::filesystem::path& path);
 /// @throws InvalidInput if ids go beyond the model's vocabulary or a sequence is longer than the model's positions

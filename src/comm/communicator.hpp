@@ -36,7 +36,8 @@ class Communicator {
     std::string broadcast_string(const std::string& text, int root);
 };
 
-/// Starts MPI where the program was started by mpirun or srun (and finalizes it when the object goes), else a single rank.
+/// Starts MPI where the program was started by mpirun or srun (and finalizes it when the object goes), else a single
+/// rank.
 /// @param argc, argv as main got them
 std::unique_ptr<Communicator> make_communicator(int* argc, char*** argv);
 

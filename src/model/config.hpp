@@ -36,12 +36,14 @@ struct ModelConfig {
     Activation activation = Activation::silu;
     RopeSettings rope;
     std::vector<std::int64_t> windows;  // per layer; 0: full attention
+    bool attention_bias = false;        // as config.json says it; families whose biases are fixed leave it alone
+    bool mlp_bias = false;
     bool tied_embeddings = false;
     std::string dtype;  // as config.json names it, for exports
 };
 
-/// @throws InvalidInput naming the file and the field: missing, of the wrong kind, out of range, or of an architecture or
-/// rope type that is not supported
+/// @throws InvalidInput naming the file and the field: missing, of the wrong kind, out of range, or of an architecture
+/// or rope type that is not supported
 ModelConfig read_config(const std::filesystem::path& model_dir);
 
 }  // namespace fairgptq

@@ -6,22 +6,17 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "model/chunks.hpp"
 #include "model/family.hpp"
 #include "model/weights.hpp"
 
 namespace fairgptq {
 
-/// Whole sequences, end to end.
-struct ChunkTokens {
-    std::vector<std::int32_t> ids;       // [tokens]
-    std::vector<std::int64_t> offsets;   // [sequences + 1], from 0 to tokens
-    std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
-};
-
 /// The state of one chunk between stages. Both views are the caller's memory.
 struct ChunkState {
     TensorView hidden;  // [tokens, hidden_size], the residual stream
-    TensorView inputs;  // [tokens, ≥ widest stage input]; the current stage's input is its first stage.cols() columns, rows `stride` apart
+    TensorView inputs;  // [tokens, ≥ widest stage input]; the current stage's input is its first stage.cols() columns,
+                        // rows `stride` apart
     std::span<const std::int64_t> offsets;
 };
 
@@ -38,26 +33,32 @@ class Decoder {
     void embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkState& state);
     /// inputs = input norm of hidden: the first stage's input.
     void begin_layer(const LayerWeights& layer, ChunkState& state);
-    /// Runs stage `stage` (0…3) with its linears' weights: inputs (this stage's) → inputs of the next stage, with hidden
-    /// updated by stages 1 and 3. Stage 3 leaves inputs undefined.
+    /// Runs stage `stage` (0…3) with its linears' weights: inputs (this stage's) → inputs of the next stage, with
+    /// hidden updated by stages 1 and 3. Stage 3 leaves inputs undefined.
     void run_stage(int stage, const LayerWeights& layer, ChunkState& state);
     /// The current stage's input as a matrix [tokens, cols of that stage].
     TensorView stage_input(int stage, const ChunkState& state) const;
 
-    /// Final norm of `hidden` rows, then logits [rows, vocab] in `logits` (activation type). `rows` selects rows of hidden
-    /// (host indices), at most `max_logit_rows` at a time.
-    void logits(const OuterWeights& outer, const ChunkState& state, std::span<const std::int32_t> rows, TensorView logits);
+    /// Final norm of `hidden` rows, then logits [rows, vocab] in `logits` (activation type). `rows` selects rows of
+    /// hidden (host indices), at most `max_logit_rows` at a time.
+    void logits(const OuterWeights& outer, const ChunkState& state, std::span<const std::int32_t> rows,
+                TensorView logits);
     static constexpr std::int64_t max_logit_rows = 256;
 
     const Family& family() const { return family_; }
 
   private:
+    void norm(const LayerWeights::Norm& norm, TensorView inputs, TensorView output);
+    void project(const LinearWeights& linear, TensorView inputs, TensorView output, bool accumulate);
+    void attend(const LayerWeights& layer, ChunkState& state);
+    void expand(const LayerWeights& layer, ChunkState& state);
+    const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
+
     Backend& backend_;
     Family family_;
     std::int64_t max_tokens_;
     std::vector<float> frequencies_;
-    std::vector<Buffer> memory_;
-    TensorView scratch_a_, scratch_b_, scratch_c_;
+    Buffer query_or_gate_, key_or_up_, value_;  // the first also holds the rows that logits are made of
 };
 
 }  // namespace fairgptq

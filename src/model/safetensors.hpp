@@ -21,14 +21,15 @@ struct HostTensor {
     std::span<const std::byte> bytes;  // valid as long as the Checkpoint lives
     /// @throws InvalidInput naming file and tensor unless float32, float16 or bfloat16
     DType dtype() const;
-    std::string file;
+    std::string file;  // path, for messages
 };
 
 /// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards).
 class Checkpoint {
   public:
-    /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap, overflow
-    /// or leave the file, a size that does not match shape and dtype, an index that names a missing shard or tensor
+    /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap,
+    /// overflow or leave the file, a size that does not match shape and dtype, an index that names a missing shard or
+    /// tensor
     explicit Checkpoint(const std::filesystem::path& model_dir);
     ~Checkpoint();
     Checkpoint(Checkpoint&&) noexcept;
@@ -48,6 +49,9 @@ class Checkpoint {
     const std::vector<FileInfo>& files() const;
     /// Tells the kernel that a tensor's pages will be wanted soon.
     void will_need(const std::string& name) const;
+    /// Tells the kernel that a tensor has been used: its pages leave this process (reading it again brings them back),
+    /// so that a model read layer by layer never counts as memory in whole.
+    void done_with(const std::string& name) const;
 
   private:
     struct Impl;

@@ -37,21 +37,28 @@ struct OuterWeights {
     TensorView embedding;  // [vocab, hidden]
     TensorView positions;  // empty where the family has none
     LayerWeights::Norm final_norm;
-    TensorView lm_head;    // [vocab, hidden]
+    TensorView lm_head;  // [vocab, hidden]
     std::vector<Buffer> memory;
 };
 
 /// @throws InvalidInput naming a missing tensor, one of the wrong shape, or one that holds NaN or infinity
 LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t layer);
 OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint);
-/// Checks names, shapes and element types of every tensor that the family wants, without reading any: before work begins.
+/// Checks names, shapes and element types of every tensor that the family wants, without reading any: before work
+/// begins.
 void check_tensors(const Family& family, const Checkpoint& checkpoint);
 
-/// Changes a layer's weights after they are read, before they are used: a run's quantized modules in place of the originals.
+/// Bytes on the device of one layer, and of the outer weights: for `plan`.
+std::size_t layer_bytes(const Family& family, DType activation_type);
+std::size_t outer_bytes(const Family& family, DType activation_type);
+
+/// Changes a layer's weights after they are read, before they are used: a run's quantized modules in place of the
+/// originals.
 using LayerOverride = std::function<void(LayerWeights&)>;
 
-/// Hands out layers first, first + 1, … in order; a thread reads the next one while the caller works with this one.
-/// A failure in the thread is thrown by next().
+/// Hands out layers first, first + 1, …, end − 1 in order; a thread reads the next one while the caller works with this
+/// one (so two layers are on the device at once, never three). A failure in the thread is thrown by next(), every time.
+/// What the constructor is given must outlive the object.
 class LayerPrefetcher {
   public:
     LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t first,

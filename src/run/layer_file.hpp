@@ -16,15 +16,24 @@ struct LayerRecord {
     std::vector<ModuleSolution> modules;
 };
 
-/// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that exists is whole.
+/// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that
+/// exists is whole.
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
 void write_layer(const std::filesystem::path& file, const LayerRecord& record);
 
-/// @throws InvalidInput naming file and object if it is damaged or its shapes disagree
+/// Number and fingerprint of a layer file that matches its checksum; its modules are not read.
+/// @throws InvalidInput naming the file if it is damaged or not sealed
+LayerRecord read_layer_header(const std::filesystem::path& file);
+
+/// Modules come back in the order in which they were written.
+/// @throws InvalidInput naming file and object if it is damaged, not sealed, its shapes disagree or a value is out of
+/// range
 LayerRecord read_layer_file(const std::filesystem::path& file);
 
 /// Codes of `bits` bits, least significant first, each row padded to whole bytes; and back.
-std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols, int bits);
-std::vector<std::uint8_t> unpack_codes(const std::vector<std::uint8_t>& packed, std::int64_t rows, std::int64_t cols, int bits);
+std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols,
+                                     int bits);
+std::vector<std::uint8_t> unpack_codes(const std::vector<std::uint8_t>& packed, std::int64_t rows, std::int64_t cols,
+                                       int bits);
 
 }  // namespace fairgptq

@@ -11,31 +11,43 @@
 
 namespace fairgptq {
 
+/// Settings are everything that changes results, in groups that a reader understands, and where the model and the
+/// calibration came from. What this folder relies on:
+///   model.path         absolute folder of the original model, for exports and replays
+///   model.layers       decoder layers that the model has
+///   layers             decoder layers that the run quantizes (fewer in a trial)
+///   ….path, information.…   anywhere: not part of the fingerprint, so that a moved model or token file still resumes
 class RunDirectory {
   public:
     /// Makes the folder, run.json and layers/. Only rank 0 calls it.
-    /// @param settings everything that changes results, in groups that a reader understands; also holds "model" (absolute
-    /// path, config hash, files) and "calibration" (digest)
     /// @throws InvalidInput if the folder exists and is not empty, or cannot be written
     static RunDirectory create(const std::filesystem::path& path, const nlohmann::json& settings);
-    /// @throws InvalidInput if it is not a run
+    /// @throws InvalidInput if it is not a run, or run.json was changed by hand
     static RunDirectory open(const std::filesystem::path& path);
-    /// For --resume: open, and compare what changes results. @throws InvalidInput naming the first field that differs, its
-    /// value in the run and its value now
+    /// For --resume: open, and compare what changes results. @throws InvalidInput naming the first field that differs,
+    /// its value in the run and its value now
     static RunDirectory resume(const std::filesystem::path& path, const nlohmann::json& settings);
 
     const std::filesystem::path& path() const { return path_; }
     const nlohmann::json& settings() const { return settings_; }
     const std::string& fingerprint() const { return fingerprint_; }
     std::filesystem::path layer_path(std::int64_t layer) const;
-    /// Number of layers 0 … n−1 that are there, whole and of this run. A damaged file ends the count (and is moved aside with
-    /// a warning when `repair`).
+    std::filesystem::path model_path() const;
+    std::int64_t model_layers() const;
+    std::int64_t layers() const;  // that the run quantizes: the first ones
+    /// Number of layers 0 … n−1 that are there, whole (their checksums match) and of this run. A damaged file ends the
+    /// count, with a warning. With `repair` it is moved aside, and what interrupted writes left is removed.
     std::int64_t finished_layers(bool repair) const;
+    /// @throws InvalidInput that says how far the run is, unless every layer is there
+    void require_finished() const;
+    /// @throws InvalidInput naming the file if the layer is missing, damaged or of another run
     LayerRecord layer(std::int64_t index) const;
-    /// Appends one event to log.jsonl, with "time" (UTC, ISO 8601) added.
+    /// Appends one event to log.jsonl, with "time" (UTC, ISO 8601) added. @throws Failure naming file and reason
     void log(nlohmann::json event) const;
 
   private:
+    RunDirectory(std::filesystem::path path, nlohmann::json settings);
+    std::int64_t setting(const char* pointer) const;
     std::filesystem::path path_;
     nlohmann::json settings_;
     std::string fingerprint_;
@@ -43,5 +55,9 @@ class RunDirectory {
 
 /// Hash (XXH3, 128 bits, hex) of the fields that change results.
 std::string fingerprint_of(const nlohmann::json& settings);
+
+/// The first field (in name order) that changes results and differs, as "solver.alpha was 0.1, is 0.5"; empty if none
+/// does.
+std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
 
 }  // namespace fairgptq

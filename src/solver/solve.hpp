@@ -50,9 +50,9 @@ struct StageOptions {
     bool keep_target = false;
 };
 
-/// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of 64, so
-/// that a row's result does not depend on the number of ranks; codes and scales are gathered at every rank.
-/// If a Hessian does not factor, damping is raised tenfold (a few times); damp_used says what it took.
+/// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of
+/// 64, so that a row's result does not depend on the number of ranks; codes and scales are gathered at every rank. If a
+/// Hessian does not factor, damping is raised tenfold (a few times); damp_used says what it took.
 /// @throws InvalidInput if the group size does not divide a module's width, naming the module and the sizes that do;
 /// Failure naming the module if no damping makes the Hessian factor, or a weight is not finite
 /// Source: Fair-GPTQ (arXiv 2509.15206), GPTQ (arXiv 2210.17323); method.md "Two solvers, one code path".

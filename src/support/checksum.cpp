@@ -21,13 +21,16 @@ std::uint64_t checksum_of_file(int descriptor, std::uint64_t offset, std::uint64
         const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, buffer.size()));
         const ssize_t got = ::pread(descriptor, buffer.data(), wanted, static_cast<off_t>(offset));
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) throw Failure("{} cannot be read: {}", name, got < 0 ? std::strerror(errno) : "it became shorter");
+        if (got <= 0)
+            throw Failure("{} cannot be read: {}", name, got < 0 ? std::strerror(errno) : "it became shorter");
         XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(got));
         offset += static_cast<std::uint64_t>(got);
         bytes -= static_cast<std::uint64_t>(got);
     }
     return XXH3_64bits_digest(state.get());
 }
+
+std::uint64_t checksum_of(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
 std::string hash_of(std::span<const std::byte> bytes) {
     const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());

@@ -12,8 +12,13 @@ namespace fairgptq {
 /// XXH3-64 of `bytes` bytes of an open file, from `offset`. @throws Failure naming `name` if it cannot be read
 std::uint64_t checksum_of_file(int descriptor, std::uint64_t offset, std::uint64_t bytes, const std::string& name);
 
+/// XXH3-64.
+std::uint64_t checksum_of(std::span<const std::byte> bytes);
+
 /// XXH3-128 as 32 hexadecimal digits.
 std::string hash_of(std::span<const std::byte> bytes);
-inline std::string hash_of(std::string_view text) { return hash_of(std::as_bytes(std::span(text.data(), text.size()))); }
+inline std::string hash_of(std::string_view text) {
+    return hash_of(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 }  // namespace fairgptq

@@ -1,17 +1,19 @@
 #include "support/hdf5.hpp"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 #include <memory>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "support/checksum.hpp"
 #include "support/error.hpp"
+#include "support/files.hpp"
 #include "support/half.hpp"
 
 namespace fairgptq::h5 {
@@ -19,6 +21,7 @@ namespace {
 
 constexpr hsize_t user_block = 512;
 constexpr const char* seal_magic = "fairgptq-sealed";
+constexpr std::size_t image_growth = 4096;
 
 // HDF5 prints a stack of its own for every failure; ours say what matters in one sentence.
 void silence() {
@@ -30,24 +33,17 @@ void silence() {
 }
 
 hid_t check_write(hid_t id, const std::string& what) {
-    if (id < 0) throw Failure("{} could not be written: {}", what, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
+    if (id < 0)
+        throw Failure("{} could not be written: {}", what, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
     return id;
 }
 
-/// The seal's line for a file whose contents after the user block are these.
-std::string seal_line(std::uint64_t bytes, std::uint64_t checksum) {
-    return fmt::format("{} {} {:016x}\n", seal_magic, bytes, checksum);
+/// The user block of a file whose contents after it are these.
+std::string seal_block(std::uint64_t bytes, std::uint64_t checksum) {
+    std::string block = fmt::format("{} {} {:016x}\n", seal_magic, bytes, checksum);
+    block.resize(user_block, '\0');
+    return block;
 }
-
-struct Descriptor {
-    int fd = -1;
-    explicit Descriptor(int descriptor) : fd(descriptor) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (fd >= 0) ::close(fd);
-    }
-};
 
 }  // namespace
 
@@ -63,14 +59,30 @@ Handle& Handle::operator=(Handle&& other) noexcept {
 void Handle::reset() {
     if (id_ < 0) return;
     switch (H5Iget_type(id_)) {
-        case H5I_FILE: H5Fclose(id_); break;
-        case H5I_GROUP: H5Gclose(id_); break;
-        case H5I_DATASET: H5Dclose(id_); break;
-        case H5I_DATATYPE: H5Tclose(id_); break;
-        case H5I_DATASPACE: H5Sclose(id_); break;
-        case H5I_ATTR: H5Aclose(id_); break;
-        case H5I_GENPROP_LST: H5Pclose(id_); break;
-        default: H5Oclose(id_); break;
+        case H5I_FILE:
+            H5Fclose(id_);
+            break;
+        case H5I_GROUP:
+            H5Gclose(id_);
+            break;
+        case H5I_DATASET:
+            H5Dclose(id_);
+            break;
+        case H5I_DATATYPE:
+            H5Tclose(id_);
+            break;
+        case H5I_DATASPACE:
+            H5Sclose(id_);
+            break;
+        case H5I_ATTR:
+            H5Aclose(id_);
+            break;
+        case H5I_GENPROP_LST:
+            H5Pclose(id_);
+            break;
+        default:
+            H5Oclose(id_);
+            break;
     }
     id_ = -1;
 }
@@ -97,7 +109,8 @@ hid_t native_type<std::uint8_t>() {
 }
 
 std::string Group::describe(const std::string& name) const {
-    return where_.find(':') == std::string::npos ? fmt::format("{}:/{}", where_, name) : fmt::format("{}/{}", where_, name);
+    return where_.find(':') == std::string::npos ? fmt::format("{}:/{}", where_, name)
+                                                 : fmt::format("{}/{}", where_, name);
 }
 
 bool Group::has(const std::string& name) const {
@@ -134,8 +147,16 @@ Group Group::group(const std::string& name) const {
 }
 
 Group Group::create_group(const std::string& name) const {
-    Handle handle(check_write(H5Gcreate2(handle_.get(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), describe(name)));
+    const Handle properties(H5Pcreate(H5P_GROUP_CREATE));
+    H5Pset_obj_track_times(properties.get(), 0);
+    Handle handle(check_write(H5Gcreate2(handle_.get(), name.c_str(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+                              describe(name)));
     return {std::move(handle), describe(name)};
+}
+
+void Group::remove(const std::string& name) const {
+    if (H5Ldelete(handle_.get(), name.c_str(), H5P_DEFAULT) < 0)
+        throw Failure("{} could not be removed", describe(name));
 }
 
 Handle Group::open_dataset(const std::string& name) const {
@@ -152,12 +173,19 @@ std::vector<std::int64_t> Group::shape(const std::string& name) const {
     if (rank < 0) throw InvalidInput("{} is damaged: it has no shape", describe(name));
     std::vector<hsize_t> extents(static_cast<std::size_t>(rank));
     H5Sget_simple_extent_dims(space.get(), extents.data(), nullptr);
-    // A hostile shape must not make the product of its extents overflow, nor ask for more memory than any file here holds.
+    // A hostile shape must not make the product of its extents overflow, nor ask for more memory than any file here
+    // holds.
     std::uint64_t total = 1;
     for (const hsize_t extent : extents)
         if (__builtin_mul_overflow(total, static_cast<std::uint64_t>(extent), &total) || total > (1ULL << 40U))
             throw InvalidInput("{} claims a shape too large to be true", describe(name));
     return {extents.begin(), extents.end()};
+}
+
+std::size_t Group::element_bytes(const std::string& name) const {
+    const Handle dataset = open_dataset(name);
+    const Handle type(H5Dget_type(dataset.get()));
+    return H5Tget_size(type.get());
 }
 
 template <class T>
@@ -166,7 +194,8 @@ std::vector<T> Group::read(const std::string& name, int rank) const {
     if (rank >= 0 && static_cast<int>(extents.size()) != rank)
         throw InvalidInput("{} has {} dimensions where {} are expected", describe(name), extents.size(), rank);
     std::size_t count = 1;
-    for (const std::int64_t extent : extents) count *= static_cast<std::size_t>(extent);
+    for (const std::int64_t extent : extents)
+        count *= static_cast<std::size_t>(extent);
     const Handle dataset = open_dataset(name);
     const Handle type(H5Dget_type(dataset.get()));
     const H5T_class_t kind = H5Tget_class(type.get());
@@ -185,8 +214,7 @@ std::vector<T> Group::read(const std::string& name, int rank) const {
     } catch (const std::bad_alloc&) {
         throw InvalidInput("{} claims {} values, more than this machine's memory holds", describe(name), count);
     }
-    if (count > 0 &&
-        H5Dread(dataset.get(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+    if (count > 0 && H5Dread(dataset.get(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
         throw InvalidInput("{} is damaged: its data cannot be read", describe(name));
     return values;
 }
@@ -209,7 +237,8 @@ std::vector<std::string> Group::read_strings(const std::string& name) const {
         const Handle space(H5Dget_space(dataset.get()));
         if (H5Dread(dataset.get(), memory.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) < 0)
             throw InvalidInput("{} is damaged: its strings cannot be read", describe(name));
-        for (const char* pointer : pointers) result.emplace_back(pointer == nullptr ? "" : pointer);
+        for (const char* pointer : pointers)
+            result.emplace_back(pointer == nullptr ? "" : pointer);
         H5Dvlen_reclaim(memory.get(), space.get(), H5P_DEFAULT, pointers.data());
     } else {
         const std::size_t width = H5Tget_size(type.get());
@@ -223,18 +252,20 @@ std::vector<std::string> Group::read_strings(const std::string& name) const {
 }
 
 namespace {
-void write_dataset(hid_t parent, const std::string& name, const std::string& described, hid_t file_type, hid_t memory_type,
-                   const void* data, std::size_t count, std::span<const std::int64_t> shape) {
+void write_dataset(hid_t parent, const std::string& name, const std::string& described, hid_t file_type,
+                   hid_t memory_type, const void* data, std::size_t count, std::span<const std::int64_t> shape) {
     std::vector<hsize_t> extents(shape.begin(), shape.end());
     std::size_t total = 1;
-    for (const hsize_t extent : extents) total *= extent;
+    for (const hsize_t extent : extents)
+        total *= extent;
     if (total != count) throw Failure("{}: {} values do not fill its shape", described, count);
     const Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr));
     const Handle properties(H5Pcreate(H5P_DATASET_CREATE));
     H5Pset_obj_track_times(properties.get(), 0);
     errno = 0;
     const Handle dataset(check_write(
-        H5Dcreate2(parent, name.c_str(), file_type, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT), described));
+        H5Dcreate2(parent, name.c_str(), file_type, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+        described));
     if (count > 0 && H5Dwrite(dataset.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         throw Failure("{} could not be written: {}", described, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
 }
@@ -242,10 +273,12 @@ void write_dataset(hid_t parent, const std::string& name, const std::string& des
 
 template <class T>
 void Group::write(const std::string& name, std::span<const T> values, std::span<const std::int64_t> shape) const {
-    write_dataset(handle_.get(), name, describe(name), native_type<T>(), native_type<T>(), values.data(), values.size(), shape);
+    write_dataset(handle_.get(), name, describe(name), native_type<T>(), native_type<T>(), values.data(), values.size(),
+                  shape);
 }
 
-void Group::write_half(const std::string& name, std::span<const float> values, std::span<const std::int64_t> shape) const {
+void Group::write_half(const std::string& name, std::span<const float> values,
+                       std::span<const std::int64_t> shape) const {
     // HDF5 has no predefined half type: IEEE binary16 is described field by field (as h5py does).
     const Handle half(H5Tcopy(H5T_IEEE_F32LE));
     H5Tset_fields(half.get(), 15, 10, 5, 0, 10);
@@ -262,12 +295,16 @@ void Group::write_strings(const std::string& name, const std::vector<std::string
     H5Tset_cset(type.get(), H5T_CSET_UTF8);
     std::vector<const char*> pointers;
     pointers.reserve(values.size());
-    for (const std::string& value : values) pointers.push_back(value.c_str());
+    for (const std::string& value : values)
+        pointers.push_back(value.c_str());
     const std::array<std::int64_t, 1> extents{static_cast<std::int64_t>(values.size())};
-    write_dataset(handle_.get(), name, describe(name), type.get(), type.get(), pointers.data(), pointers.size(), extents);
+    write_dataset(handle_.get(), name, describe(name), type.get(), type.get(), pointers.data(), pointers.size(),
+                  extents);
 }
 
-bool Group::has_attribute(const std::string& name) const { return H5Aexists(handle_.get(), name.c_str()) > 0; }
+bool Group::has_attribute(const std::string& name) const {
+    return H5Aexists(handle_.get(), name.c_str()) > 0;
+}
 
 namespace {
 Handle open_attribute(hid_t parent, const std::string& name, const std::string& where) {
@@ -353,68 +390,86 @@ void Group::set(const std::string& name, const std::string& value) const {
     write_attribute(handle_.get(), name, where_, type.get(), static_cast<const void*>(&pointer));
 }
 
-File File::open(const std::filesystem::path& path) {
+File File::open(const std::filesystem::path& path, Seal seal) {
     silence();
     const std::string name = path.string();
     {
-        const Descriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-        if (file.fd < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
+        const FileDescriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+        if (file.get() < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
         struct stat info {};
-        if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);
-        std::array<char, user_block> head{};
-        if (::pread(file.fd, head.data(), head.size(), 0) == static_cast<ssize_t>(head.size()) &&
-            std::strncmp(head.data(), seal_magic, std::strlen(seal_magic)) == 0) {
-            const std::string sealed(head.data(), ::strnlen(head.data(), head.size()));
+        if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);
+        std::string head(user_block, '\0');
+        const bool whole_head = ::pread(file.get(), head.data(), head.size(), 0) == static_cast<ssize_t>(head.size());
+        if (whole_head && (seal == Seal::required || head.starts_with(seal_magic))) {
             const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
-            if (sealed != seal_line(bytes, checksum_of_file(file.fd, user_block, bytes, name)))
+            if (head != seal_block(bytes, checksum_of_file(file.get(), user_block, bytes, name)))
                 throw InvalidInput("{} is damaged: its contents do not match its checksum", name);
+        } else if (seal == Seal::required) {
+            throw InvalidInput("{} is damaged: it is only {} bytes long", name, info.st_size);
         }
     }
     const Handle access(H5Pcreate(H5P_FILE_ACCESS));
     H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
     Handle file(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access.get()));
-    if (file.get() < 0) throw InvalidInput("{} is not a whole HDF5 file (truncated, damaged, or of another kind)", name);
+    if (file.get() < 0)
+        throw InvalidInput("{} is not a whole HDF5 file (truncated, damaged, or of another kind)", name);
     Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
     if (root.get() < 0) throw InvalidInput("{} is damaged: its root group cannot be read", name);
     return {std::move(file), Group(std::move(root), name), path};
 }
 
+struct File::Output {
+    explicit Output(const std::filesystem::path& path)
+        : temporary(temporary_name(path)), file(create_file(temporary)), guard(temporary) {}
+    std::filesystem::path temporary;
+    FileDescriptor file;
+    RemovedOnFailure guard;
+};
+
+File::File(Handle handle, Group root, std::filesystem::path path)
+    : handle_(std::move(handle)), root_(std::move(root)), path_(std::move(path)) {}
+File::File(File&&) noexcept = default;
+File::~File() = default;
+
 File File::create(const std::filesystem::path& path) {
     silence();
     const std::string name = path.string();
+    auto output = std::make_unique<Output>(path);
     const Handle creation(H5Pcreate(H5P_FILE_CREATE));
     H5Pset_userblock(creation.get(), user_block);
     H5Pset_obj_track_times(creation.get(), 0);
     const Handle access(H5Pcreate(H5P_FILE_ACCESS));
     H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
     H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-    errno = 0;
+    H5Pset_fapl_core(access.get(), image_growth, 0);
     Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
-    if (file.get() < 0)
-        throw Failure("{} cannot be created: {}", name, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
+    if (file.get() < 0) throw Failure("{} cannot be created: HDF5 refused it", name);
     Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
-    return {std::move(file), Group(std::move(root), name), path};
+    File result(std::move(file), Group(std::move(root), name), path);
+    result.output_ = std::move(output);
+    return result;
 }
 
 void File::seal() {
     const std::string name = path_.string();
-    errno = 0;
-    const bool flushed = H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) >= 0;
+    hsize_t size = 0;  // what HDF5 uses, filled up with zeros to the image's next step
+    void* handle = nullptr;
+    if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0 || H5Fget_filesize(handle_.get(), &size) < 0 ||
+        H5Fget_vfd_handle(handle_.get(), H5P_DEFAULT, &handle) < 0 || size < user_block)
+        throw Failure("{} could not be written: HDF5 could not finish it", name);
+    // The core driver's handle is the address of its pointer to the file's image.
+    const std::string_view image(*static_cast<const char**>(handle), static_cast<std::size_t>(size));
+    const std::string_view contents = image.substr(user_block);
+    write_all(output_->file, seal_block(contents.size(), checksum_of(std::as_bytes(std::span(contents)))), path_);
+    write_all(output_->file, contents, path_);
+    flush_to_disk(output_->file, path_);
+    rename_into_place(output_->temporary, path_);
+    output_->guard.keep();
     root_.handle_.reset();
-    const hid_t id = handle_.get();
-    handle_ = Handle();
-    if (!flushed || H5Fclose(id) < 0)
-        throw Failure("{} could not be written: {}", name, errno != 0 ? std::strerror(errno) : "HDF5 could not flush it");
-    const Descriptor file(::open(name.c_str(), O_RDWR | O_CLOEXEC));
-    struct stat info {};
-    if (file.fd < 0 || ::fstat(file.fd, &info) != 0) throw Failure("{} could not be sealed: {}", name, std::strerror(errno));
-    const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
-    const std::string line = seal_line(bytes, checksum_of_file(file.fd, user_block, bytes, name));
-    if (::pwrite(file.fd, line.data(), line.size(), 0) != static_cast<ssize_t>(line.size()) || ::fsync(file.fd) != 0)
-        throw Failure("{} could not be sealed: {}", name, std::strerror(errno));
+    handle_.reset();
 }
 
-#define FAIRGPTQ_H5_TYPE(T)                                             \
+#define FAIRGPTQ_H5_TYPE(T)                                                \
     template std::vector<T> Group::read<T>(const std::string&, int) const; \
     template void Group::write<T>(const std::string&, std::span<const T>, std::span<const std::int64_t>) const;
 FAIRGPTQ_H5_TYPE(float)

@@ -5,10 +5,11 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fairgptq::h5 {
@@ -25,6 +26,7 @@ class Handle {
     ~Handle() { reset(); }
     hid_t get() const { return id_; }
     void reset();
+    hid_t release() { return std::exchange(id_, -1); }  // without closing it
 
   private:
     hid_t id_ = -1;
@@ -44,8 +46,10 @@ class Group {
     bool is_dataset(const std::string& name) const;
     Group group(const std::string& name) const;
     Group create_group(const std::string& name) const;
+    void remove(const std::string& name) const;  // unlinks a group or dataset
 
     std::vector<std::int64_t> shape(const std::string& name) const;
+    std::size_t element_bytes(const std::string& name) const;  // as stored
     /// Reads a whole dataset, converted to T by HDF5; a shape not of `rank` dimensions is refused (rank < 0: any).
     /// @throws InvalidInput naming file and object if it is missing, of another kind, or larger than the file can hold
     template <class T>
@@ -83,25 +87,38 @@ class Group {
     std::string where_;  // "FILE" or "FILE:/group", for messages
 };
 
+enum class Seal : std::uint8_t { optional, required };
+
 /// An HDF5 file. Objects carry no timestamps, so equal contents give equal bytes.
+///
+/// A new file is built in memory and reaches the disk in seal(): HDF5 puts writes off, and cannot be left alive (it
+/// crashes on closing) once one of them fails on a full disk.
 class File {
   public:
-    /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user block
-    static File open(const std::filesystem::path& path);
-    /// Creates or truncates. The first 512 bytes (the user block) are kept for `seal`.
+    /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user
+    /// block
+    /// (`required`: or has none)
+    static File open(const std::filesystem::path& path, Seal seal = Seal::optional);
+    /// Opens a temporary file beside `path`, which goes again unless seal() is reached. @throws Failure naming file and
+    /// reason
     static File create(const std::filesystem::path& path);
+    File(File&&) noexcept;
+    ~File();
 
     const Group& root() const { return root_; }
-    /// Flushes and closes, then writes the file's size and XXH3 checksum into its user block, so that a later open can
-    /// tell a whole file from a damaged one before HDF5 looks at it. @throws Failure (full disk, …)
+    /// Writes the file, with its size and XXH3 checksum in its user block (so that a later open can tell a whole file
+    /// from a damaged one before HDF5 looks at it), flushes it to the disk, and gives it its name. Nothing can be added
+    /// after.
+    /// @throws Failure naming file and reason (full disk, …); what bore the name before is then still there
     void seal();
 
   private:
-    File(Handle handle, Group root, std::filesystem::path path)
-        : handle_(std::move(handle)), root_(std::move(root)), path_(std::move(path)) {}
+    struct Output;
+    File(Handle handle, Group root, std::filesystem::path path);
     Handle handle_;
     Group root_;
     std::filesystem::path path_;
+    std::unique_ptr<Output> output_;  // only while writing
 };
 
 }  // namespace fairgptq::h5

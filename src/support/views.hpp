@@ -12,7 +12,9 @@ namespace fairgptq {
 
 enum class DType : std::uint8_t { float32, float16, bfloat16 };
 
-constexpr std::size_t size_of(DType type) { return type == DType::float32 ? 4 : 2; }
+constexpr std::size_t size_of(DType type) {
+    return type == DType::float32 ? 4 : 2;
+}
 
 /// Row-major matrix of a known element type; consecutive rows are `stride` elements apart.
 template <class T>
@@ -30,8 +32,8 @@ struct MatrixView {
 
     /// A view of constants from a view of variables.
     template <class U>
-        requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
-    MatrixView(MatrixView<U> other)  // NOLINT(google-explicit-constructor)
+    requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
+        MatrixView(MatrixView<U> other)  // NOLINT(google-explicit-constructor)
         : MatrixView(other.data, other.rows, other.cols, other.stride) {}
 
     T* row(std::int64_t index) const { return data + index * stride; }

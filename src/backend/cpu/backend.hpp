@@ -1,7 +1,8 @@
-// The CPU as a backend: float32, OpenBLAS, OpenMP. It is what a laptop and CI run, and the truth that CUDA is tested against.
+// The CPU as a backend: float32, OpenBLAS, OpenMP. It is what a laptop and CI run, and the truth that CUDA is tested
+// against.
 //
-// Work is cut into tiles of fixed size, and each tile is one single-threaded BLAS call or loop: results do not depend on
-// the number of threads. Every BLAS call is made inside blas.hpp's wrappers, which keep OpenBLAS at one thread.
+// Work is cut into tiles of fixed size, and each tile is one single-threaded BLAS call or loop: results do not depend
+// on the number of threads. Every BLAS call is made inside blas.hpp's wrappers, which keep OpenBLAS at one thread.
 #pragma once
 
 #include "backend/backend.hpp"
@@ -24,11 +25,13 @@ class CpuBackend final : public Backend {
 
     void accumulate_gram(TensorView inputs, MatrixView<float> scratch, PackedLower<double> sum) override;
     void finish_gram(PackedLower<const double> sum, double factor, MatrixView<float> gram) override;
-    void pair_differences(TensorView inputs, std::span<const PairColumn> columns, MatrixView<float> differences) override;
+    void pair_differences(TensorView inputs, std::span<const PairColumn> columns,
+                          MatrixView<float> differences) override;
 
     void linear(TensorView inputs, TensorView weights, const float* bias, TensorView output, bool accumulate) override;
     void rms_norm(TensorView inputs, const float* weight, float epsilon, TensorView output) override;
-    void layer_norm(TensorView inputs, const float* weight, const float* bias, float epsilon, TensorView output) override;
+    void layer_norm(TensorView inputs, const float* weight, const float* bias, float epsilon,
+                    TensorView output) override;
     void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
                 std::span<const float> frequencies, float attention_factor) override;
     void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
@@ -50,6 +53,7 @@ class CpuBackend final : public Backend {
     void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                       MatrixView<const float> inverse, std::span<const std::int32_t> order,
                       MatrixView<float> target) override;
+    void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          std::span<double> result) override;
     void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) override;

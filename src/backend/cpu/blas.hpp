@@ -1,5 +1,5 @@
-// Row-major float32 BLAS calls of one thread each. Callers run several at once over tiles of fixed size (OpenMP), so results
-// do not depend on how many threads there are.
+// Row-major float32 BLAS calls of one thread each. Callers run several at once over tiles of fixed size (OpenMP), so
+// results do not depend on how many threads there are.
 #pragma once
 
 #include <cblas.h>
@@ -17,8 +17,34 @@ inline void gemm(Transpose transpose_a, Transpose transpose_b, float alpha, Matr
     if (c.rows == 0 || c.cols == 0) return;
     cblas_sgemm(CblasRowMajor, transpose_a == Transpose::yes ? CblasTrans : CblasNoTrans,
                 transpose_b == Transpose::yes ? CblasTrans : CblasNoTrans, static_cast<blasint>(c.rows),
-                static_cast<blasint>(c.cols), static_cast<blasint>(inner), alpha, a.data, static_cast<blasint>(a.stride),
-                b.data, static_cast<blasint>(b.stride), beta, c.data, static_cast<blasint>(c.stride));
+                static_cast<blasint>(c.cols), static_cast<blasint>(inner), alpha, a.data,
+                static_cast<blasint>(a.stride), b.data, static_cast<blasint>(b.stride), beta, c.data,
+                static_cast<blasint>(c.stride));
+}
+
+/// b = alpha · b · op(upper), upper triangular
+inline void multiply_right_upper(float alpha, MatrixView<const float> upper, MatrixView<float> b,
+                                 Transpose transpose = Transpose::no) {
+    if (b.empty()) return;
+    cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, transpose == Transpose::yes ? CblasTrans : CblasNoTrans,
+                CblasNonUnit, static_cast<blasint>(b.rows), static_cast<blasint>(b.cols), alpha, upper.data,
+                static_cast<blasint>(upper.stride), b.data, static_cast<blasint>(b.stride));
+}
+
+/// b = alpha · upper · b
+inline void multiply_left_upper(float alpha, MatrixView<const float> upper, MatrixView<float> b) {
+    if (b.empty()) return;
+    cblas_strmm(CblasRowMajor, CblasLeft, CblasUpper, CblasNoTrans, CblasNonUnit, static_cast<blasint>(b.rows),
+                static_cast<blasint>(b.cols), alpha, upper.data, static_cast<blasint>(upper.stride), b.data,
+                static_cast<blasint>(b.stride));
+}
+
+/// b = b · upper⁻ᵀ
+inline void solve_right_upper_transposed(MatrixView<const float> upper, MatrixView<float> b) {
+    if (b.empty()) return;
+    cblas_strsm(CblasRowMajor, CblasRight, CblasUpper, CblasTrans, CblasNonUnit, static_cast<blasint>(b.rows),
+                static_cast<blasint>(b.cols), 1, upper.data, static_cast<blasint>(upper.stride), b.data,
+                static_cast<blasint>(b.stride));
 }
 
 }  // namespace fairgptq::blas

@@ -1,0 +1,182 @@
+// Softmax runs along with the products, block of keys after block (online softmax, arXiv 2205.14135), so the scores of
+// a long sequence are never held. The query heads that share a key head are stacked, which makes each of the two
+// products of a block one BLAS call with enough rows to be worth it, even for sequences of a dozen tokens.
+#include "backend/attention.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "backend/cpu/backend.hpp"
+#include "backend/cpu/blas.hpp"
+#include "backend/cpu/fast_exp.hpp"
+#include "backend/cpu/sequences.hpp"
+
+namespace fairgptq {
+
+namespace {
+
+constexpr std::int64_t block_queries = 64;  // tokens
+constexpr std::int64_t block_keys = 128;    // tokens
+constexpr std::int64_t block_heads = 4;     // query heads stacked at most
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+struct Range {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+};
+
+struct Task {
+    std::int64_t sequence_begin = 0;
+    Range queries;  // tokens, as rows of the chunk
+    Range heads;    // query heads of one key head
+    std::int64_t key_head = 0;
+};
+
+std::vector<Task> make_tasks(std::span<const std::int64_t> offsets, const AttentionShape& shape) {
+    const std::int64_t group = shape.heads / shape.key_value_heads;
+    std::vector<Task> tasks;
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
+        for (std::int64_t query = offsets[s]; query < offsets[s + 1]; query += block_queries)
+            for (std::int64_t key_head = 0; key_head < shape.key_value_heads; ++key_head)
+                for (std::int64_t head = key_head * group; head < (key_head + 1) * group; head += block_heads)
+                    tasks.push_back({offsets[s],
+                                     {query, std::min(query + block_queries, offsets[s + 1])},
+                                     {head, std::min(head + block_heads, (key_head + 1) * group)},
+                                     key_head});
+    return tasks;
+}
+
+/// One thread's working memory. A row is one query head of one token.
+struct Scratch {
+    explicit Scratch(std::int64_t head_dim)
+        : query(static_cast<std::size_t>(rows * head_dim)),
+          sum(query.size()),
+          scores(static_cast<std::size_t>(rows * block_keys)),
+          largest(static_cast<std::size_t>(rows)),
+          weight(largest.size()) {}
+
+    static constexpr std::int64_t rows = block_queries * block_heads;
+    std::vector<float> query;  // scaled
+    std::vector<float> sum;    // Σ exp(score − largest) · value
+    std::vector<float> scores;
+    std::vector<float> largest;  // score so far
+    std::vector<float> weight;   // Σ exp(score − largest)
+};
+
+/// Turns the scores of one row into exp(score − largest), with 0 outside the keys it sees, and brings what was summed
+/// before to the same largest score.
+void soften(float* scores, std::int64_t keys, Range visible, float& largest, float& weight, MatrixView<float> sum_row) {
+    if (visible.begin >= visible.end) {
+        std::fill_n(scores, keys, 0.0F);
+        return;
+    }
+    float block_largest = largest;
+#pragma omp simd reduction(max : block_largest)
+    for (std::int64_t key = visible.begin; key < visible.end; ++key)
+        block_largest = scores[key] > block_largest ? scores[key] : block_largest;
+    float block_weight = 0;
+#pragma omp simd reduction(+ : block_weight)
+    for (std::int64_t key = visible.begin; key < visible.end; ++key) {
+        scores[key] = fast_exp(scores[key] - block_largest);
+        block_weight += scores[key];
+    }
+    std::fill(scores, scores + visible.begin, 0.0F);
+    std::fill(scores + visible.end, scores + keys, 0.0F);
+    const float correction = fast_exp(largest - block_largest);
+    weight = weight * correction + block_weight;
+    largest = block_largest;
+    float* sums = sum_row.row(0);
+#pragma omp simd
+    for (std::int64_t i = 0; i < sum_row.cols; ++i)
+        sums[i] *= correction;
+}
+
+struct Tensors {
+    MatrixView<const float> query, key, value;
+    MatrixView<float> output;
+};
+
+void attend(const Task& task, const AttentionShape& shape, const Tensors& tensors, Scratch& scratch) {
+    const std::int64_t dim = shape.head_dim;
+    const std::int64_t tokens = task.queries.end - task.queries.begin;
+    const std::int64_t rows = tokens * (task.heads.end - task.heads.begin);
+    const auto first_key = [&](std::int64_t token) {
+        return shape.window == 0 ? task.sequence_begin : std::max(task.sequence_begin, token - shape.window + 1);
+    };
+    const MatrixView<float> query(scratch.query.data(), rows, dim);
+    const MatrixView<float> sum(scratch.sum.data(), rows, dim);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const float* from =
+            tensors.query.row(task.queries.begin + row % tokens) + (task.heads.begin + row / tokens) * dim;
+        float* to = query.row(row);
+#pragma omp simd
+        for (std::int64_t i = 0; i < dim; ++i)
+            to[i] = from[i] * shape.scale;
+    }
+    std::fill_n(scratch.sum.data(), rows * dim, 0.0F);
+    std::fill_n(scratch.largest.data(), rows, -infinity);
+    std::fill_n(scratch.weight.data(), rows, 0.0F);
+
+    for (std::int64_t key = first_key(task.queries.begin); key < task.queries.end; key += block_keys) {
+        const std::int64_t keys = std::min(block_keys, task.queries.end - key);
+        const MatrixView<float> scores(scratch.scores.data(), rows, keys);
+        blas::gemm(blas::Transpose::no, blas::Transpose::yes, 1.0F, query,
+                   tensors.key.block(key, task.key_head * dim, keys, dim), 0.0F, scores);
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const std::int64_t token = task.queries.begin + row % tokens;
+            const Range visible{std::max<std::int64_t>(first_key(token) - key, 0), std::min(token + 1 - key, keys)};
+            const auto index = static_cast<std::size_t>(row);
+            soften(scores.row(row), keys, visible, scratch.largest[index], scratch.weight[index],
+                   sum.rows_from(row, 1));
+        }
+        blas::gemm(blas::Transpose::no, blas::Transpose::no, 1.0F, scores,
+                   tensors.value.block(key, task.key_head * dim, keys, dim), 1.0F, sum);
+    }
+
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const float factor = 1.0F / scratch.weight[static_cast<std::size_t>(row)];
+        const float* from = sum.row(row);
+        float* to = tensors.output.row(task.queries.begin + row % tokens) + (task.heads.begin + row / tokens) * dim;
+#pragma omp simd
+        for (std::int64_t i = 0; i < dim; ++i)
+            to[i] = from[i] * factor;
+    }
+}
+
+void check_shapes(const TensorView& query, const TensorView& key, const TensorView& value, const AttentionShape& shape,
+                  const TensorView& output) {
+    if (shape.head_dim < 1 || shape.key_value_heads < 1 || shape.heads < 1 ||
+        shape.heads % shape.key_value_heads != 0 || shape.window < 0)
+        throw Failure(
+            "attention: {} heads, {} key-value heads, {} elements a head and a window of {} do not go together",
+            shape.heads, shape.key_value_heads, shape.head_dim, shape.window);
+    const auto check = [&](const char* name, const TensorView& tensor, std::int64_t heads) {
+        if (tensor.rows != query.rows || tensor.cols != heads * shape.head_dim)
+            throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols,
+                          query.rows, heads * shape.head_dim);
+    };
+    check("query", query, shape.heads);
+    check("key", key, shape.key_value_heads);
+    check("value", value, shape.key_value_heads);
+    check("output", output, shape.heads);
+}
+
+}  // namespace
+
+void CpuBackend::attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
+                           const AttentionShape& shape, TensorView output) {
+    check_shapes(query, key, value, shape, output);
+    check_offsets("attention", offsets, query.rows);
+    const Tensors tensors{query.float32(), key.float32(), value.float32(), output.float32()};
+    const auto tasks = make_tasks(offsets, shape);
+#pragma omp parallel
+    {
+        Scratch scratch(shape.head_dim);
+#pragma omp for schedule(dynamic)
+        for (std::size_t task = 0; task < tasks.size(); ++task)
+            attend(tasks[task], shape, tensors, scratch);
+    }
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,202 @@
+// Everything that a token file can have wrong is found here, once, so that nothing behind it has to look again.
+#include "calibration/tokens.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <span>
+#include <string_view>
+
+#include "support/checksum.hpp"
+#include "support/error.hpp"
+#include "support/hdf5.hpp"
+
+namespace fairgptq {
+namespace {
+
+constexpr std::array<std::string_view, 6> task_kinds{"perplexity",      "stereoset", "pair_preference",
+                                                     "multiple_choice", "bbq",       "sofa"};
+
+Sequences read_sequences(const h5::Group& group, std::int64_t vocab_size) {
+    Sequences result;
+    result.ids = group.read<std::int32_t>("token_ids", 1);
+    result.offsets = group.read<std::int64_t>("offsets", 1);
+    const std::string& where = group.where();
+    if (result.offsets.empty() || result.offsets.front() != 0)
+        throw InvalidInput("{}/offsets does not start at 0", where);
+    for (std::int64_t index = 0; index < result.count(); ++index)
+        if (result.offsets[index + 1] <= result.offsets[index])
+            throw InvalidInput("{}/offsets does not rise at sequence {} (every sequence has at least one token)", where,
+                               index);
+    if (result.offsets.back() != result.tokens())
+        throw InvalidInput("{}/offsets ends at {} where token_ids holds {} tokens", where, result.offsets.back(),
+                           result.tokens());
+    for (std::size_t index = 0; index < result.ids.size(); ++index)
+        if (result.ids[index] < 0 || result.ids[index] >= vocab_size)
+            throw InvalidInput("{}/token_ids holds {} at place {}, outside the vocabulary of {} tokens", where,
+                               result.ids[index], index, vocab_size);
+    return result;
+}
+
+void check_size(const std::string& where, const char* name, std::size_t size, std::int64_t expected,
+                const char* of_what) {
+    if (static_cast<std::int64_t>(size) != expected)
+        throw InvalidInput("{}/{} has {} entries for {} {}", where, name, size, expected, of_what);
+}
+
+/// Reads which sequence is which role of which item, and what is stored per item.
+void read_items(const h5::Group& group, Task& task) {
+    const std::string& where = group.where();
+    const std::int64_t count = task.sequences.count();
+    task.item = group.read<std::int32_t>("item", 1);
+    task.role = group.read<std::int32_t>("role", 1);
+    check_size(where, "item", task.item.size(), count, "sequences");
+    check_size(where, "role", task.role.size(), count, "sequences");
+    // No item without sequences: so there are at most as many items as sequences.
+    std::vector<std::int32_t> roles(static_cast<std::size_t>(count), 0);
+    for (std::int64_t index = 0; index < count; ++index) {
+        const std::int64_t item = task.item[index];
+        if (item < 0 || item >= count)
+            throw InvalidInput("{}/item: sequence {} claims item {}, out of range", where, index, item);
+        ++roles[item];
+        task.items = std::max(task.items, item + 1);
+    }
+    const std::int32_t wanted = task.kind == "stereoset" ? 3 : task.kind == "pair_preference" ? 2 : 0;
+    std::vector<std::int64_t> first(static_cast<std::size_t>(task.items) + 1, 0);
+    for (std::int64_t item = 0; item < task.items; ++item) {
+        if (roles[item] == 0) throw InvalidInput("{}/item: item {} has no sequence", where, item);
+        if (wanted > 0 && roles[item] != wanted)
+            throw InvalidInput("{}/item: item {} has {} sequences where {} takes {}", where, item, roles[item],
+                               task.kind, wanted);
+        first[item + 1] = first[item] + roles[item];
+    }
+    std::vector<bool> seen(static_cast<std::size_t>(count), false);
+    for (std::int64_t index = 0; index < count; ++index) {
+        const std::int32_t item = task.item[index];
+        const std::int32_t role = task.role[index];
+        if (role < 0 || role >= roles[item])
+            throw InvalidInput("{}/role: sequence {} has role {}, out of range for an item of {} sequences", where,
+                               index, role, roles[item]);
+        if (seen[first[item] + role]) throw InvalidInput("{}/role: item {} has role {} twice", where, item, role);
+        seen[first[item] + role] = true;
+    }
+    if (group.has("label")) {
+        task.label = group.read<std::int32_t>("label", 1);
+        check_size(where, "label", task.label.size(), task.items, "items");
+        for (std::int64_t item = 0; item < task.items; ++item)
+            if (task.label[item] < 0 || task.label[item] >= roles[item])
+                throw InvalidInput("{}/label: item {} has label {}, out of range for its {} sequences", where, item,
+                                   task.label[item], roles[item]);
+    }
+    if (group.has("group")) {
+        task.group = group.read_strings("group");
+        check_size(where, "group", task.group.size(), task.items, "items");
+    }
+    if (group.has("bias_type")) {
+        task.bias_type = group.read_strings("bias_type");
+        check_size(where, "bias_type", task.bias_type.size(), task.items, "items");
+    }
+}
+
+Task read_task(const h5::Group& group, const std::string& name, std::int64_t vocab_size) {
+    const std::string& where = group.where();
+    Task task;
+    task.name = name;
+    task.kind = group.text("kind");
+    if (std::find(task_kinds.begin(), task_kinds.end(), task.kind) == task_kinds.end())
+        throw InvalidInput("{}: the kind '{}' is not known (known: {})", where, task.kind, fmt::join(task_kinds, ", "));
+    task.sequences = read_sequences(group, vocab_size);
+    if (task.sequences.count() == 0) throw InvalidInput("{} holds no sequence", where);
+    task.scored_from = group.read<std::int32_t>("scored_from", 1);
+    check_size(where, "scored_from", task.scored_from.size(), task.sequences.count(), "sequences");
+    for (std::int64_t index = 0; index < task.sequences.count(); ++index)
+        if (task.scored_from[index] < 1 || task.scored_from[index] >= task.sequences.length(index))
+            throw InvalidInput(
+                "{}/scored_from: sequence {} of {} tokens is scored from {}, which leaves its range [1, {})", where,
+                index, task.sequences.length(index), task.scored_from[index], task.sequences.length(index));
+    if (task.kind != "perplexity") read_items(group, task);
+    return task;
+}
+
+template <class T>
+std::string hash_of_values(const std::vector<T>& values) {
+    return hash_of(std::as_bytes(std::span(values)));
+}
+
+/// Only what calibration reads: tasks may be added to a file without making its runs foreign to it.
+std::string digest_of(const TokenFile& file) {
+    std::string parts;
+    for (const Sequences* sequences : {&file.text, &file.stereotype, &file.anti_stereotype})
+        parts += hash_of_values(sequences->ids) + hash_of_values(sequences->offsets);
+    return hash_of(parts);
+}
+
+}  // namespace
+
+TokenFile read_token_file(const std::filesystem::path& path) {
+    const h5::File file = h5::File::open(path);
+    const h5::Group& root = file.root();
+    TokenFile result;
+    result.path = path;
+    if (!root.has_attribute("format") || root.text("format") != "fairgptq-tokens")
+        throw InvalidInput(
+            "{} is not a token file (its attribute 'format' is not \"fairgptq-tokens\"): write one with "
+            "tools/prepare.py",
+            path.string());
+    if (const std::int64_t version = root.integer("version"); version != 1)
+        throw InvalidInput("{} is a token file of version {}, this program reads version 1", path.string(), version);
+    result.tokenizer_sha256 = root.text("tokenizer_sha256");
+    result.vocab_size = root.integer("vocab_size");
+    if (result.vocab_size < 1 || result.vocab_size > std::numeric_limits<std::int32_t>::max())
+        throw InvalidInput("{}: the attribute 'vocab_size' is {}, where 1 to 2147483647 is expected", path.string(),
+                           result.vocab_size);
+
+    if (root.has("text")) result.text = read_sequences(root.group("text"), result.vocab_size);
+    if (root.has("pairs")) {
+        const h5::Group pairs = root.group("pairs");
+        result.stereotype = read_sequences(pairs.group("stereotype"), result.vocab_size);
+        result.anti_stereotype = read_sequences(pairs.group("anti_stereotype"), result.vocab_size);
+        if (result.stereotype.count() != result.anti_stereotype.count())
+            throw InvalidInput(
+                "{} has {} stereotypical and {} anti-stereotypical sequences: every sentence needs its counterpart",
+                pairs.where(), result.stereotype.count(), result.anti_stereotype.count());
+        if (pairs.has("category")) {
+            result.category = pairs.read_strings("category");
+            check_size(pairs.where(), "category", result.category.size(), result.stereotype.count(), "pairs");
+        }
+    }
+    if (root.has("tasks")) {
+        const h5::Group tasks = root.group("tasks");
+        for (const std::string& name : tasks.names())
+            result.tasks.push_back(read_task(tasks.group(name), name, result.vocab_size));
+    }
+    result.digest = digest_of(result);
+    return result;
+}
+
+namespace {
+void check_sequences(const std::string& where, const Sequences& sequences, std::int64_t vocab_size,
+                     std::int64_t max_positions) {
+    const auto largest = std::max_element(sequences.ids.begin(), sequences.ids.end());
+    if (largest != sequences.ids.end() && *largest >= vocab_size)
+        throw InvalidInput(
+            "{}/token_ids holds {}, outside the model's vocabulary of {} tokens: was it made with this model's "
+            "tokenizer?",
+            where, *largest, vocab_size);
+    for (std::int64_t index = 0; index < sequences.count(); ++index)
+        if (sequences.length(index) > max_positions)
+            throw InvalidInput("{}: sequence {} has {} tokens, the model takes at most {}", where, index,
+                               sequences.length(index), max_positions);
+}
+}  // namespace
+
+void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions) {
+    const std::string path = tokens.path.string();
+    check_sequences(path + ":/text", tokens.text, vocab_size, max_positions);
+    check_sequences(path + ":/pairs/stereotype", tokens.stereotype, vocab_size, max_positions);
+    check_sequences(path + ":/pairs/anti_stereotype", tokens.anti_stereotype, vocab_size, max_positions);
+    for (const Task& task : tokens.tasks)
+        check_sequences(path + ":/tasks/" + task.name, task.sequences, vocab_size, max_positions);
+}
+
+}  // namespace fairgptq

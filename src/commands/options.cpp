@@ -1,0 +1,57 @@
+#include "commands/options.hpp"
+
+#include <fmt/format.h>
+
+#include <exception>
+#include <new>
+
+#include "commands/command.hpp"
+
+namespace fairgptq::commands {
+
+std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, char** argv, bool show_help) {
+    try {
+        options.set_width(110);
+        auto parsed = options.parse(argc, argv);
+        if (parsed.count("help") > 0) {
+            if (show_help) fmt::print("{}", options.help());
+            return std::nullopt;
+        }
+        if (!parsed.unmatched().empty())
+            throw InvalidInput("'{}' is not expected here; see fairgptq {} --help", parsed.unmatched().front(),
+                               argv[0]);
+        return parsed;
+    } catch (const cxxopts::exceptions::exception& error) {
+        throw InvalidInput("{} (see fairgptq {} --help)", error.what(), argv[0]);
+    }
+}
+
+std::filesystem::path required_path(const cxxopts::ParseResult& parsed, const std::string& option) {
+    if (parsed.count(option) == 0 || parsed[option].as<std::string>().empty())
+        throw InvalidInput("--{} is missing", option);
+    return parsed[option].as<std::string>();
+}
+
+void together(Communicator& comm, const std::function<void()>& work) {
+    std::string message;
+    int code = exit_done;
+    try {
+        work();
+    } catch (const InvalidInput& error) {
+        message = error.what();
+        code = exit_invalid;
+    } catch (const std::bad_alloc&) {
+        message = "out of memory; `fairgptq plan` shows what a run needs";
+        code = exit_failed;
+    } catch (const std::exception& error) {
+        message = error.what();
+        code = exit_failed;
+    }
+    const auto worst = static_cast<int>(comm.all_reduce_max(code));
+    if (worst == exit_done) return;
+    // Of the ranks that failed this way, the first one speaks.
+    const auto first = comm.size() - comm.all_reduce_max(code == worst ? comm.size() - comm.rank() : 0);
+    throw SharedFailure(message, worst, static_cast<int>(first));
+}
+
+}  // namespace fairgptq::commands

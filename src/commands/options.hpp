@@ -1,0 +1,51 @@
+// What the commands share in reading their options.
+#pragma once
+
+#include <cxxopts.hpp>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "comm/communicator.hpp"
+#include "support/error.hpp"
+#include "support/threads.hpp"
+
+namespace fairgptq::commands {
+
+/// Parses; returns nothing if help was asked for (and prints it if `show_help`).
+/// @throws InvalidInput for an unknown option, a value of the wrong kind, or a stray argument
+std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, char** argv, bool show_help = true);
+
+/// A required option's value. @throws InvalidInput naming the option
+std::filesystem::path required_path(const cxxopts::ParseResult& parsed, const std::string& option);
+
+/// An option that takes one of a few words. @throws InvalidInput listing them
+template <class Choice>
+Choice choose(const cxxopts::ParseResult& parsed, const std::string& option,
+              std::initializer_list<std::pair<const char*, Choice>> choices) {
+    const std::string given = parsed[option].as<std::string>();
+    std::string known;
+    for (const auto& [name, choice] : choices) {
+        if (given == name) return choice;
+        known += (known.empty() ? "" : ", ") + std::string(name);
+    }
+    throw InvalidInput("--{} must be one of {}, not '{}'", option, known, given);
+}
+
+/// A failure that every rank knows of: all end with this exit code, and only `speaker` says why.
+class SharedFailure : public std::runtime_error {
+  public:
+    SharedFailure(const std::string& message, int code, int speaking_rank)
+        : std::runtime_error(message), exit_code(code), speaker(speaking_rank) {}
+    int exit_code;
+    int speaker;
+};
+
+/// Does the same work at every rank, and fails at every rank if it failed at any: no rank goes on alone into a
+/// collective, and the user reads one sentence, not one per rank. The work itself must not call collectives.
+/// @throws SharedFailure
+void together(Communicator& comm, const std::function<void()>& work);
+
+}  // namespace fairgptq::commands

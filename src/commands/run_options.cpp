@@ -1,0 +1,140 @@
+#include "commands/run_options.hpp"
+
+#include <fstream>
+#include <iterator>
+
+#include "commands/options.hpp"
+#include "commands/solver_options.hpp"
+#include "model/weights.hpp"
+#include "solver/solve.hpp"
+#include "support/checksum.hpp"
+
+namespace fairgptq::commands {
+
+void add_run_options(cxxopts::Options& options) {
+    const auto text = [](const char* preset) { return cxxopts::value<std::string>()->default_value(preset); };
+    options.add_options("run")                                                                                  //
+        ("model", "folder of the Hugging Face model", cxxopts::value<std::string>())                            //
+        ("tokens", "token file written by tools/prepare.py", cxxopts::value<std::string>())                     //
+        ("alpha-modules", "modules that get the bias term: all, or a list like o_proj,down_proj", text("all"))  //
+        ("alpha-layers", "layers that get it: all, a list like 0-3,30, or lower:10%, upper:10%, lower+upper:10%",
+         text("all"))  //
+        ("alpha-map", "JSON file of module patterns and their alpha; first match wins, over the above",
+         cxxopts::value<std::string>())  //
+        ("hessian-from", "pairs, text or both (default: both where the file has a text, else pairs)",
+         cxxopts::value<std::string>())  //
+        ("inputs", "sequential: statistics from the partly quantized model; original: from the original one",
+         text("sequential"))                                              //
+        ("pair-alignment", "position, common or mean", text("position"))  //
+        ("chunk-tokens", "most tokens in a unit of calibration work",
+         cxxopts::value<std::int64_t>()->default_value("8192"))                                          //
+        ("max-layers", "quantize only the first N layers (for trials)", cxxopts::value<std::int64_t>())  //
+        ("device", "auto, cpu or cuda", text("auto"))                                                    //
+        ("comm", "how ranks exchange: auto, mpi or nccl", text("auto"));
+}
+
+namespace {
+
+QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFile& tokens, const Family& family) {
+    QuantizeSettings settings;
+    settings.solver = read_solver_settings(parsed);
+    settings.alpha.alpha = parsed["alpha"].as<double>();
+    settings.alpha.modules = parsed["alpha-modules"].as<std::string>();
+    settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
+    if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
+    settings.hessian_from = tokens.text.count() > 0 ? HessianSource::both : HessianSource::pairs;
+    if (parsed.count("hessian-from") > 0)
+        settings.hessian_from = choose<HessianSource>(
+            parsed, "hessian-from",
+            {{"pairs", HessianSource::pairs}, {"text", HessianSource::text}, {"both", HessianSource::both}});
+    settings.inputs = choose<InputsFrom>(parsed, "inputs",
+                                         {{"sequential", InputsFrom::sequential}, {"original", InputsFrom::original}});
+    settings.alignment = choose<PairAlignment>(
+        parsed, "pair-alignment",
+        {{"position", PairAlignment::position}, {"common", PairAlignment::common}, {"mean", PairAlignment::mean}});
+    settings.chunk_tokens = parsed["chunk-tokens"].as<std::int64_t>();
+    settings.layers = family.config.layers;
+    if (parsed.count("max-layers") > 0) {
+        settings.layers = parsed["max-layers"].as<std::int64_t>();
+        if (settings.layers < 1 || settings.layers > family.config.layers)
+            throw InvalidInput("--max-layers must be from 1 to this model's {}, not {}", family.config.layers,
+                               settings.layers);
+    }
+    return settings;
+}
+
+std::string read_text(const std::filesystem::path& path) {
+    std::ifstream stream(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+const char* name_of(HessianSource source) {
+    return source == HessianSource::pairs ? "pairs" : source == HessianSource::text ? "text" : "both";
+}
+const char* name_of(PairAlignment alignment) {
+    return alignment == PairAlignment::position ? "position" : alignment == PairAlignment::common ? "common" : "mean";
+}
+
+}  // namespace
+
+RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
+    const std::filesystem::path model_dir = required_path(parsed, "model");
+    const std::filesystem::path token_path = required_path(parsed, "tokens");
+    if (choose<int>(parsed, "comm", {{"auto", 0}, {"mpi", 1}, {"nccl", 2}}) == 2)
+        throw InvalidInput("--comm nccl: this build has no NCCL; use --comm mpi");
+    const Family family = describe_family(read_config(model_dir));
+    const TokenFile tokens = read_token_file(token_path);
+    check_against_model(tokens, family.config.vocab_size, family.config.max_positions);
+    QuantizeSettings settings = read_settings(parsed, tokens, family);
+    const AlphaPolicy alpha(settings.alpha, family);
+    if (alpha.any() && tokens.stereotype.count() == 0)
+        throw InvalidInput("{} has no pairs, which the bias term needs; use --alpha 0 for plain GPTQ, or add pairs",
+                           token_path.string());
+    for (const StageSpec& stage : family.stages)
+        for (const LinearSpec& linear : stage.linears)
+            resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
+    Chunks chunks = make_chunks(tokens, settings.hessian_from, settings.alignment, settings.chunk_tokens);
+    Checkpoint checkpoint(model_dir);
+    check_tensors(family, checkpoint);
+    return {model_dir,
+            token_path,
+            family,
+            std::move(checkpoint),
+            hash_of(read_text(model_dir / "config.json")),
+            tokens.digest,
+            tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),
+            std::move(chunks),
+            std::move(settings)};
+}
+
+nlohmann::json run_settings(const RunInputs& inputs) {
+    const QuantizeSettings& settings = inputs.settings;
+    nlohmann::json files = nlohmann::json::array();
+    for (const auto& file : inputs.checkpoint.files())
+        files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
+    nlohmann::json map = nlohmann::json::array();
+    for (const auto& [pattern, alpha] : settings.alpha.map)
+        map.push_back({pattern, alpha});
+    nlohmann::json quantization = to_json(settings.solver);
+    quantization.update({{"alpha", settings.alpha.alpha},
+                         {"alpha_modules", settings.alpha.modules},
+                         {"alpha_layers", settings.alpha.layers},
+                         {"alpha_map", map},
+                         {"hessian_from", name_of(settings.hessian_from)},
+                         {"inputs", settings.inputs == InputsFrom::sequential ? "sequential" : "original"},
+                         {"pair_alignment", name_of(settings.alignment)},
+                         {"chunk_tokens", settings.chunk_tokens},
+                         {"layers", settings.layers}});
+    return {{"model",
+             {{"path", std::filesystem::absolute(inputs.model_dir).lexically_normal().string()},
+              {"architecture", inputs.family.config.architecture},
+              {"layers", inputs.family.config.layers},
+              {"config_hash", inputs.config_hash},
+              {"files", files}}},
+            {"calibration",
+             {{"path", std::filesystem::absolute(inputs.token_path).lexically_normal().string()},
+              {"digest", inputs.calibration_digest}}},
+            {"quantization", quantization}};
+}
+
+}  // namespace fairgptq::commands

@@ -1,0 +1,39 @@
+// The options that decide a run (beyond the solver's own): shared by quantize and plan.
+#pragma once
+
+#include <cxxopts.hpp>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "calibration/tokens.hpp"
+#include "model/family.hpp"
+#include "model/safetensors.hpp"
+#include "pipeline/chunks.hpp"
+#include "pipeline/quantize.hpp"
+
+namespace fairgptq::commands {
+
+void add_run_options(cxxopts::Options& options);
+
+/// Everything a run reads, checked.
+struct RunInputs {
+    std::filesystem::path model_dir, token_path;
+    Family family;
+    Checkpoint checkpoint;
+    std::string config_hash;
+    std::string calibration_digest;
+    std::int64_t file_tokens = 0;  // of all calibration sequences in the file
+    Chunks chunks;
+    QuantizeSettings settings;
+};
+
+/// Reads options, model and tokens, and checks them against each other.
+/// @throws InvalidInput for everything that would make the run fail or mean something else than was asked
+RunInputs read_run_inputs(const cxxopts::ParseResult& parsed);
+
+/// What run.json holds: model, calibration and settings. Paths are there for readers; they are not part of the
+/// fingerprint.
+nlohmann::json run_settings(const RunInputs& inputs);
+
+}  // namespace fairgptq::commands

@@ -1,0 +1,61 @@
+// Typed, checked access to config.json for the family files: every refusal names the file and the field.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "model/config.hpp"
+
+namespace fairgptq {
+
+/// A JSON object and what to call it. A field that is null counts as absent, as in transformers.
+class ConfigReader {
+  public:
+    /// @param prefix goes before a field's name in messages: "rope_parameters." for a nested object
+    ConfigReader(const nlohmann::json& object, std::string file, std::string prefix = "")
+        : object_(object), file_(std::move(file)), prefix_(std::move(prefix)) {}
+
+    bool has(const char* field) const;
+    bool is_null(const char* field) const;  // there, and null: "none" where absent means a default
+    /// A whole number in [smallest, largest]; without a fallback the field must be there.
+    std::int64_t whole(const char* field, std::int64_t smallest, std::int64_t largest,
+                       std::optional<std::int64_t> fallback = {}) const;
+    /// A whole number in [1, largest].
+    std::int64_t size(const char* field, std::int64_t largest, std::optional<std::int64_t> fallback = {}) const {
+        return whole(field, 1, largest, fallback);
+    }
+    /// A finite number in [smallest, largest].
+    double number(const char* field, double smallest, double largest, std::optional<double> fallback = {}) const;
+    bool flag(const char* field, bool fallback) const;
+    std::string text(const char* field, std::optional<std::string> fallback = {}) const;
+    /// @throws InvalidInput unless `field` is absent or `expected`; `why` ends the sentence
+    void require_flag(const char* field, bool expected, const char* why) const;
+    ConfigReader object(const char* field) const;
+    const nlohmann::json& at(const char* field) const;
+
+    [[noreturn]] void refuse(const char* field, const std::string& what) const;
+
+  private:
+    const nlohmann::json& object_;
+    std::string file_, prefix_;
+};
+
+/// Largest sizes believed, so that no product of them overflows 63 bits.
+constexpr std::int64_t largest_width = 1 << 22;
+constexpr std::int64_t largest_count = 1 << 16;
+constexpr std::int64_t largest_vocabulary = (1LL << 31) - 1;
+
+/// The activation of the field. @throws InvalidInput naming one that is not supported
+Activation read_activation(const ConfigReader& reader, const char* field);
+
+/// What Llama and the families made after it have in common: sizes, rope, RMS norm, gated MLP, full attention.
+/// @param default_head_dim where config.json has none; otherwise hidden size / heads
+void read_llama_like(const ConfigReader& reader, ModelConfig& config,
+                     std::optional<std::int64_t> default_head_dim = {});
+
+/// The window of each layer, as use_sliding_window, sliding_window, layer_types and max_window_layers have it.
+void read_layer_windows(const ConfigReader& reader, ModelConfig& config);
+
+}  // namespace fairgptq

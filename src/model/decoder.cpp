@@ -1,0 +1,183 @@
+#include "model/decoder.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "model/rope.hpp"
+#include "support/error.hpp"
+
+namespace fairgptq {
+namespace {
+
+/// Elements of the three scratch buffers.
+struct Scratch {
+    std::int64_t query_or_gate, key_or_up, value;
+};
+
+Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
+    const ModelConfig& config = family.config;
+    const std::int64_t query = config.heads * config.head_dim;
+    const std::int64_t key = config.key_value_heads * config.head_dim;
+    const std::int64_t gate = family.stages[2].linears.front().rows;
+    return {std::max(max_tokens * std::max(query, gate), Decoder::max_logit_rows * config.hidden_size),
+            max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key};
+}
+
+}  // namespace
+
+Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens)
+    : backend_(backend), family_(family), max_tokens_(max_tokens) {
+    if (family_.rotary) frequencies_ = rope_frequencies(family_.config.rope, family_.config.head_dim);
+    const Scratch elements = scratch_elements(family_, max_tokens_);
+    const std::size_t size = size_of(backend_.activation_type());
+    query_or_gate_ = backend_.allocate(static_cast<std::size_t>(elements.query_or_gate) * size);
+    key_or_up_ = backend_.allocate(static_cast<std::size_t>(elements.key_or_up) * size);
+    value_ = backend_.allocate(static_cast<std::size_t>(elements.value) * size);
+}
+
+std::int64_t Decoder::widest_input(const Family& family) {
+    std::int64_t widest = 0;
+    for (const StageSpec& stage : family.stages)
+        widest = std::max(widest, stage.cols());
+    return widest;
+}
+
+std::size_t Decoder::scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type) {
+    const Scratch elements = scratch_elements(family, max_tokens);
+    return static_cast<std::size_t>(elements.query_or_gate + elements.key_or_up + elements.value) *
+           size_of(activation_type);
+}
+
+TensorView Decoder::stage_input(int stage, const ChunkState& state) const {
+    return state.inputs.cols_from(0, family_.stages.at(static_cast<std::size_t>(stage)).cols());
+}
+
+const LinearWeights& Decoder::linear(const LayerWeights& layer, int stage, std::size_t index) const {
+    return layer.linears.at(family_.stages.at(static_cast<std::size_t>(stage)).linears.at(index).name);
+}
+
+void Decoder::norm(const LayerWeights::Norm& norm, TensorView inputs, TensorView output) {
+    const auto epsilon = static_cast<float>(family_.config.norm_epsilon);
+    if (family_.norm == NormKind::rms)
+        backend_.rms_norm(inputs, norm.weight, epsilon, output);
+    else
+        backend_.layer_norm(inputs, norm.weight, norm.bias, epsilon, output);
+}
+
+void Decoder::project(const LinearWeights& linear, TensorView inputs, TensorView output, bool accumulate) {
+    backend_.linear(inputs, linear.weight, linear.bias, output, accumulate);
+}
+
+void Decoder::embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkState& state) {
+    if (chunk.tokens() > max_tokens_)
+        throw Failure("a chunk of {} tokens is larger than the {} that there is room for", chunk.tokens(), max_tokens_);
+    for (const std::int32_t id : chunk.ids)
+        if (id < 0 || id >= family_.config.vocab_size)
+            throw InvalidInput("the token id {} is outside the model's vocabulary of {}", id,
+                               family_.config.vocab_size);
+    backend_.embed(outer.embedding, chunk.ids, state.hidden, false);
+    if (family_.positions.empty()) return;
+    std::vector<std::int32_t> positions;
+    positions.reserve(chunk.ids.size());
+    for (std::size_t sequence = 0; sequence + 1 < chunk.offsets.size(); ++sequence) {
+        const std::int64_t length = chunk.offsets[sequence + 1] - chunk.offsets[sequence];
+        if (length > family_.config.max_positions)
+            throw InvalidInput("a sequence of {} tokens is longer than the model's {} positions", length,
+                               family_.config.max_positions);
+        for (std::int64_t token = 0; token < length; ++token)
+            positions.push_back(static_cast<std::int32_t>(token + family_.position_offset));
+    }
+    backend_.embed(outer.positions, positions, state.hidden, true);
+}
+
+void Decoder::begin_layer(const LayerWeights& layer, ChunkState& state) {
+    norm(layer.input_norm, state.hidden, stage_input(0, state));
+}
+
+void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state) {
+    switch (stage) {
+        case 0:
+            attend(layer, state);
+            break;
+        case 1:
+            project(linear(layer, 1, 0), stage_input(1, state), state.hidden, true);
+            norm(layer.mlp_norm, state.hidden, stage_input(2, state));
+            break;
+        case 2:
+            expand(layer, state);
+            break;
+        case 3:
+            project(linear(layer, 3, 0), stage_input(3, state), state.hidden, true);
+            break;
+        default:
+            throw Failure("a decoder block has no stage {}", stage);
+    }
+}
+
+// Query, key, value → what the heads gather, which is the next stage's input.
+void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
+    const ModelConfig& config = family_.config;
+    const DType type = backend_.activation_type();
+    const std::int64_t tokens = state.hidden.rows;
+    const TensorView inputs = stage_input(0, state);
+    const TensorView query = query_or_gate_.tensor(type, tokens, config.heads * config.head_dim);
+    const TensorView key = key_or_up_.tensor(type, tokens, config.key_value_heads * config.head_dim);
+    const TensorView value = value_.tensor(type, tokens, config.key_value_heads * config.head_dim);
+    project(linear(layer, 0, 0), inputs, query, false);
+    project(linear(layer, 0, 1), inputs, key, false);
+    project(linear(layer, 0, 2), inputs, value, false);
+
+    // A head a row: the views have no gaps.
+    const auto each_head = [&](TensorView heads, std::int64_t count) {
+        return TensorView(heads.data, type, tokens * count, config.head_dim);
+    };
+    const auto epsilon = static_cast<float>(config.norm_epsilon);
+    if (layer.query_norm.weight != nullptr) {
+        const TensorView heads = each_head(query, config.heads);
+        backend_.rms_norm(heads, layer.query_norm.weight, epsilon, heads);
+    }
+    if (layer.key_norm.weight != nullptr) {
+        const TensorView heads = each_head(key, config.key_value_heads);
+        backend_.rms_norm(heads, layer.key_norm.weight, epsilon, heads);
+    }
+    if (family_.rotary) {
+        backend_.rotary(query, config.head_dim, state.offsets, frequencies_, 1.0F);
+        backend_.rotary(key, config.head_dim, state.offsets, frequencies_, 1.0F);
+    }
+    const AttentionShape shape{.heads = config.heads,
+                               .key_value_heads = config.key_value_heads,
+                               .head_dim = config.head_dim,
+                               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim))),
+                               .window = config.windows.at(static_cast<std::size_t>(layer.layer))};
+    backend_.attention(query, key, value, state.offsets, shape, stage_input(1, state));
+}
+
+// The first half of the MLP, with its activation → the last stage's input.
+void Decoder::expand(const LayerWeights& layer, ChunkState& state) {
+    const TensorView inputs = stage_input(2, state);
+    const TensorView output = stage_input(3, state);
+    const TensorView gate = query_or_gate_.tensor(backend_.activation_type(), state.hidden.rows, output.cols);
+    project(linear(layer, 2, 0), inputs, gate, false);
+    if (!family_.gated) {
+        backend_.activation(family_.config.activation, gate, output);
+        return;
+    }
+    const TensorView up = key_or_up_.tensor(backend_.activation_type(), state.hidden.rows, output.cols);
+    project(linear(layer, 2, 1), inputs, up, false);
+    backend_.gated_activation(family_.config.activation, gate, up, output);
+}
+
+void Decoder::logits(const OuterWeights& outer, const ChunkState& state, std::span<const std::int32_t> rows,
+                     TensorView logits) {
+    const auto count = static_cast<std::int64_t>(rows.size());
+    if (count > max_logit_rows)
+        throw Failure("{} rows of logits were asked for at once, more than {}", count, max_logit_rows);
+    const TensorView selected = query_or_gate_.tensor(backend_.activation_type(), count, family_.config.hidden_size);
+    backend_.embed(state.hidden, rows, selected, false);  // gathers rows
+    norm(outer.final_norm, selected, selected);
+    backend_.linear(selected, outer.lm_head, nullptr, logits, false);
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,17 @@
+// Mistral: Llama with the same sliding window in every layer.
+#include <algorithm>
+
+#include "model/families/families.hpp"
+
+namespace fairgptq {
+
+const FamilyEntry mistral_family{"MistralForCausalLM", "mistral",
+                                 [](const ConfigReader& reader, ModelConfig& config) {
+                                     read_llama_like(reader, config);
+                                     if (!reader.is_null("sliding_window"))
+                                         std::fill(config.windows.begin(), config.windows.end(),
+                                                   reader.size("sliding_window", largest_vocabulary, 4096));
+                                 },
+                                 [](const ModelConfig& config) { return describe_llama_like(config, {}); }};
+
+}  // namespace fairgptq

@@ -1,0 +1,66 @@
+#include "model/family.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "model/families/families.hpp"
+#include "support/error.hpp"
+
+namespace fairgptq {
+namespace {
+const std::array<const FamilyEntry*, 5> families{&llama_family, &mistral_family, &qwen2_family, &qwen3_family,
+                                                 &opt_family};
+}  // namespace
+
+const FamilyEntry* find_family(std::string_view architecture) {
+    const auto* const found = std::find_if(families.begin(), families.end(), [&](const FamilyEntry* family) {
+        return family->architecture == architecture;
+    });
+    return found == families.end() ? nullptr : *found;
+}
+
+std::string supported_architectures() {
+    std::string list;
+    for (const FamilyEntry* family : families)
+        list += (list.empty() ? "" : ", ") + std::string(family->architecture);
+    return list;
+}
+
+std::string Family::layer(std::int64_t index) const {
+    std::string prefix = layer_prefix;
+    return prefix.replace(prefix.find("{}"), 2, std::to_string(index));
+}
+
+Family describe_family(const ModelConfig& config) {
+    const FamilyEntry* family = find_family(config.architecture);
+    if (family == nullptr)
+        throw InvalidInput("the architecture '{}' is not supported; {} are", config.architecture,
+                           supported_architectures());
+    return family->describe(config);
+}
+
+Family describe_llama_like(const ModelConfig& config, const Biases& biases) {
+    const std::int64_t hidden = config.hidden_size;
+    const std::int64_t wide = config.intermediate_size;
+    const std::int64_t query = config.heads * config.head_dim;
+    const std::int64_t key = config.key_value_heads * config.head_dim;
+    Family family;
+    family.config = config;
+    family.layer_prefix = "model.layers.{}.";
+    family.embedding = "model.embed_tokens.weight";
+    family.final_norm = "model.norm";
+    family.lm_head = config.tied_embeddings ? family.embedding : "lm_head.weight";
+    family.input_norm = "input_layernorm";
+    family.mlp_norm = "post_attention_layernorm";
+    family.stages = {
+        {{{"self_attn.q_proj", query, hidden, biases.query_key_value},
+          {"self_attn.k_proj", key, hidden, biases.query_key_value},
+          {"self_attn.v_proj", key, hidden, biases.query_key_value}}},
+        {{{"self_attn.o_proj", hidden, query, biases.output}}},
+        {{{"mlp.gate_proj", wide, hidden, biases.mlp}, {"mlp.up_proj", wide, hidden, biases.mlp}}},
+        {{{"mlp.down_proj", hidden, wide, biases.mlp}}},
+    };
+    return family;
+}
+
+}  // namespace fairgptq

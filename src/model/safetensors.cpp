@@ -1,0 +1,267 @@
+// A file is: 8 bytes of header length (little endian), a JSON header {NAME: {dtype, shape, data_offsets [begin, end)},
+// …,
+// "__metadata__": …}, then the tensors' bytes, without gaps. Source: the format's description at
+// github.com/huggingface/safetensors.
+#include "model/safetensors.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+#include "support/checksum.hpp"
+#include "support/error.hpp"
+#include "support/json.hpp"
+
+namespace fairgptq {
+namespace {
+
+constexpr std::uint64_t largest_header = 100'000'000;  // the format's own limit
+
+/// A file's pages, read only. Move only.
+class Mapping {
+  public:
+    explicit Mapping(const std::string& file) {
+        const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+        if (descriptor < 0) throw InvalidInput("{} cannot be opened: {}", file, std::strerror(errno));
+        struct stat info {};
+        const bool regular = ::fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);
+        if (regular && info.st_size > 0) {
+            bytes_ = static_cast<std::size_t>(info.st_size);
+            void* pages = ::mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, descriptor, 0);
+            if (pages != MAP_FAILED) data_ = static_cast<const std::byte*>(pages);
+        }
+        const int problem = errno;
+        ::close(descriptor);
+        if (!regular) throw InvalidInput("{} is not a file", file);
+        if (bytes_ > 0 && data_ == nullptr) throw InvalidInput("{} cannot be mapped: {}", file, std::strerror(problem));
+    }
+    Mapping(Mapping&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+    Mapping& operator=(Mapping&&) = delete;
+    ~Mapping() {
+        if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), bytes_);  // NOLINT: munmap's signature
+    }
+    std::span<const std::byte> bytes() const { return {data_, bytes_}; }
+
+  private:
+    const std::byte* data_ = nullptr;
+    std::size_t bytes_ = 0;
+};
+
+/// Bytes of one element, or 0 for a type that the format does not have.
+std::uint64_t element_bytes(const std::string& dtype) {
+    static const std::map<std::string, std::uint64_t> known{
+        {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
+        {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
+        {"F32", 4},  {"F64", 8}, {"I64", 8}, {"U64", 8},     {"C64", 8}};
+    const auto found = known.find(dtype);
+    return found == known.end() ? 0 : found->second;
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+    return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+/// A list of whole numbers that fit 63 bits.
+std::vector<std::int64_t> read_numbers(const nlohmann::json& entry, const char* field, const std::string& where) {
+    const auto list = entry.find(field);
+    if (list == entry.end() || !list->is_array()) throw InvalidInput("{} has no list '{}'", where, field);
+    std::vector<std::int64_t> numbers;
+    for (const nlohmann::json& value : *list) {
+        if (!value.is_number_unsigned() ||
+            value.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+            throw InvalidInput("{} has {} in '{}', where a whole number of at most 63 bits is expected", where,
+                               value.dump(), field);
+        numbers.push_back(static_cast<std::int64_t>(value.get<std::uint64_t>()));
+    }
+    return numbers;
+}
+
+HostTensor read_entry(const std::string& name, const nlohmann::json& entry, std::span<const std::byte> data,
+                      const std::string& file) {
+    const std::string where = fmt::format("{}: the header's entry of tensor '{}'", file, name);
+    if (!entry.is_object()) throw InvalidInput("{} is not a JSON object", where);
+    HostTensor tensor{.name = name, .dtype_name = {}, .shape = {}, .bytes = {}, .file = file};
+    const auto dtype = entry.find("dtype");
+    if (dtype == entry.end() || !dtype->is_string()) throw InvalidInput("{} has no dtype", where);
+    tensor.dtype_name = dtype->get<std::string>();
+    std::uint64_t size = element_bytes(tensor.dtype_name);
+    if (size == 0) throw InvalidInput("{} has the unknown dtype '{}'", where, tensor.dtype_name);
+    tensor.shape = read_numbers(entry, "shape", where);
+    for (const std::int64_t extent : tensor.shape)
+        if (__builtin_mul_overflow(size, static_cast<std::uint64_t>(extent), &size))
+            throw InvalidInput("{} has the shape {}, whose size overflows", where, shape_text(tensor.shape));
+    const std::vector<std::int64_t> offsets = read_numbers(entry, "data_offsets", where);
+    if (offsets.size() != 2 || offsets[0] > offsets[1])
+        throw InvalidInput("{} should have two data_offsets in rising order", where);
+    const auto begin = static_cast<std::uint64_t>(offsets[0]);
+    const auto end = static_cast<std::uint64_t>(offsets[1]);
+    if (end > data.size())
+        throw InvalidInput("{} ends at byte {} of the data, of which the file has {}: is it truncated?", where, end,
+                           data.size());
+    if (end - begin != size)
+        throw InvalidInput("{} has {} bytes of data where its shape {} of {} takes {}", where, end - begin,
+                           shape_text(tensor.shape), tensor.dtype_name, size);
+    tensor.bytes = data.subspan(begin, end - begin);
+    return tensor;
+}
+
+}  // namespace
+
+DType HostTensor::dtype() const {
+    if (dtype_name == "F32") return DType::float32;
+    if (dtype_name == "F16") return DType::float16;
+    if (dtype_name == "BF16") return DType::bfloat16;
+    throw InvalidInput("{}: tensor '{}' is of type {} where F32, F16 or BF16 is expected", file, name, dtype_name);
+}
+
+struct Checkpoint::Impl {
+    std::string folder;
+    std::vector<Mapping> mappings;
+    std::vector<FileInfo> files;
+    std::map<std::string, HostTensor> tensors;
+
+    void add_file(const std::filesystem::path& path);
+    void add_shards(const std::filesystem::path& index);
+    void advise(const std::string& name, int advice) const;
+};
+
+void Checkpoint::Impl::add_file(const std::filesystem::path& path) {
+    const std::string file = path.string();
+    const std::span<const std::byte> bytes = mappings.emplace_back(file).bytes();
+    if (bytes.size() < 8) throw InvalidInput("{} is truncated: a safetensors file has at least 8 bytes", file);
+    std::uint64_t header_bytes = 0;
+    static_assert(std::endian::native == std::endian::little);
+    std::memcpy(&header_bytes, bytes.data(), 8);
+    if (header_bytes > largest_header)
+        throw InvalidInput("{} claims a header of {} bytes; it is no safetensors file", file, header_bytes);
+    if (header_bytes > bytes.size() - 8)
+        throw InvalidInput("{} is truncated: its header of {} bytes is longer than the file", file, header_bytes);
+    const std::span<const std::byte> header = bytes.subspan(8, header_bytes);
+    const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
+    const nlohmann::json entries = parse_json_object({reinterpret_cast<const char*>(header.data()), header.size()},
+                                                     file + ": its header");  // NOLINT: bytes as text
+
+    std::vector<HostTensor> found;
+    for (const auto& [name, entry] : entries.items())
+        if (name != "__metadata__") found.push_back(read_entry(name, entry, data, file));
+    std::sort(found.begin(), found.end(), [](const HostTensor& a, const HostTensor& b) {
+        return std::pair(a.bytes.data(), a.bytes.size()) < std::pair(b.bytes.data(), b.bytes.size());
+    });
+    const std::byte* expected = data.data();
+    for (HostTensor& tensor : found) {
+        if (tensor.bytes.data() != expected)
+            throw InvalidInput("{}: the data of tensor '{}' {} those of the tensor before it", file, tensor.name,
+                               tensor.bytes.data() < expected ? "overlap" : "leave a gap after");
+        expected += tensor.bytes.size();
+        const auto [place, added] = tensors.try_emplace(tensor.name, tensor);
+        if (!added) throw InvalidInput("tensor '{}' is both in {} and in {}", tensor.name, place->second.file, file);
+    }
+    if (expected != data.data() + data.size())
+        throw InvalidInput("{} has {} bytes after its last tensor", file, data.data() + data.size() - expected);
+    files.push_back({path.filename().string(), bytes.size(), hash_of(header)});
+}
+
+void Checkpoint::Impl::add_shards(const std::filesystem::path& index) {
+    const std::string name = index.string();
+    const nlohmann::json content = read_json_object(index, largest_header);
+    const auto map = content.find("weight_map");
+    if (map == content.end() || !map->is_object() || map->empty())
+        throw InvalidInput("{} has no 'weight_map' of tensors and their files", name);
+    std::map<std::string, std::string> shards;  // file name → path
+    for (const auto& [tensor, shard] : map->items()) {
+        const std::string file = shard.is_string() ? shard.get<std::string>() : "";
+        if (file.empty() || file == "." || file == ".." ||
+            file.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
+            throw InvalidInput("{}: the file {} of tensor '{}' is not the name of a file in the same folder", name,
+                               shard.dump(), tensor);
+        shards.emplace(file, (index.parent_path() / file).string());
+    }
+    for (const auto& [file, path] : shards) {
+        std::error_code problem;
+        if (!std::filesystem::exists(path, problem))
+            throw InvalidInput("{} names the shard {}, which is missing", name, path);
+        add_file(path);
+    }
+    for (const auto& [tensor, shard] : map->items()) {
+        const auto found = tensors.find(tensor);
+        if (found == tensors.end() || found->second.file != shards.at(shard.get<std::string>()))
+            throw InvalidInput("{} has tensor '{}' in {}, where it is not", name, tensor, shard.get<std::string>());
+    }
+}
+
+void Checkpoint::Impl::advise(const std::string& name, int advice) const {
+    const auto found = tensors.find(name);
+    if (found == tensors.end() || found->second.bytes.empty()) return;
+    // Whole pages: the neighbours on the first and last page are read again when they are used.
+    static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin =
+        reinterpret_cast<std::uintptr_t>(found->second.bytes.data()) / page * page;  // NOLINT: page address
+    const auto end =
+        reinterpret_cast<std::uintptr_t>(found->second.bytes.data()) + found->second.bytes.size();  // NOLINT
+    ::madvise(reinterpret_cast<void*>(begin), end - begin, advice);  // NOLINT: advice may be ignored
+}
+
+Checkpoint::Checkpoint(const std::filesystem::path& model_dir) : impl_(std::make_unique<Impl>()) {
+    impl_->folder = model_dir.string();
+    std::error_code problem;
+    const std::filesystem::path single = model_dir / "model.safetensors";
+    const std::filesystem::path index = model_dir / "model.safetensors.index.json";
+    if (std::filesystem::exists(single, problem))
+        impl_->add_file(single);
+    else if (std::filesystem::exists(index, problem))
+        impl_->add_shards(index);
+    else
+        throw InvalidInput("{} has neither model.safetensors nor model.safetensors.index.json", impl_->folder);
+}
+
+Checkpoint::~Checkpoint() = default;
+Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
+Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
+
+bool Checkpoint::has(const std::string& name) const {
+    return impl_->tensors.contains(name);
+}
+
+const HostTensor& Checkpoint::tensor(const std::string& name) const {
+    const auto found = impl_->tensors.find(name);
+    if (found == impl_->tensors.end()) throw InvalidInput("{} has no tensor '{}'", impl_->folder, name);
+    return found->second;
+}
+
+const HostTensor& Checkpoint::tensor(const std::string& name, std::span<const std::int64_t> shape) const {
+    const HostTensor& found = tensor(name);
+    if (!std::equal(found.shape.begin(), found.shape.end(), shape.begin(), shape.end()))
+        throw InvalidInput("{}: tensor '{}' has the shape {} where config.json makes it {}", found.file, name,
+                           shape_text(found.shape), shape_text(shape));
+    return found;
+}
+
+std::vector<std::string> Checkpoint::names() const {
+    std::vector<std::string> result;
+    result.reserve(impl_->tensors.size());
+    for (const auto& [name, tensor] : impl_->tensors)
+        result.push_back(name);
+    return result;
+}
+
+const std::vector<Checkpoint::FileInfo>& Checkpoint::files() const {
+    return impl_->files;
+}
+void Checkpoint::will_need(const std::string& name) const {
+    impl_->advise(name, MADV_WILLNEED);
+}
+void Checkpoint::done_with(const std::string& name) const {
+    impl_->advise(name, MADV_DONTNEED);
+}
+
+}  // namespace fairgptq

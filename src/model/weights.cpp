@@ -1,0 +1,238 @@
+#include "model/weights.hpp"
+
+#include <array>
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "support/error.hpp"
+
+namespace fairgptq {
+namespace {
+
+constexpr std::size_t alignment = 64;
+std::size_t aligned(std::size_t bytes) {
+    return (bytes + alignment - 1) / alignment * alignment;
+}
+
+/// One tensor that a layer (or the outer part) wants, and where its place on the device is to be noted.
+struct Wanted {
+    std::string name;
+    std::vector<std::int64_t> shape;
+    DType type;
+    TensorView* matrix = nullptr;    // either this
+    const float** vector = nullptr;  // or this
+
+    std::int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
+    std::int64_t cols() const { return shape.back(); }
+    std::size_t bytes() const { return static_cast<std::size_t>(rows() * cols()) * size_of(type); }
+};
+
+using WantedList = std::vector<Wanted>;
+
+void want_norm(WantedList& list, const std::string& name, NormKind kind, std::int64_t size, LayerWeights::Norm& norm) {
+    list.push_back({name + ".weight", {size}, DType::float32, nullptr, &norm.weight});
+    if (kind == NormKind::layer) list.push_back({name + ".bias", {size}, DType::float32, nullptr, &norm.bias});
+}
+
+WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type, LayerWeights& weights) {
+    const std::string prefix = family.layer(layer);
+    const ModelConfig& config = family.config;
+    WantedList list;
+    for (const StageSpec& stage : family.stages)
+        for (const LinearSpec& linear : stage.linears) {
+            LinearWeights& place = weights.linears[linear.name];
+            list.push_back(
+                {prefix + linear.name + ".weight", {linear.rows, linear.cols}, type, &place.weight, nullptr});
+            if (linear.bias)
+                list.push_back({prefix + linear.name + ".bias", {linear.rows}, DType::float32, nullptr, &place.bias});
+        }
+    want_norm(list, prefix + family.input_norm, family.norm, config.hidden_size, weights.input_norm);
+    want_norm(list, prefix + family.mlp_norm, family.norm, config.hidden_size, weights.mlp_norm);
+    if (!family.query_norm.empty())
+        want_norm(list, prefix + family.query_norm, family.norm, config.head_dim, weights.query_norm);
+    if (!family.key_norm.empty())
+        want_norm(list, prefix + family.key_norm, family.norm, config.head_dim, weights.key_norm);
+    return list;
+}
+
+WantedList wanted_outside(const Family& family, DType type, OuterWeights& weights) {
+    const ModelConfig& config = family.config;
+    WantedList list{{family.embedding, {config.vocab_size, config.hidden_size}, type, &weights.embedding, nullptr}};
+    if (!family.positions.empty())
+        list.push_back({family.positions,
+                        {config.max_positions + family.position_offset, config.hidden_size},
+                        type,
+                        &weights.positions,
+                        nullptr});
+    want_norm(list, family.final_norm, family.norm, config.hidden_size, weights.final_norm);
+    if (family.lm_head != family.embedding)
+        list.push_back({family.lm_head, {config.vocab_size, config.hidden_size}, type, &weights.lm_head, nullptr});
+    return list;
+}
+
+std::size_t bytes_of(const WantedList& list) {
+    std::size_t total = 0;
+    for (const Wanted& wanted : list)
+        total += aligned(wanted.bytes());
+    return total;
+}
+
+/// Whether a value has all exponent bits set: NaN or infinity. A loop without branches, so that it runs at memory's
+/// speed.
+template <class Bits>
+bool any_not_finite(std::span<const std::byte> bytes, Bits exponent) {
+    unsigned found = 0;
+    for (std::size_t i = 0; i < bytes.size(); i += sizeof(Bits)) {
+        Bits value = 0;
+        std::memcpy(&value, bytes.data() + i, sizeof(Bits));
+        found |= static_cast<unsigned>((value & exponent) == exponent);
+    }
+    return found != 0;
+}
+
+void check_finite(const HostTensor& tensor) {
+    const DType type = tensor.dtype();
+    const bool bad = type == DType::float32   ? any_not_finite<std::uint32_t>(tensor.bytes, 0x7f800000U)
+                     : type == DType::float16 ? any_not_finite<std::uint16_t>(tensor.bytes, 0x7c00U)
+                                              : any_not_finite<std::uint16_t>(tensor.bytes, 0x7f80U);
+    if (bad) throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
+}
+
+/// Checks and uploads every tensor of the list into one buffer.
+Buffer read_tensors(Backend& backend, const Checkpoint& checkpoint, const WantedList& list) {
+    for (const Wanted& wanted : list)
+        checkpoint.will_need(wanted.name);
+    Buffer memory = backend.allocate(bytes_of(list));
+    auto* place = memory.as<std::byte>();
+    for (const Wanted& wanted : list) {
+        const HostTensor& tensor = checkpoint.tensor(wanted.name, wanted.shape);
+        check_finite(tensor);
+        const TensorView view(place, wanted.type, wanted.rows(), wanted.cols());
+        // The format does not promise that a tensor begins at a multiple of its element size.
+        const std::byte* source = tensor.bytes.data();
+        std::vector<std::byte> copy;
+        if (reinterpret_cast<std::uintptr_t>(source) % size_of(tensor.dtype()) !=
+            0) {  // NOLINT: alignment of an address
+            copy.assign(tensor.bytes.begin(), tensor.bytes.end());
+            source = copy.data();
+        }
+        backend.upload(view, source, tensor.dtype());
+        if (wanted.matrix != nullptr)
+            *wanted.matrix = view;
+        else
+            *wanted.vector = static_cast<const float*>(view.data);
+        place += aligned(wanted.bytes());
+        checkpoint.done_with(wanted.name);
+    }
+    backend.synchronize();  // the pages and copies above may go only when the device has them
+    return memory;
+}
+
+}  // namespace
+
+LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t layer) {
+    LayerWeights weights;
+    weights.layer = layer;
+    weights.memory.push_back(
+        read_tensors(backend, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights)));
+    return weights;
+}
+
+OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint) {
+    OuterWeights weights;
+    weights.memory.push_back(
+        read_tensors(backend, checkpoint, wanted_outside(family, backend.activation_type(), weights)));
+    if (family.lm_head == family.embedding) weights.lm_head = weights.embedding;
+    return weights;
+}
+
+void check_tensors(const Family& family, const Checkpoint& checkpoint) {
+    const auto check = [&](const WantedList& list) {
+        for (const Wanted& wanted : list)
+            (void)checkpoint.tensor(wanted.name, wanted.shape).dtype();
+    };
+    OuterWeights outer;
+    check(wanted_outside(family, DType::float32, outer));
+    for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {
+        LayerWeights weights;
+        check(wanted_of_layer(family, layer, DType::float32, weights));
+    }
+}
+
+std::size_t layer_bytes(const Family& family, DType activation_type) {
+    LayerWeights weights;
+    return bytes_of(wanted_of_layer(family, 0, activation_type, weights));
+}
+
+std::size_t outer_bytes(const Family& family, DType activation_type) {
+    OuterWeights weights;
+    return bytes_of(wanted_outside(family, activation_type, weights));
+}
+
+struct LayerPrefetcher::Impl {
+    Backend& backend;
+    const Family& family;
+    const Checkpoint& checkpoint;
+    std::int64_t first, end, handed_out = 0;
+
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::optional<LayerWeights> ready;
+    std::exception_ptr failure;
+    std::jthread thread;  // last: it starts when the rest is there, and is joined before the rest goes
+
+    Impl(Backend& device, const Family& description, const Checkpoint& source, std::int64_t from, std::int64_t to)
+        : backend(device), family(description), checkpoint(source), first(from), end(to) {
+        thread = std::jthread([this](const std::stop_token& stop) { read_ahead(stop); });
+    }
+
+    void read_ahead(const std::stop_token& stop) {
+        for (std::int64_t layer = first; layer < end; ++layer) {
+            {
+                // Reading begins when the layer before has been taken: not more than one is ever waiting.
+                std::unique_lock lock(mutex);
+                if (!changed.wait(lock, stop, [&] { return !ready.has_value(); })) return;
+            }
+            std::optional<LayerWeights> weights;
+            std::exception_ptr problem;
+            try {
+                weights = read_layer(backend, family, checkpoint, layer);
+            } catch (...) {
+                problem = std::current_exception();
+            }
+            const std::lock_guard lock(mutex);
+            ready = std::move(weights);
+            failure = problem;
+            changed.notify_all();
+            if (problem) return;
+        }
+    }
+
+    LayerWeights next() {
+        std::unique_lock lock(mutex);
+        if (first + handed_out >= end)
+            throw Failure("layer {} was asked of a reader that ends before it", first + handed_out);
+        changed.wait(lock, [&] { return ready.has_value() || failure; });
+        if (failure) std::rethrow_exception(failure);
+        LayerWeights weights = std::move(*ready);
+        ready.reset();
+        ++handed_out;
+        changed.notify_all();
+        return weights;
+    }
+};
+
+LayerPrefetcher::LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint,
+                                 std::int64_t first, std::int64_t end)
+    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end)) {}
+LayerPrefetcher::~LayerPrefetcher() = default;
+LayerWeights LayerPrefetcher::next() {
+    return impl_->next();
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,28 @@
+// How much arithmetic a run is, and how fast this machine does arithmetic: for `plan`'s estimate and for the ratio that
+// a run prints at its end.
+#pragma once
+
+#include "backend/backend.hpp"
+#include "comm/communicator.hpp"
+#include "pipeline/alpha.hpp"
+#include "pipeline/chunks.hpp"
+
+namespace fairgptq {
+
+/// Floating-point operations (a multiply-add is two) of a whole run, summed over ranks. A symmetric product counts
+/// n²·tokens, a Cholesky factorization and a triangular inverse n³/3 each (at every rank: it is replicated), the column
+/// loop rows·n², the shift 4·rows·n², each quadratic form 2·rows·n².
+struct Arithmetic {
+    double forward = 0, statistics = 0, factor = 0, columns = 0, shift = 0, figures = 0;
+    double total() const { return forward + statistics + factor + columns + shift + figures; }
+};
+Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const AlphaPolicy& alpha, std::int64_t layers,
+                            int ranks);
+
+/// This backend's float32 matrix-product rate in operations a second: the best of a few 1024³ products.
+double measure_matrix_rate(Backend& backend);
+
+/// The sum of all ranks' rates, measured at the same time on all of them.
+double measure_matrix_rate(Backend& backend, Communicator& comm);
+
+}  // namespace fairgptq

@@ -1,0 +1,43 @@
+// The run: a decoder's layers, stage by stage, from hidden states to quantized weights on disk.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "backend/backend.hpp"
+#include "calibration/tokens.hpp"
+#include "comm/communicator.hpp"
+#include "model/family.hpp"
+#include "model/safetensors.hpp"
+#include "pipeline/alpha.hpp"
+#include "pipeline/chunks.hpp"
+#include "pipeline/progress.hpp"
+#include "run/run_directory.hpp"
+#include "solver/settings.hpp"
+
+namespace fairgptq {
+
+enum class InputsFrom : std::uint8_t { sequential, original };
+
+/// Everything that decides a run's result, beyond the model and the tokens.
+struct QuantizeSettings {
+    SolverSettings solver;
+    AlphaSettings alpha;
+    HessianSource hessian_from = HessianSource::both;
+    PairAlignment alignment = PairAlignment::position;
+    InputsFrom inputs = InputsFrom::sequential;
+    std::int64_t chunk_tokens = 8192;
+    std::int64_t layers = 0;  // how many of the model's layers, from the first
+};
+
+enum class Outcome : std::uint8_t { done, stopped };
+
+/// Quantizes layers finished … settings.layers − 1; layers before are replayed from the run's files without solving.
+/// @param stop_after_layers stop cleanly after that many more layers; < 0: never
+/// @returns `stopped` if a signal or stop_after_layers ended it early, with every finished layer on disk
+Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
+                       const Chunks& chunks, const RunDirectory& run, std::int64_t finished,
+                       std::int64_t stop_after_layers, Backend& backend, Communicator& comm, Progress& progress);
+
+}  // namespace fairgptq

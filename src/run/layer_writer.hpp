@@ -1,0 +1,35 @@
+// Writes the last layer's file in a thread while the next layer computes.
+#pragma once
+
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <thread>
+
+#include "run/layer_file.hpp"
+
+namespace fairgptq {
+
+/// One file at a time. A failure is thrown by the next call, so that nothing more is computed than the layer in
+/// progress.
+class LayerWriter {
+  public:
+    LayerWriter() = default;
+    LayerWriter(const LayerWriter&) = delete;
+    LayerWriter& operator=(const LayerWriter&) = delete;
+    ~LayerWriter() {
+        if (thread_.joinable()) thread_.join();
+    }
+
+    /// Waits for the file before, then writes this one in the background; `written` is called in the thread after it is
+    /// safe.
+    void write(std::filesystem::path file, LayerRecord record, std::function<void()> written);
+    /// Waits until the last file is safe.
+    void finish();
+
+  private:
+    std::thread thread_;
+    std::exception_ptr failure_;
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,183 @@
+#include "run/run_directory.hpp"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+#include <system_error>
+#include <utility>
+
+#include "support/error.hpp"
+#include "support/files.hpp"
+
+namespace fairgptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* format_name = "fairgptq-run";
+constexpr int format_version = 1;
+
+void make_folder(const fs::path& path) {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error) throw InvalidInput("the folder {} cannot be made: {}", path.string(), error.message());
+    if (!fs::is_directory(path)) throw InvalidInput("{} is not a folder", path.string());
+}
+
+/// "2026-11-22T16:00:00.123Z"
+std::string now_in_utc() {
+    const auto now = std::chrono::system_clock::now();
+    const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
+    const auto since_epoch = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count();
+    std::tm parts{};
+    ::gmtime_r(&seconds, &parts);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                       parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, since_epoch % 1000);
+}
+
+/// Keeps a damaged file for whoever wants to look at it, under a name that nothing reads.
+void move_aside(const fs::path& file) {
+    fs::path aside = file;
+    aside += ".damaged";
+    for (int number = 2; fs::exists(aside); ++number) {
+        aside = file;
+        aside += fmt::format(".damaged{}", number);
+    }
+    rename_into_place(file, aside);
+    spdlog::warn("{} is kept as {}; its layer is done again", file.string(), aside.filename().string());
+}
+
+}  // namespace
+
+RunDirectory::RunDirectory(fs::path path, nlohmann::json settings)
+    : path_(std::move(path)), settings_(std::move(settings)), fingerprint_(fingerprint_of(settings_)) {}
+
+RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& settings) {
+    make_folder(path);
+    std::error_code error;
+    const bool empty = fs::is_empty(path, error);
+    if (error) throw InvalidInput("the folder {} cannot be read: {}", path.string(), error.message());
+    if (!empty)
+        throw InvalidInput("{} exists and is not empty: give another folder, or --resume to go on with the run in it",
+                           path.string());
+    if (::access(path.c_str(), W_OK | X_OK) != 0)
+        throw InvalidInput("the folder {} cannot be written: {}", path.string(), std::strerror(errno));
+    make_folder(path / "layers");
+    RunDirectory run(path, settings);
+    const nlohmann::ordered_json contents{{"format", format_name},
+                                          {"version", format_version},
+                                          {"fingerprint", run.fingerprint_},
+                                          {"settings", run.settings_}};
+    write_file_atomically(path / "run.json", contents.dump(2) + "\n");
+    return run;
+}
+
+RunDirectory RunDirectory::open(const fs::path& path) {
+    const fs::path file = path / "run.json";
+    if (!fs::exists(file)) throw InvalidInput("{} is not a run: it has no run.json", path.string());
+    const nlohmann::json contents = nlohmann::json::parse(read_text_file(file), nullptr, false);
+    if (!contents.is_object() || contents.value("format", nlohmann::json()) != format_name)
+        throw InvalidInput("{} is damaged or not a run's: it does not say \"format\": \"{}\"", file.string(),
+                           format_name);
+    if (contents.value("version", nlohmann::json()) != format_version)
+        throw InvalidInput("{} has the format version {} where this program reads {}", file.string(),
+                           contents.value("version", nlohmann::json()).dump(), format_version);
+    if (!contents.contains("settings") || !contents["settings"].is_object())
+        throw InvalidInput("{} is damaged: it has no settings", file.string());
+    RunDirectory run(path, contents["settings"]);
+    if (contents.value("fingerprint", nlohmann::json()) != run.fingerprint_)
+        throw InvalidInput("{} was changed: its fingerprint is not that of its settings ({})", file.string(),
+                           run.fingerprint_);
+    return run;
+}
+
+RunDirectory RunDirectory::resume(const fs::path& path, const nlohmann::json& settings) {
+    RunDirectory run = open(path);
+    if (const std::string difference = first_difference(run.settings_, settings); !difference.empty())
+        throw InvalidInput("{} cannot be resumed with other settings: {}", path.string(), difference);
+    return run;
+}
+
+fs::path RunDirectory::layer_path(std::int64_t layer) const {
+    return path_ / "layers" / fmt::format("layer_{:04}.h5", layer);
+}
+
+fs::path RunDirectory::model_path() const {
+    const nlohmann::json::json_pointer pointer("/model/path");
+    if (!settings_.contains(pointer) || !settings_[pointer].is_string())
+        throw InvalidInput("{} does not say model.path", (path_ / "run.json").string());
+    return settings_[pointer].get<std::string>();
+}
+
+std::int64_t RunDirectory::setting(const char* pointer) const {
+    const nlohmann::json::json_pointer where(pointer);
+    constexpr std::int64_t largest = 1 << 20;
+    if (!settings_.contains(where) || !settings_[where].is_number_integer() || settings_[where] < 0 ||
+        settings_[where] > largest)
+        throw InvalidInput("{} has no settings{} between 0 and {}", (path_ / "run.json").string(), pointer, largest);
+    return settings_[where].get<std::int64_t>();
+}
+
+std::int64_t RunDirectory::model_layers() const {
+    return setting("/model/layers");
+}
+std::int64_t RunDirectory::layers() const {
+    return setting("/layers");
+}
+
+std::int64_t RunDirectory::finished_layers(bool repair) const {
+    std::int64_t finished = 0;
+    for (; fs::exists(layer_path(finished)); ++finished) {
+        const fs::path file = layer_path(finished);
+        try {
+            const LayerRecord header = read_layer_header(file);
+            if (header.fingerprint != fingerprint_ || header.layer != finished)
+                throw InvalidInput("{} is layer {} of another run ({})", file.string(), header.layer,
+                                   header.fingerprint);
+        } catch (const InvalidInput& problem) {
+            spdlog::warn("{}", problem.what());
+            if (repair) move_aside(file);
+            break;
+        }
+    }
+    if (repair) {
+        for (const fs::directory_entry& entry : fs::directory_iterator(path_ / "layers"))
+            if (entry.path().extension() == temporary_name("").native()) fs::remove(entry.path());
+    }
+    return finished;
+}
+
+void RunDirectory::require_finished() const {
+    const std::int64_t finished = finished_layers(false);
+    if (finished < layers())
+        throw InvalidInput("{} has {} of {} layers: finish it first with quantize --resume", path_.string(), finished,
+                           layers());
+}
+
+LayerRecord RunDirectory::layer(std::int64_t index) const {
+    LayerRecord record = read_layer_file(layer_path(index));
+    if (record.fingerprint != fingerprint_ || record.layer != index)
+        throw InvalidInput("{} is layer {} of another run ({})", layer_path(index).string(), record.layer,
+                           record.fingerprint);
+    return record;
+}
+
+void RunDirectory::log(nlohmann::json event) const {
+    const fs::path file = path_ / "log.jsonl";
+    event["time"] = now_in_utc();
+    const FileDescriptor out(::open(file.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+    if (out.get() < 0) throw Failure("{} cannot be opened: {}", file.string(), std::strerror(errno));
+    // A run that was killed may have left half a line: this event starts one of its own.
+    char last = '\n';
+    const off_t end = ::lseek(out.get(), 0, SEEK_END);
+    const bool half_line = end > 0 && ::pread(out.get(), &last, 1, end - 1) == 1 && last != '\n';
+    const std::string text = event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    write_all(out, fmt::format("{}{}\n", half_line ? "\n" : "", text), file);
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,53 @@
+#include "support/json.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <vector>
+
+#include "support/error.hpp"
+
+namespace fairgptq {
+
+nlohmann::json parse_json_object(std::string_view text, const std::string& where) {
+    using nlohmann::json;
+    // The library keeps the last of two equal keys without a word; two meanings in one file are damage.
+    std::vector<std::set<std::string>> keys;
+    std::string repeated;
+    const json::parser_callback_t watch_keys = [&](int, json::parse_event_t event, json& parsed) {
+        if (event == json::parse_event_t::object_start) keys.emplace_back();
+        if (event == json::parse_event_t::object_end) keys.pop_back();
+        if (event == json::parse_event_t::key && !keys.back().insert(parsed.get_ref<const std::string&>()).second &&
+            repeated.empty())
+            repeated = parsed.get<std::string>();
+        return true;
+    };
+    json result;
+    try {
+        result = json::parse(text, watch_keys);
+    } catch (const json::exception&) {
+        throw InvalidInput("{} is not valid JSON", where);
+    }
+    if (!repeated.empty()) throw InvalidInput("{} has the key '{}' twice", where, repeated);
+    if (!result.is_object()) throw InvalidInput("{} is not a JSON object", where);
+    return result;
+}
+
+nlohmann::json read_json_object(const std::filesystem::path& file, std::size_t max_bytes) {
+    const std::string name = file.string();
+    std::error_code problem;
+    if (!std::filesystem::is_regular_file(file, problem)) throw InvalidInput("{} is missing or not a file", name);
+    const auto bytes = std::filesystem::file_size(file, problem);
+    if (problem) throw InvalidInput("{} cannot be read: {}", name, problem.message());
+    if (bytes > max_bytes)
+        throw InvalidInput("{} has {} bytes, more than the {} expected of it", name, bytes, max_bytes);
+    std::string text(bytes, '\0');
+    errno = 0;
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream.read(text.data(), static_cast<std::streamsize>(bytes)))
+        throw InvalidInput("{} cannot be read: {}", name, errno != 0 ? std::strerror(errno) : "it became shorter");
+    return parse_json_object(text, name);
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,18 @@
+// How many threads this process may use.
+#pragma once
+
+#include "comm/communicator.hpp"
+
+namespace fairgptq {
+
+/// Sets OpenMP's thread count to this rank's share of the cores it may run on, unless OMP_NUM_THREADS says otherwise:
+/// all of them if the launcher bound each rank to cores of its own, an equal part where the ranks of a host share
+/// theirs.
+/// @returns the count
+int use_fair_share_of_cores(Communicator& comm);
+
+/// Restarts the program with OpenBLAS's AVX-512 kernels where the processor has AVX-512 and OpenBLAS, not knowing the
+/// processor's model, chose AVX2 ones (half the speed). OpenBLAS reads the choice when it is loaded: hence the restart.
+void choose_blas_kernels(char** argv);
+
+}  // namespace fairgptq

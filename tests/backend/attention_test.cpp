@@ -1,0 +1,142 @@
+#include "backend/attention.hpp"
+
+#include "backends.hpp"
+#include "reference/attention.hpp"
+#include "threads.hpp"
+
+namespace fairgptq::testing {
+namespace {
+
+struct Inputs {
+    HostMatrix query, key, value;
+};
+
+class AttentionTest : public BackendTest {
+  protected:
+    Inputs random_inputs(std::int64_t tokens, const AttentionShape& shape, float deviation = 1) const {
+        return {rounded(random_matrix(tokens, shape.heads * shape.head_dim, 1, deviation)),
+                rounded(random_matrix(tokens, shape.key_value_heads * shape.head_dim, 2, deviation)),
+                rounded(random_matrix(tokens, shape.key_value_heads * shape.head_dim, 3))};
+    }
+    HostMatrix attention(const Inputs& inputs, const std::vector<std::int64_t>& offsets,
+                         const AttentionShape& shape) const {
+        const DeviceMatrix query = upload(inputs.query);
+        const DeviceMatrix key = upload(inputs.key);
+        const DeviceMatrix value = upload(inputs.value);
+        const DeviceMatrix output = device_matrix(inputs.query.rows, inputs.query.cols, type, 1);
+        backend->attention(query.view, key.view, value.view, offsets, shape, output.view);
+        return download(output.view);
+    }
+    void expect_reference(const Inputs& inputs, const std::vector<std::int64_t>& offsets,
+                          const AttentionShape& shape) const {
+        SCOPED_TRACE(::testing::Message()
+                     << offsets.back() << " tokens, " << shape.heads << "/" << shape.key_value_heads << " heads of "
+                     << shape.head_dim << ", window " << shape.window);
+        const reference::Matrix expected =
+            reference::attention(inputs.query.view(), inputs.key.view(), inputs.value.view(), offsets, shape);
+        // A score, a float32 sum of head_dim products, is off by (head_dim + 2)·u·scale·Σ|q·k|, and exp turns that into
+        // a relative error of a weight, of the numerator and the denominator alike; their sums over the keys add (keys
+        // + 10)·u each, where 10 covers exp itself (below 8u) and the division.
+        double query_norm = 0;
+        double key_norm = 0;
+        double largest_value = 0;
+        for (std::int64_t row = 0; row < inputs.query.rows; ++row) {
+            for (std::int64_t head = 0; head < shape.heads; ++head)
+                query_norm = std::max(query_norm, norm(inputs.query, row, head, shape));
+            for (std::int64_t head = 0; head < shape.key_value_heads; ++head)
+                key_norm = std::max(key_norm, norm(inputs.key, row, head, shape));
+        }
+        for (const float v : inputs.value.values)
+            largest_value = std::max(largest_value, std::fabs(static_cast<double>(v)));
+        const double score_error =
+            static_cast<double>(shape.head_dim + 2) * static_cast<double>(shape.scale) * query_norm * key_norm;
+        const double bound =
+            2 * (score_error + static_cast<double>(inputs.query.rows) + 10) * float32_roundoff * largest_value +
+            unit_roundoff(type) * largest_value;
+        expect_near(attention(inputs, offsets, shape), expected, [&](std::int64_t, std::int64_t) { return bound; });
+    }
+
+  private:
+    static double norm(const HostMatrix& matrix, std::int64_t row, std::int64_t head, const AttentionShape& shape) {
+        double squares = 0;
+        for (std::int64_t i = 0; i < shape.head_dim; ++i)
+            squares += std::pow(static_cast<double>(matrix(row, head * shape.head_dim + i)), 2);
+        return std::sqrt(squares);
+    }
+};
+FAIRGPTQ_ON_BACKENDS(AttentionTest);
+
+AttentionShape shape_of(std::int64_t heads, std::int64_t key_value_heads, std::int64_t head_dim,
+                        std::int64_t window = 0) {
+    return {heads, key_value_heads, head_dim, 1.0F / std::sqrt(static_cast<float>(head_dim)), window};
+}
+
+TEST_P(AttentionTest, RaggedSequences) {
+    for (const std::vector<std::int64_t>& offsets :
+         {std::vector<std::int64_t>{0}, {0, 1}, {0, 0, 2, 2}, {0, 11, 23, 24, 40}, {0, 63, 127, 192}})
+        for (const AttentionShape& shape :
+             {shape_of(1, 1, 16), shape_of(9, 3, 64), shape_of(4, 4, 20), shape_of(10, 2, 32)})
+            expect_reference(random_inputs(offsets.back(), shape), offsets, shape);
+}
+
+TEST_P(AttentionTest, LongSequencesCrossBlocks) {
+    // Blocks are of 64 queries and 128 keys.
+    for (const std::int64_t tokens : {64, 65, 127, 128, 129, 300}) {
+        const AttentionShape shape = shape_of(2, 1, 16);
+        expect_reference(random_inputs(tokens, shape), {0, tokens}, shape);
+    }
+}
+
+TEST_P(AttentionTest, SlidingWindow) {
+    for (const std::int64_t window : {1, 2, 64, 100, 128, 129, 400}) {
+        const AttentionShape shape = shape_of(2, 2, 16, window);
+        expect_reference(random_inputs(310, shape), {0, 300, 310}, shape);
+    }
+}
+
+TEST_P(AttentionTest, WideHeads) {
+    const AttentionShape shape = shape_of(2, 1, 256);
+    expect_reference(random_inputs(70, shape), {0, 70}, shape);
+}
+
+TEST_P(AttentionTest, LargeScoresNeitherOverflowNorVanish) {
+    const AttentionShape shape = shape_of(2, 1, 16);
+    expect_reference(random_inputs(200, shape, 20.0F), {0, 200}, shape);
+}
+
+TEST_P(AttentionTest, SequencesDoNotSeeEachOther) {
+    const AttentionShape shape = shape_of(3, 3, 32);
+    Inputs inputs = random_inputs(30, shape);
+    const HostMatrix before = attention(inputs, {0, 10, 30}, shape);
+    for (std::int64_t col = 0; col < inputs.key.cols; ++col)
+        inputs.key(3, col) = inputs.value(3, col) = 5;
+    const HostMatrix after = attention(inputs, {0, 10, 30}, shape);
+    for (std::int64_t row = 0; row < 30; ++row) {
+        bool same = true;
+        for (std::int64_t col = 0; col < before.cols; ++col)
+            same = same && before(row, col) == after(row, col);
+        EXPECT_EQ(same, row < 3 || row >= 10) << "token " << row;
+    }
+}
+
+TEST_P(AttentionTest, ThreadsChangeNothing) {
+    const AttentionShape shape = shape_of(6, 2, 64);
+    const Inputs inputs = random_inputs(400, shape);
+    EXPECT_TRUE(same_for_any_threads([&] { return attention(inputs, {0, 12, 25, 330, 400}, shape).values; }));
+}
+
+TEST_P(AttentionTest, WhatDoesNotFitIsRefused) {
+    const AttentionShape good = shape_of(4, 2, 8);
+    const Inputs inputs = random_inputs(5, good);
+    EXPECT_NO_THROW(attention(inputs, {0, 5}, good));
+    EXPECT_THROW(attention(inputs, {0, 4}, good), Failure);
+    EXPECT_THROW(attention(inputs, {0, 6, 5}, good), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 3, 8)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 4, 8)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 0, 8)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 2, 16)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 2, 8, -1)), Failure);
+}
+
+}  // namespace
+}  // namespace fairgptq::testing

@@ -1,0 +1,63 @@
+#include "backend/rotary.hpp"
+
+#include "backends.hpp"
+#include "reference/rotary.hpp"
+
+namespace fairgptq::testing {
+namespace {
+
+class RotaryTest : public BackendTest {
+  protected:
+    HostMatrix rotary(const HostMatrix& x, std::int64_t head_dim, const std::vector<std::int64_t>& offsets,
+                      const std::vector<float>& frequencies, float factor) const {
+        const DeviceMatrix heads = upload(x);
+        backend->rotary(heads.view, head_dim, offsets, frequencies, factor);
+        return download(heads.view);
+    }
+};
+FAIRGPTQ_ON_BACKENDS(RotaryTest);
+
+std::vector<float> usual_frequencies(std::int64_t head_dim) {
+    std::vector<float> frequencies;
+    for (std::int64_t i = 0; i < head_dim; i += 2)
+        frequencies.push_back(std::pow(10000.0F, -static_cast<float>(i) / static_cast<float>(head_dim)));
+    return frequencies;
+}
+
+TEST_P(RotaryTest, RotatesEachSequenceFromPositionZero) {
+    for (const std::int64_t head_dim : {2, 16, 30, 64, 128})
+        for (const std::vector<std::int64_t>& offsets :
+             {std::vector<std::int64_t>{0}, {0, 1}, {0, 0, 3, 3}, {0, 5, 17, 18}, {0, 300}}) {
+            const HostMatrix x = rounded(random_matrix(offsets.back(), 3 * head_dim, 1));
+            const std::vector<float> frequencies = usual_frequencies(head_dim);
+            const reference::Matrix expected = reference::rotary(x.view(), head_dim, offsets, frequencies, 1.5);
+            // Sine, cosine and factor are rounded (3u together), as are both products and their sum, each below
+            // 1.5·(|a| + |b|).
+            double largest = 0;
+            for (const float value : x.values)
+                largest = std::max(largest, std::fabs(static_cast<double>(value)));
+            const double bound = 1.5 * 2 * largest * (5 * float32_roundoff + unit_roundoff(type));
+            expect_near(rotary(x, head_dim, offsets, frequencies, 1.5F), expected,
+                        [&](std::int64_t, std::int64_t) { return bound; });
+        }
+}
+
+TEST_P(RotaryTest, PositionZeroChangesNothing) {
+    const HostMatrix x = rounded(random_matrix(4, 64, 1));
+    EXPECT_EQ(rotary(x, 32, {0, 1, 2, 3, 4}, usual_frequencies(32), 1.0F).values, x.values);
+}
+
+TEST_P(RotaryTest, WhatDoesNotFitIsRefused) {
+    const HostMatrix x(4, 64);
+    const std::vector<float> frequencies = usual_frequencies(32);
+    EXPECT_THROW(rotary(x, 33, {0, 4}, frequencies, 1), Failure);
+    EXPECT_THROW(rotary(x, 24, {0, 4}, usual_frequencies(24), 1), Failure);
+    EXPECT_THROW(rotary(x, 64, {0, 4}, frequencies, 1), Failure);
+    EXPECT_THROW(rotary(x, 32, {0, 3}, frequencies, 1), Failure);
+    EXPECT_THROW(rotary(x, 32, {1, 4}, frequencies, 1), Failure);
+    EXPECT_THROW(rotary(x, 32, {0, 3, 2, 4}, frequencies, 1), Failure);
+    EXPECT_THROW(rotary(x, 32, {}, frequencies, 1), Failure);
+}
+
+}  // namespace
+}  // namespace fairgptq::testing

@@ -1,0 +1,293 @@
+// config.json as transformers 4 and 5 write it, and what is refused.
+#include "model/config.hpp"
+
+#include <gtest/gtest.h>
+
+#include "model/family.hpp"
+#include "model/model_files.hpp"
+
+namespace fairgptq {
+namespace {
+
+using nlohmann::json;
+using test::expect_refused;
+
+ModelConfig read_text(const std::string& text) {
+    const test::TemporaryFolder folder;
+    folder.write("config.json", text);
+    return read_config(folder.path());
+}
+ModelConfig read(const json& object) {
+    return read_text(object.dump());
+}
+
+json llama() {
+    return json::parse(R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16",
+        "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 384, "max_position_embeddings": 256, "rms_norm_eps": 1e-05,
+        "hidden_act": "silu", "rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"},
+        "tie_word_embeddings": true})");
+}
+json llama_with(const json& changes) {
+    json object = llama();
+    object.update(changes);
+    return object;
+}
+json relative(const std::string& architecture, const std::string& type, const json& changes) {
+    json object = llama_with({{"architectures", {architecture}}, {"model_type", type}});
+    object.update(changes);
+    return object;
+}
+json opt() {
+    return json::parse(R"({"architectures": ["OPTForCausalLM"], "model_type": "opt", "torch_dtype": "float16",
+        "hidden_size": 64, "ffn_dim": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 384,
+        "max_position_embeddings": 128, "activation_function": "relu", "do_layer_norm_before": true,
+        "word_embed_proj_dim": 64})");
+}
+
+TEST(Config, ReadsLlamaOfTransformers5) {
+    const ModelConfig config = read(llama());
+    EXPECT_EQ(config.architecture, "LlamaForCausalLM");
+    EXPECT_EQ(config.model_type, "llama");
+    EXPECT_EQ(config.hidden_size, 64);
+    EXPECT_EQ(config.intermediate_size, 160);
+    EXPECT_EQ(config.layers, 3);
+    EXPECT_EQ(config.heads, 4);
+    EXPECT_EQ(config.key_value_heads, 2);
+    EXPECT_EQ(config.head_dim, 16);
+    EXPECT_EQ(config.vocab_size, 384);
+    EXPECT_EQ(config.max_positions, 256);
+    EXPECT_EQ(config.norm_epsilon, 1e-5);
+    EXPECT_EQ(config.activation, Activation::silu);
+    EXPECT_EQ(config.rope.type, "default");
+    EXPECT_EQ(config.rope.theta, 500000);
+    EXPECT_EQ(config.windows, (std::vector<std::int64_t>{0, 0, 0}));
+    EXPECT_TRUE(config.tied_embeddings);
+    EXPECT_EQ(config.dtype, "bfloat16");
+}
+
+TEST(Config, ReadsLlamaOfTransformers4) {
+    json object = llama();
+    object.erase("rope_parameters");
+    object.erase("dtype");
+    object.erase("num_key_value_heads");
+    object.update({{"torch_dtype", "float16"}, {"rope_theta", 250000.0}, {"rope_scaling", nullptr}, {"head_dim", 32}});
+    const ModelConfig config = read(object);
+    EXPECT_EQ(config.dtype, "float16");
+    EXPECT_EQ(config.rope.theta, 250000);
+    EXPECT_EQ(config.rope.type, "default");
+    EXPECT_EQ(config.key_value_heads, 4);
+    EXPECT_EQ(config.head_dim, 32);
+
+    object["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
+    EXPECT_EQ(read(object).rope.type, "linear");
+    EXPECT_EQ(read(object).rope.factor, 4);
+}
+
+TEST(Config, ReadsLlama3RopeInBothForms) {
+    const json scaling = {{"rope_type", "llama3"},
+                          {"factor", 8.0},
+                          {"low_freq_factor", 1.5},
+                          {"high_freq_factor", 4.5},
+                          {"original_max_position_embeddings", 8192}};
+    json old_form = llama_with({{"rope_theta", 500000.0}, {"rope_scaling", scaling}});
+    old_form.erase("rope_parameters");
+    json new_form = llama_with({{"rope_parameters", scaling}});
+    new_form["rope_parameters"]["rope_theta"] = 500000.0;
+    for (const json& object : {old_form, new_form}) {
+        const RopeSettings rope = read(object).rope;
+        EXPECT_EQ(rope.type, "llama3");
+        EXPECT_EQ(rope.theta, 500000);
+        EXPECT_EQ(rope.factor, 8);
+        EXPECT_EQ(rope.low_freq_factor, 1.5);
+        EXPECT_EQ(rope.high_freq_factor, 4.5);
+        EXPECT_EQ(rope.original_max_position_embeddings, 8192);
+    }
+}
+
+TEST(Config, HonoursLlamaBiases) {
+    const Family plain = describe_family(read(llama()));
+    for (const StageSpec& stage : plain.stages)
+        for (const LinearSpec& linear : stage.linears)
+            EXPECT_FALSE(linear.bias) << linear.name;
+    const Family attention = describe_family(read(llama_with({{"attention_bias", true}})));
+    EXPECT_TRUE(attention.stages[0].linears[2].bias);
+    EXPECT_TRUE(attention.stages[1].linears[0].bias);
+    EXPECT_FALSE(attention.stages[2].linears[0].bias);
+    const Family mlp = describe_family(read(llama_with({{"mlp_bias", true}})));
+    EXPECT_FALSE(mlp.stages[0].linears[0].bias);
+    EXPECT_TRUE(mlp.stages[2].linears[1].bias);
+    EXPECT_TRUE(mlp.stages[3].linears[0].bias);
+}
+
+TEST(Config, ReadsMistralWindow) {
+    const auto windows = [](const json& changes) {
+        return read(relative("MistralForCausalLM", "mistral", changes)).windows;
+    };
+    EXPECT_EQ(windows({{"sliding_window", 8}}), (std::vector<std::int64_t>{8, 8, 8}));
+    EXPECT_EQ(windows({{"sliding_window", nullptr}}), (std::vector<std::int64_t>{0, 0, 0}));
+    EXPECT_EQ(windows(json::object()), (std::vector<std::int64_t>{4096, 4096, 4096}));
+}
+
+TEST(Config, ReadsQwenWindowsAndBiases) {
+    const auto windows = [](const json& changes) {
+        return read(relative("Qwen2ForCausalLM", "qwen2", changes)).windows;
+    };
+    using List = std::vector<std::int64_t>;
+    EXPECT_EQ(windows({{"sliding_window", 16}}), (List{0, 0, 0}));
+    EXPECT_EQ(windows({{"sliding_window", 16}, {"use_sliding_window", true}, {"max_window_layers", 2}}),
+              (List{0, 0, 16}));
+    EXPECT_EQ(windows({{"sliding_window", 16}, {"use_sliding_window", true}, {"max_window_layers", 0}}),
+              (List{16, 16, 16}));
+    EXPECT_EQ(windows({{"sliding_window", 16}, {"use_sliding_window", true}, {"max_window_layers", 28}}),
+              (List{0, 0, 0}));
+    EXPECT_EQ(windows({{"sliding_window", 16},
+                       {"use_sliding_window", true},
+                       {"layer_types", {"full_attention", "sliding_attention", "full_attention"}}}),
+              (List{0, 16, 0}));
+
+    const Family family = describe_family(read(relative("Qwen2ForCausalLM", "qwen2", json::object())));
+    for (const LinearSpec& linear : family.stages[0].linears)
+        EXPECT_TRUE(linear.bias);
+    EXPECT_FALSE(family.stages[1].linears[0].bias);
+}
+
+TEST(Config, ReadsQwen3) {
+    const ModelConfig config = read(relative("Qwen3ForCausalLM", "qwen3", json::object()));
+    EXPECT_EQ(config.head_dim, 128);  // not hidden size / heads
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.query_norm, "self_attn.q_norm");
+    EXPECT_EQ(family.key_norm, "self_attn.k_norm");
+    EXPECT_EQ(family.stages[0].linears[0].rows, 512);
+    EXPECT_EQ(family.stages[0].linears[1].rows, 256);
+    EXPECT_EQ(family.stages[1].linears[0].cols, 512);
+}
+
+TEST(Config, ReadsOpt) {
+    const ModelConfig config = read(opt());
+    EXPECT_EQ(config.intermediate_size, 256);
+    EXPECT_EQ(config.key_value_heads, 4);
+    EXPECT_EQ(config.activation, Activation::relu);
+    EXPECT_TRUE(config.tied_embeddings);
+    EXPECT_EQ(config.norm_epsilon, 1e-5);
+    EXPECT_EQ(config.dtype, "float16");
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.layer(11), "model.decoder.layers.11.");
+    EXPECT_EQ(family.position_offset, 2);
+    EXPECT_EQ(family.lm_head, family.embedding);
+    EXPECT_EQ(family.norm, NormKind::layer);
+    EXPECT_FALSE(family.rotary);
+    EXPECT_FALSE(family.gated);
+    ASSERT_EQ(family.stages.size(), 4U);
+    for (const StageSpec& stage : family.stages)
+        for (const LinearSpec& linear : stage.linears)
+            EXPECT_TRUE(linear.bias) << linear.name;
+}
+
+struct Refusal {
+    const char* what;
+    json changes;
+    std::vector<std::string> message;
+};
+
+TEST(Config, RefusesByFileAndField) {
+    const std::vector<Refusal> cases{
+        {"unknown architecture",
+         {{"architectures", {"MambaForCausalLM"}}},
+         {"'architectures'", "MambaForCausalLM", "OPTForCausalLM"}},
+        {"no architecture", {{"architectures", nullptr}}, {"'architectures'", "missing"}},
+        {"two architectures", {{"architectures", {"LlamaForCausalLM", "X"}}}, {"'architectures'"}},
+        {"architecture of another kind", {{"architectures", "LlamaForCausalLM"}}, {"'architectures'"}},
+        {"another model type", {{"model_type", "mistral"}}, {"'model_type'", "mistral"}},
+        {"no heads", {{"num_attention_heads", 0}}, {"'num_attention_heads'", "0"}},
+        {"negative", {{"num_hidden_layers", -3}}, {"'num_hidden_layers'", "-3"}},
+        {"text for a number", {{"hidden_size", "64"}}, {"'hidden_size'", "whole number"}},
+        {"fraction", {{"hidden_size", 64.5}}, {"'hidden_size'", "whole number"}},
+        {"huge", {{"vocab_size", 1000000000000000000}}, {"'vocab_size'", "1000000000000000000"}},
+        {"beyond 63 bits", {{"vocab_size", 18446744073709551615U}}, {"'vocab_size'"}},
+        {"huge as a fraction", {{"intermediate_size", 1e18}}, {"'intermediate_size'"}},
+        {"missing", {{"intermediate_size", nullptr}}, {"'intermediate_size'", "missing"}},
+        {"key-value heads", {{"num_key_value_heads", 3}}, {"'num_key_value_heads'", "3"}},
+        {"heads that do not divide", {{"num_attention_heads", 6}}, {"'num_attention_heads'", "6"}},
+        {"odd head", {{"head_dim", 15}}, {"'head_dim'", "15"}},
+        {"heads too wide", {{"head_dim", 65536}, {"num_attention_heads", 65536}}, {"'head_dim'"}},
+        {"activation", {{"hidden_act", "swiglu"}}, {"'hidden_act'", "swiglu"}},
+        {"norm epsilon", {{"rms_norm_eps", -1}}, {"'rms_norm_eps'"}},
+        {"flag of another kind", {{"tie_word_embeddings", 1}}, {"'tie_word_embeddings'"}},
+        {"dtype", {{"dtype", "float8"}}, {"'dtype'", "float8"}},
+        {"quantized", {{"quantization_config", {{"bits", 4}}}}, {"'quantization_config'"}},
+        {"rope type",
+         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}}}},
+         {"'rope_parameters.rope_type'", "yarn"}},
+        {"rope of another kind", {{"rope_parameters", 3}}, {"'rope_parameters'"}},
+        {"rope without factor",
+         {{"rope_parameters", {{"rope_type", "linear"}}}},
+         {"'rope_parameters.factor'", "missing"}},
+        {"rope theta", {{"rope_parameters", {{"rope_theta", 0}}}}, {"'rope_parameters.rope_theta'"}},
+        {"partial rope",
+         {{"rope_parameters", {{"partial_rotary_factor", 0.5}}}},
+         {"'rope_parameters.partial_rotary_factor'"}},
+        {"rope bounds",
+         {{"rope_parameters",
+           {{"rope_type", "llama3"},
+            {"factor", 8},
+            {"low_freq_factor", 4},
+            {"high_freq_factor", 4},
+            {"original_max_position_embeddings", 8192}}}},
+         {"'rope_parameters.high_freq_factor'"}},
+    };
+    for (const Refusal& refusal : cases) {
+        SCOPED_TRACE(refusal.what);
+        std::vector<std::string> parts = refusal.message;
+        parts.emplace_back("config.json");
+        expect_refused([&] { read(llama_with(refusal.changes)); }, parts);
+    }
+    for (const char* type : {"dynamic", "longrope", "su", "mrope"}) {
+        json old_form = llama_with({{"rope_scaling", {{"type", type}, {"factor", 2}}}});
+        old_form.erase("rope_parameters");
+        expect_refused([&] { read(old_form); }, {"'rope_scaling.type'", type});
+    }
+}
+
+TEST(Config, RefusesQwenLayerTypes) {
+    const auto refuse = [](const json& changes, const std::vector<std::string>& parts) {
+        expect_refused([&] { read(relative("Qwen2ForCausalLM", "qwen2", changes)); }, parts);
+    };
+    refuse({{"layer_types", {"full_attention"}}}, {"'layer_types'", "3"});
+    refuse({{"layer_types", {"full_attention", "linear_attention", "full_attention"}}},
+           {"'layer_types'", "linear_attention"});
+    refuse({{"layer_types", {"full_attention", "sliding_attention", "full_attention"}}}, {"'layer_types'", "layer 1"});
+    refuse({{"layer_types", {1, 2, 3}}}, {"'layer_types'"});
+}
+
+TEST(Config, RefusesOptOfOtherForms) {
+    const std::vector<Refusal> cases{
+        {"norm after", {{"do_layer_norm_before", false}}, {"'do_layer_norm_before'", "false"}},
+        {"projected embedding", {{"word_embed_proj_dim", 32}}, {"'word_embed_proj_dim'"}},
+        {"no final norm", {{"_remove_final_layer_norm", true}}, {"'_remove_final_layer_norm'"}},
+        {"norm without weights", {{"layer_norm_elementwise_affine", false}}, {"'layer_norm_elementwise_affine'"}},
+        {"heads", {{"num_attention_heads", 5}}, {"'num_attention_heads'"}},
+    };
+    for (const Refusal& refusal : cases) {
+        SCOPED_TRACE(refusal.what);
+        json object = opt();
+        object.update(refusal.changes);
+        expect_refused([&] { read(object); }, refusal.message);
+    }
+}
+
+TEST(Config, RefusesWhatIsNotJson) {
+    const std::string whole = llama().dump();
+    expect_refused([] { read_text(std::string()); }, {"config.json", "JSON"});
+    expect_refused([&] { read_text(whole.substr(0, whole.size() / 2)); }, {"config.json", "JSON"});
+    expect_refused([] { read_text(std::string("[1, 2]")); }, {"config.json", "object"});
+    expect_refused([] { read_text(std::string("{\"a\": 1, \"b\": {\"c\": 1, \"c\": 2}}")); },
+                   {"config.json", "'c'", "twice"});
+    expect_refused([] { read_text("{\"a\": \"\xff\"}"); }, {"config.json", "JSON"});
+    expect_refused([] { read_text(std::string(100000, '[')); }, {"config.json", "JSON"});
+    const test::TemporaryFolder empty;
+    expect_refused([&] { read_config(empty.path()); }, {"config.json", "missing"});
+}
+
+}  // namespace
+}  // namespace fairgptq

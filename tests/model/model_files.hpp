@@ -1,0 +1,103 @@
+// Model folders that a test makes for itself: config.json and safetensors, well-formed or not.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "support/error.hpp"
+#include "support/half.hpp"
+
+namespace fairgptq::test {
+
+/// A folder that goes with the object.
+class TemporaryFolder {
+  public:
+    TemporaryFolder() {
+        std::string pattern = (std::filesystem::temp_directory_path() / "fairgptq_test_XXXXXX").string();
+        if (::mkdtemp(pattern.data()) == nullptr) throw Failure("no temporary folder could be made");
+        path_ = pattern;
+    }
+    ~TemporaryFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    TemporaryFolder(const TemporaryFolder&) = delete;
+    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+    const std::filesystem::path& path() const { return path_; }
+    std::filesystem::path write(const std::string& name, const std::string& content) const {
+        std::ofstream(path_ / name, std::ios::binary) << content;
+        return path_ / name;
+    }
+
+  private:
+    std::filesystem::path path_;
+};
+
+/// A safetensors file with this header text (its length in front, as `claimed_length` if given) and these data.
+inline std::string safetensors_file(const std::string& header, const std::string& data,
+                                    std::optional<std::uint64_t> claimed_length = {}) {
+    const std::uint64_t length = claimed_length.value_or(header.size());
+    std::string file(8, '\0');
+    std::memcpy(file.data(), &length, 8);
+    return file + header + data;
+}
+
+struct StoredTensor {
+    std::vector<std::int64_t> shape;
+    std::vector<float> values;
+    std::string dtype = "F32";
+};
+
+/// The values as the format stores them, rounded to the dtype.
+inline std::string stored_bytes(const StoredTensor& tensor) {
+    std::string bytes;
+    for (const float value : tensor.values) {
+        if (tensor.dtype == "F32") {
+            bytes.append(reinterpret_cast<const char*>(&value), 4);
+        } else {
+            const std::uint16_t bits = tensor.dtype == "F16" ? to_half(value).bits : to_bfloat16(value).bits;
+            bytes.append(reinterpret_cast<const char*>(&bits), 2);
+        }
+    }
+    return bytes;
+}
+
+inline std::string safetensors_file(const std::map<std::string, StoredTensor>& tensors) {
+    nlohmann::json header = {{"__metadata__", {{"format", "pt"}}}};
+    std::string data;
+    for (const auto& [name, tensor] : tensors) {
+        const std::size_t begin = data.size();
+        data += stored_bytes(tensor);
+        header[name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data.size()}}};
+    }
+    return safetensors_file(header.dump(), data);
+}
+
+/// Runs `action`, which must throw InvalidInput with every one of `parts` in its message.
+inline void expect_refused(const std::function<void()>& action, const std::vector<std::string>& parts) {
+    try {
+        action();
+    } catch (const InvalidInput& refusal) {
+        for (const std::string& part : parts)
+            EXPECT_NE(std::string(refusal.what()).find(part), std::string::npos)
+                << "'" << part << "' is not in the message: " << refusal.what();
+        return;
+    } catch (const std::exception& other) {
+        ADD_FAILURE() << "refused with the wrong kind of exception: " << other.what();
+        return;
+    }
+    ADD_FAILURE() << "not refused";
+}
+
+}  // namespace fairgptq::test

@@ -1,0 +1,204 @@
+// Safetensors files, whole and damaged.
+#include "model/safetensors.hpp"
+
+#include <gtest/gtest.h>
+
+#include "model/model_files.hpp"
+
+namespace fairgptq {
+namespace {
+
+using test::expect_refused;
+using test::safetensors_file;
+
+TEST(Safetensors, ReadsEveryFloatType) {
+    const test::TemporaryFolder folder;
+    const std::vector<float> values{1, -2.5F, 0, 3, 0.125F, -65504};
+    folder.write("model.safetensors", safetensors_file({{"a", {{2, 3}, values, "F32"}},
+                                                        {"b", {{6}, values, "F16"}},
+                                                        {"c", {{1, 6, 1}, values, "BF16"}},
+                                                        {"empty", {{0, 5}, {}, "F16"}}}));
+    const Checkpoint checkpoint(folder.path());
+    EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a", "b", "c", "empty"}));
+    EXPECT_TRUE(checkpoint.has("a"));
+    EXPECT_FALSE(checkpoint.has("d"));
+    EXPECT_EQ(checkpoint.tensor("a").dtype(), DType::float32);
+    EXPECT_EQ(checkpoint.tensor("b").dtype(), DType::float16);
+    EXPECT_EQ(checkpoint.tensor("c").dtype(), DType::bfloat16);
+    EXPECT_EQ(checkpoint.tensor("a").shape, (std::vector<std::int64_t>{2, 3}));
+    EXPECT_EQ(std::memcmp(checkpoint.tensor("a").bytes.data(), values.data(), 24), 0);
+    EXPECT_EQ(checkpoint.tensor("b").bytes.size(), 12U);
+    EXPECT_TRUE(checkpoint.tensor("empty").bytes.empty());
+    EXPECT_EQ(checkpoint.tensor("a").file, (folder.path() / "model.safetensors").string());
+    for (const std::string& name : checkpoint.names()) {
+        checkpoint.will_need(name);
+        checkpoint.done_with(name);
+    }
+    EXPECT_EQ(std::memcmp(checkpoint.tensor("a").bytes.data(), values.data(), 24), 0);
+
+    const std::vector<std::int64_t> other{3, 2};
+    expect_refused([&] { checkpoint.tensor("a", other); }, {"'a'", "[2, 3]", "[3, 2]", "model.safetensors"});
+    expect_refused([&] { (void)checkpoint.tensor("nothing"); }, {"'nothing'", folder.path().string()});
+}
+
+TEST(Safetensors, RefusesTypesThatAreNotFloats) {
+    const test::TemporaryFolder folder;
+    folder.write("model.safetensors",
+                 safetensors_file(R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})", "12345678"));
+    const Checkpoint checkpoint(folder.path());
+    expect_refused([&] { (void)checkpoint.tensor("a").dtype(); }, {"'a'", "I32", "model.safetensors"});
+}
+
+struct Damage {
+    const char* what;
+    std::string file;
+    std::vector<std::string> message;
+};
+
+TEST(Safetensors, RefusesDamagedFiles) {
+    const auto one = [](const std::string& entry) { return safetensors_file("{\"a\":" + entry + "}", "12345678"); };
+    const std::vector<Damage> cases{
+        {"empty file", "", {"truncated"}},
+        {"seven bytes", "1234567", {"truncated"}},
+        {"header longer than the file", safetensors_file("{}", "", 3), {"truncated", "3 bytes"}},
+        {"header of 2^64 - 1 bytes", safetensors_file("{}", "", ~0ULL), {"18446744073709551615"}},
+        {"header of 2^63 bytes", safetensors_file("{}", "", 1ULL << 63U), {"9223372036854775808"}},
+        {"header over the format's limit", safetensors_file("{}", "", 100000001), {"100000001"}},
+        {"no header", safetensors_file("", ""), {"JSON"}},
+        {"header that is not JSON", safetensors_file("{\"a\":", ""), {"JSON"}},
+        {"header that is a list", safetensors_file("[]", ""), {"object"}},
+        {"header that is not UTF-8", safetensors_file("{\"\xff\xfe\":{}}", ""), {"JSON"}},
+        {"the same tensor twice",
+         safetensors_file(
+             R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+             "12345678"),
+         {"'a'", "twice"}},
+        {"entry of another kind", one("3"), {"'a'", "object"}},
+        {"no dtype", one(R"({"shape":[2],"data_offsets":[0,8]})"), {"'a'", "dtype"}},
+        {"unknown dtype", one(R"({"dtype":"Q4","shape":[2],"data_offsets":[0,8]})"), {"'a'", "Q4"}},
+        {"dtype of another kind", one(R"({"dtype":4,"shape":[2],"data_offsets":[0,8]})"), {"'a'", "dtype"}},
+        {"no shape", one(R"({"dtype":"F32","data_offsets":[0,8]})"), {"'a'", "shape"}},
+        {"shape of another kind", one(R"({"dtype":"F32","shape":"2","data_offsets":[0,8]})"), {"'a'", "shape"}},
+        {"negative extent", one(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})"), {"'a'", "-2"}},
+        {"fractional extent", one(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})"), {"'a'", "2.0"}},
+        {"extent of 2^64 - 1",
+         one(R"({"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8]})"),
+         {"'a'", "63 bits"}},
+        {"shape that overflows to the right size",
+         one(R"({"dtype":"F32","shape":[4611686018427387904,4,2],"data_offsets":[0,8]})"),
+         {"'a'", "overflows"}},
+        {"shape larger than the data", one(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"), {"'a'", "8", "12"}},
+        {"shape smaller than the data", one(R"({"dtype":"F16","shape":[2],"data_offsets":[0,8]})"), {"'a'", "8", "4"}},
+        {"no offsets", one(R"({"dtype":"F32","shape":[2]})"), {"'a'", "data_offsets"}},
+        {"one offset", one(R"({"dtype":"F32","shape":[2],"data_offsets":[8]})"), {"'a'", "data_offsets"}},
+        {"falling offsets", one(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})"), {"'a'", "rising"}},
+        {"negative offset", one(R"({"dtype":"F32","shape":[2],"data_offsets":[-8,0]})"), {"'a'", "-8"}},
+        {"offsets outside the file", one(R"({"dtype":"F32","shape":[2],"data_offsets":[4,12]})"), {"'a'", "truncated"}},
+        {"offsets far outside",
+         one(R"({"dtype":"F32","shape":[2],"data_offsets":[9223372036854775800,9223372036854775807]})"),
+         {"'a'", "truncated"}},
+        {"gap before", one(R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})"), {"'a'", "gap"}},
+        {"bytes after", one(R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})"), {"4 bytes after"}},
+        {"overlap",
+         safetensors_file(
+             R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+             "123456"),
+         {"'b'", "overlap"}},
+        {"the same bytes twice",
+         safetensors_file(
+             R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+             "1234"),
+         {"overlap"}},
+    };
+    for (const Damage& damage : cases) {
+        SCOPED_TRACE(damage.what);
+        const test::TemporaryFolder folder;
+        folder.write("model.safetensors", damage.file);
+        std::vector<std::string> parts = damage.message;
+        parts.emplace_back("model.safetensors");
+        expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, parts);
+    }
+}
+
+// Whatever is cut off or changed in the header, the answer is a tensor table or InvalidInput, nothing else.
+TEST(Safetensors, SurvivesEveryTruncationAndByteFlip) {
+    const std::string whole = safetensors_file({{"a", {{2, 2}, {1, 2, 3, 4}, "F16"}}, {"b", {{3}, {1, 2, 3}, "F32"}}});
+    const test::TemporaryFolder folder;
+    const auto try_file = [&](const std::string& content) {
+        folder.write("model.safetensors", content);
+        try {
+            const Checkpoint checkpoint(folder.path());
+            return true;
+        } catch (const InvalidInput&) {
+            return false;
+        }
+    };
+    ASSERT_TRUE(try_file(whole));
+    for (std::size_t length = 0; length < whole.size(); ++length)
+        EXPECT_FALSE(try_file(whole.substr(0, length))) << length;
+    for (std::size_t place = 0; place < whole.size() - 20; ++place)
+        for (const unsigned flip : {1U, 0x20U, 0x80U}) {
+            std::string changed = whole;
+            changed[place] = static_cast<char>(static_cast<unsigned char>(changed[place]) ^ flip);
+            EXPECT_NO_THROW(try_file(changed)) << place;
+        }
+}
+
+class Sharded : public ::testing::Test {
+  protected:
+    Sharded() {
+        folder.write("one.safetensors", safetensors_file({{"a", {{2}, {1, 2}}}}));
+        folder.write("two.safetensors", safetensors_file({{"b", {{2}, {3, 4}}}, {"c", {{1}, {5}}}}));
+    }
+    void index(const std::string& text) const { folder.write("model.safetensors.index.json", text); }
+    void refuse(const std::string& text, const std::vector<std::string>& parts) const {
+        index(text);
+        expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, parts);
+    }
+    test::TemporaryFolder folder;
+};
+
+TEST_F(Sharded, ReadsAllShards) {
+    index(
+        R"({"metadata":{"total_size":20},"weight_map":{"a":"one.safetensors","b":"two.safetensors","c":"two.safetensors"}})");
+    const Checkpoint checkpoint(folder.path());
+    EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a", "b", "c"}));
+    EXPECT_NE(checkpoint.tensor("c").file.find("two.safetensors"), std::string::npos);
+    ASSERT_EQ(checkpoint.files().size(), 2U);
+    EXPECT_EQ(checkpoint.files()[0].name, "one.safetensors");
+    EXPECT_EQ(checkpoint.files()[0].bytes, std::filesystem::file_size(folder.path() / "one.safetensors"));
+    EXPECT_EQ(checkpoint.files()[0].header_hash.size(), 32U);
+    EXPECT_NE(checkpoint.files()[0].header_hash, checkpoint.files()[1].header_hash);
+}
+
+TEST_F(Sharded, RefusesBadIndexes) {
+    refuse("{", {"index.json", "JSON"});
+    refuse("{}", {"index.json", "weight_map"});
+    refuse(R"({"weight_map":{}})", {"index.json", "weight_map"});
+    refuse(R"({"weight_map":{"a":3}})", {"index.json", "'a'"});
+    refuse(R"({"weight_map":{"a":""}})", {"index.json", "'a'"});
+    refuse(R"({"weight_map":{"a":".."}})", {"index.json", "'a'", "same folder"});
+    refuse(R"({"weight_map":{"a":"../one.safetensors"}})", {"index.json", "'a'", "same folder"});
+    refuse(R"({"weight_map":{"a":"/etc/passwd"}})", {"index.json", "'a'", "same folder"});
+    refuse(R"({"weight_map":{"a":"one\u0000.safetensors"}})", {"index.json", "'a'", "same folder"});
+    refuse(R"({"weight_map":{"a":"three.safetensors"}})", {"index.json", "three.safetensors", "missing"});
+    refuse(R"({"weight_map":{"a":"one.safetensors","d":"two.safetensors"}})", {"index.json", "'d'", "two.safetensors"});
+    refuse(R"({"weight_map":{"a":"two.safetensors","b":"two.safetensors","c":"one.safetensors"}})",
+           {"index.json", "'a'"});
+    refuse(R"({"weight_map":{"a":"one.safetensors","a":"two.safetensors"}})", {"index.json", "'a'", "twice"});
+    folder.write("two.safetensors", safetensors_file({{"a", {{2}, {3, 4}}}}));
+    refuse(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})",
+           {"'a'", "one.safetensors", "two.safetensors"});
+    folder.write("two.safetensors", "");
+    refuse(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})", {"two.safetensors", "truncated"});
+}
+
+TEST(Safetensors, RefusesAFolderWithoutModel) {
+    const test::TemporaryFolder folder;
+    expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, {folder.path().string(), "model.safetensors"});
+    std::filesystem::create_directory(folder.path() / "model.safetensors");
+    expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, {"model.safetensors", "not a file"});
+}
+
+}  // namespace
+}  // namespace fairgptq

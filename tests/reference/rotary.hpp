@@ -1,0 +1,28 @@
+// Rotation of the pairs (i, i + head_dim / 2) of each head by position · frequency.
+#pragma once
+
+#include <cmath>
+#include <span>
+
+#include "reference/reference.hpp"
+
+namespace fairgptq::reference {
+
+inline Matrix rotary(Input x, std::int64_t head_dim, std::span<const std::int64_t> offsets,
+                     std::span<const float> frequencies, double factor) {
+    Matrix result(x.rows, x.cols);
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
+        for (std::int64_t token = offsets[s]; token < offsets[s + 1]; ++token)
+            for (std::int64_t head = 0; head < x.cols; head += head_dim)
+                for (std::int64_t i = 0; i < head_dim / 2; ++i) {
+                    const double angle = static_cast<double>(token - offsets[s]) *
+                                         static_cast<double>(frequencies[static_cast<std::size_t>(i)]);
+                    const double a = static_cast<double>(x(token, head + i));
+                    const double b = static_cast<double>(x(token, head + i + head_dim / 2));
+                    result(token, head + i) = factor * (a * std::cos(angle) - b * std::sin(angle));
+                    result(token, head + i + head_dim / 2) = factor * (b * std::cos(angle) + a * std::sin(angle));
+                }
+    return result;
+}
+
+}  // namespace fairgptq::reference

@@ -1,0 +1,180 @@
+// RUN/: created once, opened whole, resumed only with the same settings; damage is found, named and moved aside.
+#include "run/run_directory.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "run/sample.hpp"
+#include "support/error.hpp"
+#include "support/files.hpp"
+
+namespace fairgptq {
+namespace {
+
+using nlohmann::json;
+using test::sample_module;
+using test::ScratchFolder;
+
+json sample_settings() {
+    return {{"model", {{"path", "/models/tiny"}, {"layers", 4}, {"config_hash", "abc"}}},
+            {"calibration", {{"path", "/data/tokens.h5"}, {"digest", "def"}}},
+            {"solver", {{"alpha", 0.1}, {"bits", 4}, {"sym", true}}},
+            {"layers", 3},
+            {"information", {{"ranks", 2}}}};
+}
+
+void add_layer(const RunDirectory& run, std::int64_t layer) {
+    write_layer(run.layer_path(layer), {layer, run.fingerprint(), {sample_module("self_attn.q_proj", {}, 1)}});
+}
+
+std::string message_of(const std::function<void()>& action) {
+    try {
+        action();
+    } catch (const InvalidInput& problem) {
+        return problem.what();
+    }
+    ADD_FAILURE() << "nothing was refused";
+    return {};
+}
+void expect_says(const std::string& message, const std::string& part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+}
+
+TEST(RunDirectory, OpensAsItWasCreated) {
+    const ScratchFolder folder;
+    const RunDirectory made = RunDirectory::create(folder / "run", sample_settings());
+    const RunDirectory opened = RunDirectory::open(folder / "run");
+    EXPECT_EQ(opened.settings(), sample_settings());
+    EXPECT_EQ(opened.fingerprint(), made.fingerprint());
+    EXPECT_EQ(opened.model_path(), "/models/tiny");
+    EXPECT_EQ(opened.model_layers(), 4);
+    EXPECT_EQ(opened.layers(), 3);
+    EXPECT_EQ(opened.layer_path(12).filename(), "layer_0012.h5");
+    EXPECT_EQ(opened.finished_layers(false), 0);
+}
+
+TEST(RunDirectory, AnExistingRunOrAnyFileIsRefused) {
+    const ScratchFolder folder;
+    RunDirectory::create(folder / "run", sample_settings());
+    expect_says(message_of([&] { RunDirectory::create(folder / "run", sample_settings()); }), "--resume");
+    std::ofstream(folder / "file") << "x";
+    expect_says(message_of([&] { RunDirectory::create(folder / "file", sample_settings()); }), "file");
+    expect_says(message_of([&] { RunDirectory::create(folder / "file/below", sample_settings()); }), "file/below");
+    expect_says(message_of([&] { RunDirectory::create("/proc/no-folder", sample_settings()); }), "/proc/no-folder");
+}
+
+TEST(RunDirectory, WhatIsNotARunIsRefused) {
+    const ScratchFolder folder;
+    expect_says(message_of([&] { RunDirectory::open(folder / "none"); }), "not a run");
+    for (const char* text : {"", "{", "[]", "null", "{\"format\": 3}", "{\"format\": \"fairgptq-run\", \"version\": 2}",
+                             "{\"format\": \"fairgptq-run\", \"version\": 1}",
+                             "{\"format\": \"fairgptq-run\", \"version\": 1, \"settings\": {}, \"fingerprint\": 1}"}) {
+        std::ofstream(folder / "run.json") << text;
+        expect_says(message_of([&] { RunDirectory::open(folder.path()); }), "run.json");
+    }
+}
+
+TEST(RunDirectory, SettingsChangedByHandAreRefused) {
+    const ScratchFolder folder;
+    RunDirectory::create(folder / "run", sample_settings());
+    std::string text = read_text_file(folder / "run/run.json");
+    text.replace(text.find("0.1"), 3, "0.2");
+    std::ofstream(folder / "run/run.json") << text;
+    expect_says(message_of([&] { RunDirectory::open(folder / "run"); }), "was changed");
+}
+
+TEST(RunDirectory, ResumeNamesTheFirstFieldThatDiffers) {
+    const ScratchFolder folder;
+    RunDirectory::create(folder / "run", sample_settings());
+    json now = sample_settings();
+    RunDirectory::resume(folder / "run", now);
+    now["solver"]["alpha"] = 0.5;
+    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }), "solver.alpha was 0.1, is 0.5");
+    now["model"]["config_hash"] = "other";
+    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }),
+                "model.config_hash was \"abc\", is \"other\"");
+    now = sample_settings();
+    now["solver"].erase("sym");
+    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }), "solver.sym was true, is not set");
+    now = sample_settings();
+    now["order"] = "group";
+    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }), "order was not set, is \"group\"");
+}
+
+TEST(RunDirectory, WhereThingsLieAndWhoComputesDoesNotMatter) {
+    const ScratchFolder folder;
+    RunDirectory::create(folder / "run", sample_settings());
+    json now = sample_settings();
+    now["model"]["path"] = "/elsewhere";
+    now["calibration"]["path"] = "/elsewhere.h5";
+    now["information"] = {{"ranks", 7}, {"host", "b"}};
+    EXPECT_EQ(fingerprint_of(now), fingerprint_of(sample_settings()));
+    EXPECT_EQ(RunDirectory::resume(folder / "run", now).model_path(), "/models/tiny");
+}
+
+TEST(RunDirectory, CountsWholeLayersFromTheFirst) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
+    add_layer(run, 0);
+    add_layer(run, 1);
+    add_layer(run, 3);
+    EXPECT_EQ(run.finished_layers(false), 2);
+    expect_says(message_of([&] { run.require_finished(); }), "2 of 3 layers");
+    add_layer(run, 2);
+    run.require_finished();
+    EXPECT_EQ(run.layer(1).layer, 1);
+}
+
+TEST(RunDirectory, ADamagedLayerEndsTheCountAndIsMovedAsideOnRepair) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
+    for (const std::int64_t layer : {0, 1, 2})
+        add_layer(run, layer);
+    std::filesystem::resize_file(run.layer_path(1), 700);
+    std::ofstream(temporary_name(run.layer_path(2))) << "half";
+    EXPECT_EQ(run.finished_layers(false), 1);
+    EXPECT_TRUE(std::filesystem::exists(run.layer_path(1)));
+    EXPECT_EQ(run.finished_layers(true), 1);
+    EXPECT_FALSE(std::filesystem::exists(run.layer_path(1)));
+    EXPECT_TRUE(std::filesystem::exists(folder / "run/layers/layer_0001.h5.damaged"));
+    EXPECT_FALSE(std::filesystem::exists(temporary_name(run.layer_path(2))));
+    expect_says(message_of([&] { run.layer(1); }), "layer_0001.h5");
+    std::filesystem::resize_file(run.layer_path(2), 0);
+    add_layer(run, 1);
+    EXPECT_EQ(run.finished_layers(true), 2);
+}
+
+TEST(RunDirectory, ALayerOfAnotherRunOrUnderAnotherNumberIsNotTaken) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
+    write_layer(run.layer_path(0), {0, "another", {sample_module("self_attn.q_proj", {}, 1)}});
+    EXPECT_EQ(run.finished_layers(false), 0);
+    expect_says(message_of([&] { run.layer(0); }), "another run");
+    write_layer(run.layer_path(0), {1, run.fingerprint(), {sample_module("self_attn.q_proj", {}, 1)}});
+    EXPECT_EQ(run.finished_layers(false), 0);
+    expect_says(message_of([&] { run.layer(0); }), "layer 1 of another run");
+}
+
+TEST(RunDirectory, EveryEventIsALineOfItsOwn) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
+    run.log({{"event", "start"}, {"text", "two\nlines \xff"}});
+    std::ofstream(folder / "run/log.jsonl", std::ios::app) << "{\"event\": \"ki";  // killed while it wrote
+    run.log({{"event", "resume"}});
+    std::ifstream in(folder / "run/log.jsonl");
+    std::vector<json> events;
+    for (std::string line; std::getline(in, line);)
+        events.push_back(json::parse(line, nullptr, false));
+    ASSERT_EQ(events.size(), 3U);
+    EXPECT_EQ(events[0]["event"], "start");
+    EXPECT_TRUE(events[1].is_discarded());
+    EXPECT_EQ(events[2]["event"], "resume");
+    const std::string time = events[2]["time"];
+    ASSERT_EQ(time.size(), std::string("2026-11-22T16:00:00.123Z").size());
+    EXPECT_EQ(time[10], 'T');
+    EXPECT_EQ(time.back(), 'Z');
+}
+
+}  // namespace
+}  // namespace fairgptq
