@@ -1,5 +1,6 @@
 """Where the reference data are."""
 import os
+from pathlib import Path
 
 import pytest
 from running import ROOT
