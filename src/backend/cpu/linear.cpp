@@ -11,8 +11,16 @@ namespace fairgptq {
 
 namespace {
 
-constexpr std::int64_t tile_tokens = 256;
-constexpr std::int64_t tile_outputs = 512;
+struct TileSize {
+    std::int64_t tokens = 0;
+    std::int64_t outputs = 0;
+};
+
+/// Larger tiles pack less, smaller ones share out better: about eight tiles of tokens where there are enough of them.
+/// Depends on the sizes alone, never on the threads.
+TileSize tile_size(std::int64_t tokens) {
+    return {std::clamp<std::int64_t>((tokens + 7) / 8, 256, 1024), tokens < 2048 ? 512 : 1024};
+}
 
 void add_bias(MatrixView<float> tile, const float* bias) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
@@ -33,6 +41,7 @@ void CpuBackend::linear(TensorView inputs, TensorView weights, const float* bias
     const MatrixView<const float> w = weights.float32();
     const MatrixView<float> y = output.float32();
     const float beta = accumulate ? 1.0F : 0.0F;
+    const auto [tile_tokens, tile_outputs] = tile_size(y.rows);
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (std::int64_t token = 0; token < y.rows; token += tile_tokens) {
         for (std::int64_t feature = 0; feature < y.cols; feature += tile_outputs) {
