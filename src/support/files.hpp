@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <string>
 #include <string_view>
 
 namespace fairgptq {
@@ -54,7 +53,4 @@ class RemovedOnFailure {
 
 /// Writes a whole text file, or leaves what was there. @throws Failure naming file and reason
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
-/// @throws InvalidInput naming file and reason
-std::string read_text_file(const std::filesystem::path& path);
-
 }  // namespace fairgptq

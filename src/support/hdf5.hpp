@@ -26,7 +26,6 @@ class Handle {
     ~Handle() { reset(); }
     hid_t get() const { return id_; }
     void reset();
-    hid_t release() { return std::exchange(id_, -1); }  // without closing it
 
   private:
     hid_t id_ = -1;
@@ -96,8 +95,7 @@ enum class Seal : std::uint8_t { optional, required };
 class File {
   public:
     /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user
-    /// block
-    /// (`required`: or has none)
+    /// block (`required`: or has none)
     static File open(const std::filesystem::path& path, Seal seal = Seal::optional);
     /// Opens a temporary file beside `path`, which goes again unless seal() is reached. @throws Failure naming file and
     /// reason

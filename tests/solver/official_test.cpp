@@ -85,7 +85,7 @@ TEST(Official, EveryCaseIsReproduced) {
         for (std::int64_t g = 0; g * solution.group_size < std::min<std::int64_t>(n, 128); ++g) {
             for (std::int64_t r = 0; r < rows; ++r) {
                 const std::int64_t at = r * solution.groups + g;
-                EXPECT_NEAR(solution.scales[at], scale[at], 1e-5F * scale[at]) << "row " << r << " group " << g;
+                EXPECT_NEAR(solution.scales[at], scale[at], 1e-5F * largest) << "row " << r << " group " << g;
                 EXPECT_EQ(static_cast<float>(solution.zeros[at]), zero[at]) << "row " << r << " group " << g;
             }
         }

@@ -1,0 +1,66 @@
+// `fairgptq solve`: one matrix, from CASE.h5 to RESULT.h5.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cxxopts.hpp>
+
+#include "commands/command.hpp"
+#include "commands/options.hpp"
+#include "commands/solver_options.hpp"
+#include "solver/matrix_case.hpp"
+
+namespace fairgptq::commands {
+namespace {
+
+/// Before the work: a result that has nowhere to go is the user's to mend.
+void check_output(const std::filesystem::path& out, const std::filesystem::path& input) {
+    const std::filesystem::path folder = out.has_parent_path() ? out.parent_path() : ".";
+    std::error_code ignored;
+    if (std::filesystem::is_directory(out, ignored))
+        throw InvalidInput("--out {} is a folder; name a file", out.string());
+    if (!std::filesystem::is_directory(folder, ignored))
+        throw InvalidInput("--out {}: the folder {} does not exist", out.string(), folder.string());
+    if (::access(folder.c_str(), W_OK | X_OK) != 0)
+        throw InvalidInput("--out {}: nothing can be written in the folder {}", out.string(), folder.string());
+    if (std::filesystem::equivalent(out, input, ignored))
+        throw InvalidInput("--out {} is the case itself; name another file", out.string());
+}
+
+}  // namespace
+
+int solve(int argc, char** argv, Communicator& comm) {
+    cxxopts::Options options("fairgptq solve", "Quantize one matrix: W with H and C, or with X, the inputs of pairs");
+    options.add_options()                                                                              //
+        ("case", "the matrix: an HDF5 file with W, and H and C, or X", cxxopts::value<std::string>())  //
+        ("out", "the result, an HDF5 file", cxxopts::value<std::string>())                             //
+        ("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"))          //
+        ("h,help", "show this");
+    add_solver_options(options);
+    options.parse_positional("case");
+    options.positional_help("CASE.h5");
+    const auto parsed = parse(options, argc, argv);
+    if (!parsed) return exit_done;
+    if (parsed->count("case") == 0) throw InvalidInput("the case is missing: fairgptq solve CASE.h5 --out RESULT.h5");
+    const std::filesystem::path input = (*parsed)["case"].as<std::string>();
+    const std::filesystem::path out = required_path(*parsed, "out");
+    const SolverSettings settings = read_solver_settings(*parsed);
+    const double alpha = read_alpha(*parsed);
+
+    use_fair_share_of_cores(comm);
+    const auto backend = make_backend((*parsed)["device"].as<std::string>());
+    const MatrixCase matrix_case = read_case(input, *backend);
+    if (alpha > 0 && matrix_case.covariance.empty())
+        throw InvalidInput("{} has no C, which the bias term needs; give C, or --alpha 0 for plain GPTQ",
+                           input.string());
+    resolve_group_size(settings.grid.group_size, matrix_case.cols, input.string() + ":/W");
+    check_output(out, input);
+    const ModuleSolution solution = solve_case(*backend, matrix_case, input.string() + ":/W", alpha, settings);
+    write_result(out, solution);
+    fmt::print(
+        "{} x {} in {:.3f} s, damp {:g}: reconstruction {:.6g}, bias {:.6g} -> {:.6g}, shift {:.3g} of the norm\n",
+        solution.rows, solution.cols, solution.seconds, solution.damp_used, solution.reconstruction,
+        solution.bias_before, solution.bias_after, solution.shift_norm);
+    return exit_done;
+}
+
+}  // namespace fairgptq::commands
