@@ -14,7 +14,6 @@
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "support/error.hpp"
-#include "support/threads.hpp"
 
 namespace {
 using namespace fairgptq;
@@ -103,7 +102,6 @@ int main(int argc, char** argv) {
     }
     for (const Entry& entry : entries) {
         if (entry.name != name) continue;
-        choose_blas_kernels(argv);
         spdlog::set_default_logger(spdlog::stderr_color_mt("fairgptq"));
         spdlog::set_pattern("fairgptq: %^%l%$: %v");
         try {
