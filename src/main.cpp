@@ -57,7 +57,7 @@ void complain(const Communicator& comm, const char* message, bool name_rank) {
 /// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and to
 /// end the job.
 void let_lower_ranks_speak(const Communicator& comm) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(300) * std::min(comm.rank(), 3));
+    if (comm.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500 + 500 * std::min(comm.rank(), 5)));
 }
 
 /// Runs a command to its exit code. Failures that all ranks share end quietly; one that a rank meets alone ends the

@@ -4,6 +4,16 @@
 
 namespace fairgptq {
 
+void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint) {
+    const nlohmann::json recorded = run.settings().at("model").value("files", nlohmann::json::array());
+    nlohmann::json now = nlohmann::json::array();
+    for (const Checkpoint::FileInfo& file : checkpoint.files())
+        now.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
+    if (now != recorded)
+        throw InvalidInput("the model in {} is not the one that {} quantized: its files have changed",
+                           run.model_path().string(), run.path().string());
+}
+
 void dequantize_module(Backend& backend, const ModuleSolution& module, TensorView weights) {
     if (weights.rows != module.rows || weights.cols != module.cols)
         throw InvalidInput("{} is {} x {} in the run but {} x {} in the model", module.name, module.rows, module.cols,

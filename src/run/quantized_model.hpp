@@ -8,6 +8,10 @@
 
 namespace fairgptq {
 
+/// A run's codes mean nothing with other weights around them.
+/// @throws InvalidInput if the model's files are not those that the run was made from (name, size and header)
+void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint);
+
 /// Writes a module's dequantized values over `weights` [rows, cols], on the device, rounded to its type.
 /// @throws InvalidInput naming the module if its shape is not that of the weights
 void dequantize_module(Backend& backend, const ModuleSolution& module, TensorView weights);

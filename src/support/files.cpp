@@ -43,6 +43,13 @@ void write_all(const FileDescriptor& file, std::string_view bytes, const std::fi
     }
 }
 
+void write_all_at(const FileDescriptor& file, std::string_view bytes, std::uint64_t offset,
+                  const std::filesystem::path& path) {
+    if (::lseek(file.get(), static_cast<off_t>(offset), SEEK_SET) < 0)
+        throw Failure("{} could not be written: {}", path.string(), std::strerror(errno));
+    write_all(file, bytes, path);
+}
+
 void flush_to_disk(const FileDescriptor& file, const std::filesystem::path& path) {
     if (::fsync(file.get()) != 0) throw Failure("{} could not be written: {}", path.string(), std::strerror(errno));
 }

@@ -1,6 +1,7 @@
 // Files that are either whole or not there: written under another name, flushed to the disk, then renamed.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
@@ -27,6 +28,9 @@ class FileDescriptor {
 FileDescriptor create_file(const std::filesystem::path& path);
 /// Writes every byte. @throws Failure naming `path` and reason
 void write_all(const FileDescriptor& file, std::string_view bytes, const std::filesystem::path& path);
+/// The same from `offset`, whatever was written before.
+void write_all_at(const FileDescriptor& file, std::string_view bytes, std::uint64_t offset,
+                  const std::filesystem::path& path);
 /// @throws Failure naming `path` and reason
 void flush_to_disk(const FileDescriptor& file, const std::filesystem::path& path);
 /// Flushes a folder's list of names. @throws Failure naming folder and reason

@@ -1,19 +1,25 @@
-// Products are made tile by tile of 64 rows from a view's first row, one single-threaded call each: a row's result does
-// not depend on threads, nor on which rows follow its tile.
+// The large products work on 64 rows at a time in lanes (lane_matrix.hpp): a row's result does not depend on threads,
+// nor on the rows beside it.
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
-#include "backend/cpu/blas.hpp"
+#include "backend/cpu/lane_matrix.hpp"
 
 namespace fairgptq {
 namespace {
 
-constexpr std::int64_t row_tile = 64;
-constexpr std::int64_t column_strip = 512;
+using lanes::LaneMatrix;
 
-std::int64_t tiles_of(std::int64_t rows) {
-    return (rows + row_tile - 1) / row_tile;
+constexpr std::int64_t column_strip = 512;
+constexpr std::int64_t slab_rows = 4096;  // rows in lanes at a time: bounds the scratch memory
+
+template <class Function>
+void for_each_tile(const LaneMatrix& matrix, const Function& function) {
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t tile = 0; tile < matrix.tiles(); ++tile)
+        function(tile);
 }
 
 template <class T>
@@ -74,28 +80,31 @@ void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const 
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target) {
     const std::int64_t n = weights.cols;
-#pragma omp parallel
-    {
-        std::vector<float> product(static_cast<std::size_t>(row_tile * n));
-        std::vector<float> ordered(static_cast<std::size_t>(row_tile * n));
-#pragma omp for schedule(dynamic)
-        for (std::int64_t tile = 0; tile < tiles_of(weights.rows); ++tile) {
-            const std::int64_t begin = tile * row_tile;
-            const std::int64_t rows = std::min(row_tile, weights.rows - begin);
-            const MatrixView<float> wc(product.data(), rows, n);
-            const MatrixView<float> shift(ordered.data(), rows, n);
-            blas::gemm(blas::Transpose::no, blas::Transpose::no, 1, weights.rows_from(begin, rows), covariance, 0, wc);
-            for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
+        const std::int64_t rows = std::min(slab_rows, weights.rows - begin);
+        const MatrixView<const float> slab_weights = weights.rows_from(begin, rows);
+        const MatrixView<float> slab_target = target.rows_from(begin, rows);
+        LaneMatrix first(rows, n);
+        LaneMatrix second(rows, n);
+        for_each_tile(
+            first, [&](std::int64_t tile) { lanes::load(first.rows_of(slab_weights, tile), first.column(tile, 0)); });
+        // −WC, then WCRᵀ, then −WCRᵀR.
+        lanes::negative_product(first, covariance, lanes::Form::square, second);
+        for_each_tile(first, [&](std::int64_t tile) {
+            for (std::int64_t i = 0; i < n; ++i)
+                std::copy_n(second.column(tile, order[i]), lanes::count, first.column(tile, i));
+        });
+        lanes::negative_product(first, inverse, lanes::Form::upper_transposed, second);
+        lanes::negative_product(second, inverse, lanes::Form::upper, first);
+        for_each_tile(first, [&](std::int64_t tile) {
+            const MatrixView<float> tile_target = first.rows_of(slab_target, tile);
+            std::vector<float> shift(static_cast<std::size_t>(tile_target.rows * n));
+            const MatrixView<float> rows_of_shift(shift.data(), tile_target.rows, n);
+            lanes::store(first.column(tile, 0), rows_of_shift);
+            for (std::int64_t r = 0; r < tile_target.rows; ++r)
                 for (std::int64_t i = 0; i < n; ++i)
-                    shift(r, i) = wc(r, order[i]);
-            blas::multiply_right_upper(1, inverse, shift, blas::Transpose::yes);
-            blas::multiply_right_upper(alpha, inverse, shift);
-            for (std::int64_t r = 0; r < rows; ++r) {
-                float* row = target.row(begin + r);
-                for (std::int64_t i = 0; i < n; ++i)
-                    row[i] -= shift(r, i);
-            }
-        }
+                    tile_target(r, i) += alpha * rows_of_shift(r, i);
+        });
     }
 }
 
@@ -110,38 +119,29 @@ void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, 
     }
 }
 
-// By symmetry a M aᵀ = Σ over column strips J of (2·a_{before J}·M[before J, J] + a_J·M[J, J])·a_Jᵀ: half the products.
+// By symmetry a·M·aᵀ = Σ_j (Σ_{k<j} 2·a_k·M[k, j] + a_j·M[j, j])·a_j: half the products.
 void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) {
     const std::int64_t n = matrix.cols;
-#pragma omp parallel
-    {
-        std::vector<float> scratch(static_cast<std::size_t>(row_tile * std::min(column_strip, n)));
-#pragma omp for schedule(dynamic)
-        for (std::int64_t tile = 0; tile < tiles_of(matrix.rows); ++tile) {
-            const std::int64_t begin = tile * row_tile;
-            const std::int64_t rows = std::min(row_tile, matrix.rows - begin);
-            double sum = 0;
-            for (std::int64_t col = 0; col < n; col += column_strip) {
-                const std::int64_t cols = std::min(column_strip, n - col);
-                const MatrixView<float> product(scratch.data(), rows, cols);
-                blas::gemm(blas::Transpose::no, blas::Transpose::no, 1, matrix.block(begin, col, rows, cols),
-                           symmetric.block(col, col, cols, cols), 0, product);
-                if (col > 0)
-                    blas::gemm(blas::Transpose::no, blas::Transpose::no, 2, matrix.block(begin, 0, rows, col),
-                               symmetric.block(0, col, col, cols), 1, product);
-                for (std::int64_t r = 0; r < rows; ++r) {
-                    const float* left = product.row(r);
-                    const float* right = matrix.row(begin + r) + col;
-                    double row_sum = 0;
-#pragma omp simd reduction(+ : row_sum)
-                    for (std::int64_t c = 0; c < cols; ++c)
-                        row_sum += static_cast<double>(left[c]) * static_cast<double>(right[c]);
-                    sum += row_sum;
-                }
+    for (std::int64_t begin = 0; begin < matrix.rows; begin += slab_rows) {
+        const std::int64_t rows = std::min(slab_rows, matrix.rows - begin);
+        LaneMatrix values(rows, n);
+        LaneMatrix products(rows, n);
+        for_each_tile(values, [&](std::int64_t tile) {
+            lanes::load(values.rows_of(matrix.rows_from(begin, rows), tile), values.column(tile, 0));
+        });
+        lanes::negative_product(values, symmetric, lanes::Form::doubled_triangle, products);
+        for_each_tile(values, [&](std::int64_t tile) {
+            double sums[lanes::count] = {};
+            for (std::int64_t i = 0; i < n; ++i) {
+                const float* value = values.column(tile, i);
+                const float* product = products.column(tile, i);
+#pragma omp simd
+                for (std::int64_t lane = 0; lane < lanes::count; ++lane)
+                    sums[lane] -= static_cast<double>(value[lane]) * static_cast<double>(product[lane]);
             }
-            result[tile] = sum;
-        }
+            result[begin / lanes::count + tile] = std::accumulate(sums, sums + lanes::count, 0.0);
+        });
     }
 }
 
