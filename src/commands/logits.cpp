@@ -37,7 +37,9 @@ int logits(int argc, char** argv, Communicator& comm) {
     const auto parsed = parse(options, argc, argv);
     if (!parsed) return exit_done;
     const std::filesystem::path out = required_path(*parsed, "out");
-    if (std::filesystem::is_directory(out)) throw InvalidInput("--out: {} is a folder, not a file", out.string());
+    // The finished file takes the place of what is there: never of a folder or a device.
+    if (std::filesystem::exists(out) && !std::filesystem::is_regular_file(out))
+        throw InvalidInput("--out: {} is not an ordinary file", out.string());
     const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
     if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
     const bool round_frequencies = choose<bool>(*parsed, "rotary-frequencies", {{"exact", false}, {"weights", true}});
