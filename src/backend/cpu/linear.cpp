@@ -16,10 +16,10 @@ struct TileSize {
     std::int64_t outputs = 0;
 };
 
-/// Larger tiles pack less, smaller ones share out better: about eight tiles of tokens where there are enough of them.
-/// Depends on the sizes alone, never on the threads.
+/// Larger tiles pack less, smaller ones share out better. Depends on the sizes alone, never on the threads.
 TileSize tile_size(std::int64_t tokens) {
-    return {std::clamp<std::int64_t>((tokens + 7) / 8, 256, 1024), tokens < 2048 ? 512 : 1024};
+    if (tokens < 2048) return {256, 512};
+    return {tokens < 8192 ? 512 : 1024, 1024};
 }
 
 void add_bias(MatrixView<float> tile, const float* bias) {
