@@ -22,24 +22,39 @@ void for_each_tile(const LaneMatrix& matrix, const Function& function) {
         function(tile);
 }
 
+float as_float(float value) {
+    return value;
+}
+template <class Half>
+float as_float(Half value) {
+    return to_float(value);
+}
+
+/// @param in_order out[i] = in[i], which needs no indices
 template <class T>
-void gather_row(const T* in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead, float* out) {
-    for (std::size_t i = 0; i < order.size(); ++i) {
-        const std::int32_t column = order[i];
-        if (!dead.empty() && dead[column] != 0) {
-            out[i] = 0;
-        } else if constexpr (std::is_same_v<T, float>) {
-            out[i] = in[column];
-        } else {
-            out[i] = to_float(in[column]);
-        }
+void gather_row(const T* in, std::span<const std::int32_t> order, bool in_order, float* out) {
+    const auto n = static_cast<std::int64_t>(order.size());
+    if (in_order) {
+        for (std::int64_t i = 0; i < n; ++i)
+            out[i] = as_float(in[i]);
+    } else {
+        for (std::int64_t i = 0; i < n; ++i)
+            out[i] = as_float(in[order[i]]);
     }
+}
+
+void require(bool holds, const char* operation) {
+    if (!holds) throw Failure("{}: the sizes of its matrices disagree", operation);
 }
 
 }  // namespace
 
 void CpuBackend::combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha,
                          float damping, std::span<const std::int32_t> order, MatrixView<float> out) {
+    require(hessian.rows == out.rows && hessian.cols == out.cols && out.rows == out.cols &&
+                std::ssize(order) == out.rows &&
+                (covariance.empty() || (covariance.rows == out.rows && covariance.cols == out.cols)),
+            "combine");
 #pragma omp parallel for schedule(dynamic, 16)
     for (std::int64_t i = 0; i < out.rows; ++i) {
         const std::int64_t from = order[i];
@@ -60,25 +75,41 @@ void CpuBackend::combine(MatrixView<const float> hessian, MatrixView<const float
 
 void CpuBackend::gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
                                 MatrixView<float> out) {
+    const auto n = static_cast<std::int64_t>(order.size());
+    require(in.rows == out.rows && in.cols == n && out.cols == n && (dead.empty() || std::ssize(dead) == n),
+            "gather_columns");
+    bool in_order = true;
+    std::vector<std::int64_t> zeros;
+    for (std::int64_t i = 0; i < n; ++i) {
+        in_order = in_order && order[i] == i;
+        if (!dead.empty() && dead[order[i]] != 0) zeros.push_back(i);
+    }
 #pragma omp parallel for schedule(dynamic, 16)
-    for (std::int64_t row = 0; row < out.rows; ++row) {
+    for (std::int64_t r = 0; r < out.rows; ++r) {
+        const std::byte* row = in.row(r);
         switch (in.type) {
             case DType::float32:
-                gather_row(reinterpret_cast<const float*>(in.row(row)), order, dead, out.row(row));
+                gather_row(reinterpret_cast<const float*>(row), order, in_order, out.row(r));
                 break;
             case DType::float16:
-                gather_row(reinterpret_cast<const Float16*>(in.row(row)), order, dead, out.row(row));
+                gather_row(reinterpret_cast<const Float16*>(row), order, in_order, out.row(r));
                 break;
             case DType::bfloat16:
-                gather_row(reinterpret_cast<const BFloat16*>(in.row(row)), order, dead, out.row(row));
+                gather_row(reinterpret_cast<const BFloat16*>(row), order, in_order, out.row(r));
                 break;
         }
+        for (const std::int64_t i : zeros)
+            out(r, i) = 0;
     }
 }
 
 void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target) {
+    require(covariance.rows == weights.cols && covariance.cols == weights.cols && inverse.rows == weights.cols &&
+                inverse.cols == weights.cols && std::ssize(order) == weights.cols && target.rows == weights.rows &&
+                target.cols == weights.cols,
+            "shift_target");
     const std::int64_t n = weights.cols;
     for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
         const std::int64_t rows = std::min(slab_rows, weights.rows - begin);
@@ -109,6 +140,7 @@ void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const 
 }
 
 void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
+    require(a.rows == out.rows && a.cols == out.cols && b.rows == out.rows && b.cols == out.cols, "subtract");
 #pragma omp parallel for schedule(dynamic, 16)
     for (std::int64_t r = 0; r < out.rows; ++r) {
         const float* left = a.row(r);
@@ -122,6 +154,9 @@ void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, 
 // By symmetry a·M·aᵀ = Σ_j (Σ_{k<j} 2·a_k·M[k, j] + a_j·M[j, j])·a_j: half the products.
 void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) {
+    require(symmetric.rows == matrix.cols && symmetric.cols == matrix.cols &&
+                std::ssize(result) == (matrix.rows + lanes::count - 1) / lanes::count,
+            "quadratic_forms");
     const std::int64_t n = matrix.cols;
     for (std::int64_t begin = 0; begin < matrix.rows; begin += slab_rows) {
         const std::int64_t rows = std::min(slab_rows, matrix.rows - begin);
@@ -146,6 +181,7 @@ void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<cons
 }
 
 void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
+    require(a.rows == b.rows && a.cols == b.cols && std::ssize(result) == a.cols, "column_errors");
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
         const std::int64_t end = std::min(begin + column_strip, a.cols);
@@ -161,6 +197,7 @@ void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float
 }
 
 void CpuBackend::diagonal(MatrixView<const float> matrix, std::span<float> result) {
+    require(matrix.rows == matrix.cols && std::ssize(result) == matrix.rows, "diagonal");
     for (std::int64_t i = 0; i < matrix.rows; ++i)
         result[i] = matrix(i, i);
 }
