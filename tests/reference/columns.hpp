@@ -34,7 +34,7 @@ inline void spread_error(RetracedRow& row, Input inverse, std::int64_t i, double
     }
 }
 
-/// GPTQ's range of some weights: widened to hold 0, even around 0 if symmetric, −1 … 1 if empty.
+/// The range of some weights: widened to hold 0, even around 0 if symmetric, −1 … 1 if empty.
 struct Range {
     double low = 0, high = 0;
 };
@@ -46,7 +46,7 @@ inline Range range_of(const std::vector<double>& weights, std::int64_t first, st
     }
     if (symmetric) {
         range.high = std::max(range.high, -range.low);
-        if (range.low < 0) range.low = -range.high;
+        range.low = -range.high;
     }
     if (range.low == 0 && range.high == 0) range = {-1, 1};
     return range;
