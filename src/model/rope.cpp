@@ -20,13 +20,27 @@ double scale(double frequency, const RopeSettings& rope) {
     return kept * frequency + (1 - kept) * frequency / rope.factor;
 }
 
+float rounded(double frequency, DType type) {
+    const auto value = static_cast<float>(frequency);
+    switch (type) {
+        case DType::float16:
+            return to_float(to_half(value));
+        case DType::bfloat16:
+            return to_float(to_bfloat16(value));
+        case DType::float32:
+            break;
+    }
+    return value;
+}
+
 }  // namespace
 
 std::vector<float> rope_frequencies(const RopeSettings& rope, std::int64_t head_dim) {
     std::vector<float> frequencies(static_cast<std::size_t>(head_dim / 2));
     for (std::size_t i = 0; i < frequencies.size(); ++i)
-        frequencies[i] = static_cast<float>(
-            scale(std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)), rope));
+        frequencies[i] =
+            rounded(scale(std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)), rope),
+                    rope.frequency_type);
     return frequencies;
 }
 

@@ -1,5 +1,7 @@
 #include "model/weights.hpp"
 
+#include <omp.h>
+
 #include <array>
 #include <condition_variable>
 #include <cstring>
@@ -192,6 +194,8 @@ struct LayerPrefetcher::Impl {
     }
 
     void read_ahead(const std::stop_token& stop) {
+        // One core reads; the others are computing. (OpenMP's count is each thread's own.)
+        omp_set_num_threads(1);
         for (std::int64_t layer = first; layer < end; ++layer) {
             {
                 // Reading begins when the layer before has been taken: not more than one is ever waiting.

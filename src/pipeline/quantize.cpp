@@ -45,7 +45,7 @@ class QuantizeRun {
 
     void replay_layer(LayerWeights layer) {
         const LayerRecord record = run_.layer(layer.layer);
-        if (settings_.inputs == InputsFrom::sequential) use_quantized(backend_, record.modules, layer);
+        if (settings_.inputs == InputsFrom::sequential) dequantize_layer(backend_, record, layer);
         for (auto& item : state_.items()) {
             decoder_.begin_layer(layer, item.state);
             for (int stage = 0; stage < 4; ++stage)
@@ -64,7 +64,9 @@ class QuantizeRun {
             at(fmt::format("{}{}", family_.layer(layer.layer), spec.linears.front().name), [&] {
                 accumulate(stage);
                 std::vector<ModuleSolution> solutions = solve(layer, spec);
-                if (settings_.inputs == InputsFrom::sequential) use_quantized(backend_, solutions, layer);
+                if (settings_.inputs == InputsFrom::sequential)
+                    for (const ModuleSolution& solution : solutions)
+                        dequantize_module(backend_, solution, layer.linears.at(solution.name).weight);
                 for (auto& item : state_.items())
                     decoder_.run_stage(stage, layer, item.state);
                 progress_.spent(Phase::forward);

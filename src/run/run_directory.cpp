@@ -13,6 +13,7 @@
 
 #include "support/error.hpp"
 #include "support/files.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -80,10 +81,9 @@ RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& se
 RunDirectory RunDirectory::open(const fs::path& path) {
     const fs::path file = path / "run.json";
     if (!fs::exists(file)) throw InvalidInput("{} is not a run: it has no run.json", path.string());
-    const nlohmann::json contents = nlohmann::json::parse(read_text_file(file), nullptr, false);
-    if (!contents.is_object() || contents.value("format", nlohmann::json()) != format_name)
-        throw InvalidInput("{} is damaged or not a run's: it does not say \"format\": \"{}\"", file.string(),
-                           format_name);
+    const nlohmann::json contents = read_json_object(file);
+    if (contents.value("format", nlohmann::json()) != format_name)
+        throw InvalidInput("{} is not a run's: it does not say \"format\": \"{}\"", file.string(), format_name);
     if (contents.value("version", nlohmann::json()) != format_version)
         throw InvalidInput("{} has the format version {} where this program reads {}", file.string(),
                            contents.value("version", nlohmann::json()).dump(), format_version);

@@ -30,7 +30,9 @@ std::uint64_t checksum_of_file(int descriptor, std::uint64_t offset, std::uint64
     return XXH3_64bits_digest(state.get());
 }
 
-std::uint64_t checksum_of(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+std::uint64_t checksum_of(std::span<const std::byte> bytes) {
+    return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 std::string hash_of(std::span<const std::byte> bytes) {
     const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());

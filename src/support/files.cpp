@@ -1,7 +1,6 @@
 #include "support/files.hpp"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -44,6 +43,13 @@ void write_all(const FileDescriptor& file, std::string_view bytes, const std::fi
     }
 }
 
+void write_all_at(const FileDescriptor& file, std::string_view bytes, std::uint64_t offset,
+                  const std::filesystem::path& path) {
+    if (::lseek(file.get(), static_cast<off_t>(offset), SEEK_SET) < 0)
+        throw Failure("{} could not be written: {}", path.string(), std::strerror(errno));
+    write_all(file, bytes, path);
+}
+
 void flush_to_disk(const FileDescriptor& file, const std::filesystem::path& path) {
     if (::fsync(file.get()) != 0) throw Failure("{} could not be written: {}", path.string(), std::strerror(errno));
 }
@@ -83,25 +89,6 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view t
     }
     rename_into_place(temporary, path);
     guard.keep();
-}
-
-std::string read_text_file(const std::filesystem::path& path) {
-    const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat info {};
-    if (file.get() < 0 || ::fstat(file.get(), &info) != 0)
-        throw InvalidInput("{} cannot be opened: {}", path.string(), std::strerror(errno));
-    if (!S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", path.string());
-    std::string text(static_cast<std::size_t>(info.st_size), '\0');
-    std::size_t filled = 0;
-    while (filled < text.size()) {
-        const ssize_t got = ::read(file.get(), text.data() + filled, text.size() - filled);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0)
-            throw InvalidInput("{} cannot be read: {}", path.string(),
-                               got < 0 ? std::strerror(errno) : "it became shorter");
-        filled += static_cast<std::size_t>(got);
-    }
-    return text;
 }
 
 }  // namespace fairgptq

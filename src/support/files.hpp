@@ -1,8 +1,8 @@
 // Files that are either whole or not there: written under another name, flushed to the disk, then renamed.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
-#include <string>
 #include <string_view>
 
 namespace fairgptq {
@@ -28,6 +28,9 @@ class FileDescriptor {
 FileDescriptor create_file(const std::filesystem::path& path);
 /// Writes every byte. @throws Failure naming `path` and reason
 void write_all(const FileDescriptor& file, std::string_view bytes, const std::filesystem::path& path);
+/// The same from `offset`, whatever was written before.
+void write_all_at(const FileDescriptor& file, std::string_view bytes, std::uint64_t offset,
+                  const std::filesystem::path& path);
 /// @throws Failure naming `path` and reason
 void flush_to_disk(const FileDescriptor& file, const std::filesystem::path& path);
 /// Flushes a folder's list of names. @throws Failure naming folder and reason
@@ -54,7 +57,4 @@ class RemovedOnFailure {
 
 /// Writes a whole text file, or leaves what was there. @throws Failure naming file and reason
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
-/// @throws InvalidInput naming file and reason
-std::string read_text_file(const std::filesystem::path& path);
-
 }  // namespace fairgptq

@@ -29,9 +29,9 @@ struct Size {
     std::int64_t features = 0;
 };
 
-// Around the tiles of 192 and 512 columns and around 1024, where one gives way to the other.
-const std::vector<Size> sizes{{0, 0},   {0, 5},    {1, 1},     {3, 2},    {1, 191},  {40, 192},
-                              {7, 193}, {33, 385}, {1000, 20}, {2, 1023}, {2, 1024}, {1, 1030}};
+// Around one tile of at most 384 columns, two, three, and around 2048, where tiles grow to 768.
+const std::vector<Size> sizes{{0, 0},   {0, 5},    {1, 1},     {3, 2},   {1, 17},   {40, 383}, {7, 384},
+                              {5, 385}, {33, 400}, {1000, 20}, {3, 769}, {1, 2047}, {2, 2048}, {1, 2305}};
 
 TEST_P(GramTest, WholeNumbersAreExact) {
     for (const auto& [tokens, features] : sizes) {

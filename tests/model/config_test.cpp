@@ -10,10 +10,10 @@ namespace fairgptq {
 namespace {
 
 using nlohmann::json;
-using test::expect_refused;
+using testing::expect_refused;
 
 ModelConfig read_text(const std::string& text) {
-    const test::TemporaryFolder folder;
+    const testing::ModelFolder folder;
     folder.write("config.json", text);
     return read_config(folder.path());
 }
@@ -285,7 +285,7 @@ TEST(Config, RefusesWhatIsNotJson) {
                    {"config.json", "'c'", "twice"});
     expect_refused([] { read_text("{\"a\": \"\xff\"}"); }, {"config.json", "JSON"});
     expect_refused([] { read_text(std::string(100000, '[')); }, {"config.json", "JSON"});
-    const test::TemporaryFolder empty;
+    const testing::ModelFolder empty;
     expect_refused([&] { read_config(empty.path()); }, {"config.json", "missing"});
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
@@ -17,31 +16,17 @@
 
 #include "support/error.hpp"
 #include "support/half.hpp"
+#include "support_files/temporary_folder.hpp"
 
-namespace fairgptq::test {
+namespace fairgptq::testing {
 
-/// A folder that goes with the object.
-class TemporaryFolder {
+/// A folder of a test's own that files are written into.
+class ModelFolder : public testing::TemporaryFolder {
   public:
-    TemporaryFolder() {
-        std::string pattern = (std::filesystem::temp_directory_path() / "fairgptq_test_XXXXXX").string();
-        if (::mkdtemp(pattern.data()) == nullptr) throw Failure("no temporary folder could be made");
-        path_ = pattern;
-    }
-    ~TemporaryFolder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    TemporaryFolder(const TemporaryFolder&) = delete;
-    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-    const std::filesystem::path& path() const { return path_; }
     std::filesystem::path write(const std::string& name, const std::string& content) const {
-        std::ofstream(path_ / name, std::ios::binary) << content;
-        return path_ / name;
+        std::ofstream(path() / name, std::ios::binary) << content;
+        return path() / name;
     }
-
-  private:
-    std::filesystem::path path_;
 };
 
 /// A safetensors file with this header text (its length in front, as `claimed_length` if given) and these data.
@@ -100,4 +85,4 @@ inline void expect_refused(const std::function<void()>& action, const std::vecto
     ADD_FAILURE() << "not refused";
 }
 
-}  // namespace fairgptq::test
+}  // namespace fairgptq::testing

@@ -8,11 +8,11 @@
 namespace fairgptq {
 namespace {
 
-using test::expect_refused;
-using test::safetensors_file;
+using testing::expect_refused;
+using testing::safetensors_file;
 
 TEST(Safetensors, ReadsEveryFloatType) {
-    const test::TemporaryFolder folder;
+    const testing::ModelFolder folder;
     const std::vector<float> values{1, -2.5F, 0, 3, 0.125F, -65504};
     folder.write("model.safetensors", safetensors_file({{"a", {{2, 3}, values, "F32"}},
                                                         {"b", {{6}, values, "F16"}},
@@ -42,7 +42,7 @@ TEST(Safetensors, ReadsEveryFloatType) {
 }
 
 TEST(Safetensors, RefusesTypesThatAreNotFloats) {
-    const test::TemporaryFolder folder;
+    const testing::ModelFolder folder;
     folder.write("model.safetensors",
                  safetensors_file(R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})", "12345678"));
     const Checkpoint checkpoint(folder.path());
@@ -112,7 +112,7 @@ TEST(Safetensors, RefusesDamagedFiles) {
     };
     for (const Damage& damage : cases) {
         SCOPED_TRACE(damage.what);
-        const test::TemporaryFolder folder;
+        const testing::ModelFolder folder;
         folder.write("model.safetensors", damage.file);
         std::vector<std::string> parts = damage.message;
         parts.emplace_back("model.safetensors");
@@ -123,7 +123,7 @@ TEST(Safetensors, RefusesDamagedFiles) {
 // Whatever is cut off or changed in the header, the answer is a tensor table or InvalidInput, nothing else.
 TEST(Safetensors, SurvivesEveryTruncationAndByteFlip) {
     const std::string whole = safetensors_file({{"a", {{2, 2}, {1, 2, 3, 4}, "F16"}}, {"b", {{3}, {1, 2, 3}, "F32"}}});
-    const test::TemporaryFolder folder;
+    const testing::ModelFolder folder;
     const auto try_file = [&](const std::string& content) {
         folder.write("model.safetensors", content);
         try {
@@ -155,7 +155,7 @@ class Sharded : public ::testing::Test {
         index(text);
         expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, parts);
     }
-    test::TemporaryFolder folder;
+    testing::ModelFolder folder;
 };
 
 TEST_F(Sharded, ReadsAllShards) {
@@ -194,7 +194,7 @@ TEST_F(Sharded, RefusesBadIndexes) {
 }
 
 TEST(Safetensors, RefusesAFolderWithoutModel) {
-    const test::TemporaryFolder folder;
+    const testing::ModelFolder folder;
     expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, {folder.path().string(), "model.safetensors"});
     std::filesystem::create_directory(folder.path() / "model.safetensors");
     expect_refused([&] { const Checkpoint checkpoint(folder.path()); }, {"model.safetensors", "not a file"});

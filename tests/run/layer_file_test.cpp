@@ -18,13 +18,11 @@
 namespace fairgptq {
 namespace {
 
+using test::bytes_of;
 using test::sample_module;
 using test::SampleShape;
 using test::ScratchFolder;
 
-std::string bytes_of(const std::filesystem::path& file) {
-    return read_text_file(file);
-}
 void put_bytes(const std::filesystem::path& file, const std::string& bytes) {
     std::ofstream(file, std::ios::binary) << bytes;
 }

@@ -78,7 +78,7 @@ TEST(RunDirectory, WhatIsNotARunIsRefused) {
 TEST(RunDirectory, SettingsChangedByHandAreRefused) {
     const ScratchFolder folder;
     RunDirectory::create(folder / "run", sample_settings());
-    std::string text = read_text_file(folder / "run/run.json");
+    std::string text = test::bytes_of(folder / "run/run.json");
     text.replace(text.find("0.1"), 3, "0.2");
     std::ofstream(folder / "run/run.json") << text;
     expect_says(message_of([&] { RunDirectory::open(folder / "run"); }), "was changed");

@@ -3,7 +3,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <string>
 
@@ -32,6 +35,11 @@ class ScratchFolder {
   private:
     std::filesystem::path path_;
 };
+
+inline std::string bytes_of(const std::filesystem::path& file) {
+    std::ifstream in(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+}
 
 struct SampleShape {
     std::int64_t rows = 8, cols = 64, group_size = 32;

@@ -5,7 +5,7 @@ from importlib import metadata
 import h5py
 import numpy as np
 import pytest
-from conftest import refused, run_tool
+from running import refused, run_tool
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import xxhash
-from conftest import refused, run_tool
+from running import refused, run_tool
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = "the a nurse doctor said he she was late green happy young old man woman . text has more words than one".split()

@@ -19,6 +19,7 @@ namespace {
 constexpr std::int64_t block_queries = 64;  // tokens
 constexpr std::int64_t block_keys = 128;    // tokens
 constexpr std::int64_t block_heads = 4;     // query heads stacked at most
+constexpr std::int64_t vector = 16;         // block_keys is a multiple of it
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 struct Range {
@@ -65,24 +66,25 @@ struct Scratch {
 };
 
 /// Turns the scores of one row into exp(score − largest), with 0 outside the keys it sees, and brings what was summed
-/// before to the same largest score.
-void soften(float* scores, std::int64_t keys, Range visible, float& largest, float& weight, MatrixView<float> sum_row) {
+/// before to the same largest score. `width` counts the padding behind the row's keys, too: whole vectors only.
+void soften(float* scores, std::int64_t width, Range visible, float& largest, float& weight,
+            MatrixView<float> sum_row) {
     if (visible.begin >= visible.end) {
-        std::fill_n(scores, keys, 0.0F);
+        std::fill_n(scores, width, 0.0F);
         return;
     }
+    std::fill(scores, scores + visible.begin, -infinity);
+    std::fill(scores + visible.end, scores + width, -infinity);
     float block_largest = largest;
 #pragma omp simd reduction(max : block_largest)
-    for (std::int64_t key = visible.begin; key < visible.end; ++key)
+    for (std::int64_t key = 0; key < width; ++key)
         block_largest = scores[key] > block_largest ? scores[key] : block_largest;
     float block_weight = 0;
 #pragma omp simd reduction(+ : block_weight)
-    for (std::int64_t key = visible.begin; key < visible.end; ++key) {
+    for (std::int64_t key = 0; key < width; ++key) {
         scores[key] = fast_exp(scores[key] - block_largest);
         block_weight += scores[key];
     }
-    std::fill(scores, scores + visible.begin, 0.0F);
-    std::fill(scores + visible.end, scores + keys, 0.0F);
     const float correction = fast_exp(largest - block_largest);
     weight = weight * correction + block_weight;
     largest = block_largest;
@@ -120,14 +122,15 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
 
     for (std::int64_t key = first_key(task.queries.begin); key < task.queries.end; key += block_keys) {
         const std::int64_t keys = std::min(block_keys, task.queries.end - key);
-        const MatrixView<float> scores(scratch.scores.data(), rows, keys);
+        const std::int64_t width = (keys + vector - 1) / vector * vector;
+        const MatrixView<float> scores(scratch.scores.data(), rows, keys, width);
         blas::gemm(blas::Transpose::no, blas::Transpose::yes, 1.0F, query,
                    tensors.key.block(key, task.key_head * dim, keys, dim), 0.0F, scores);
         for (std::int64_t row = 0; row < rows; ++row) {
             const std::int64_t token = task.queries.begin + row % tokens;
             const Range visible{std::max<std::int64_t>(first_key(token) - key, 0), std::min(token + 1 - key, keys)};
             const auto index = static_cast<std::size_t>(row);
-            soften(scores.row(row), keys, visible, scratch.largest[index], scratch.weight[index],
+            soften(scores.row(row), width, visible, scratch.largest[index], scratch.weight[index],
                    sum.rows_from(row, 1));
         }
         blas::gemm(blas::Transpose::no, blas::Transpose::no, 1.0F, scores,

@@ -15,9 +15,13 @@ namespace {
 
 constexpr std::int64_t mirror_tile = 64;
 
-/// Larger tiles pack less, smaller ones share out better. Depends on the matrix alone, never on the threads.
+/// Larger tiles pack less, smaller ones share out better; tiles of one size leave no narrow rest. Depends on the matrix
+/// alone, never on the threads.
 std::int64_t product_tile(std::int64_t features) {
-    return features < 1024 ? 192 : 512;
+    constexpr std::int64_t vector = 16;
+    const std::int64_t largest = features < 2048 ? 384 : 768;
+    const std::int64_t count = (features + largest - 1) / largest;
+    return ((features + count - 1) / count + vector - 1) / vector * vector;
 }
 
 struct Tile {

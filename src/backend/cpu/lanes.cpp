@@ -128,7 +128,7 @@ void find_scale(const float* columns, std::int64_t size, const Grid& grid, float
     for (std::int64_t lane = 0; lane < count; ++lane) {
         if (grid.symmetric) {
             high[lane] = std::max(high[lane], -low[lane]);
-            if (low[lane] < 0) low[lane] = -high[lane];
+            low[lane] = -high[lane];
         }
         if (low[lane] == 0 && high[lane] == 0) {
             low[lane] = -1;

@@ -1,0 +1,41 @@
+// `fairgptq compare`: reports of `fairgptq eval` side by side.
+#include <fmt/format.h>
+
+#include <cxxopts.hpp>
+
+#include "commands/command.hpp"
+#include "commands/options.hpp"
+#include "eval/report.hpp"
+
+namespace fairgptq::commands {
+
+int compare(int argc, char** argv, Communicator&) {
+    cxxopts::Options options("fairgptq compare", "Reports of `fairgptq eval` side by side, one column each");
+    options.positional_help("REPORT.json REPORT.json …");
+    options.add_options()  //
+        ("names", "headings of the columns, in the reports' order: a list",
+         cxxopts::value<std::vector<std::string>>())                                   //
+        ("reports", "reports to compare", cxxopts::value<std::vector<std::string>>())  //
+        ("h,help", "show this");
+    options.parse_positional({"reports"});
+    const auto parsed = parse(options, argc, argv);
+    if (!parsed) return exit_done;
+    if (parsed->count("reports") == 0)
+        throw InvalidInput("no report is given: fairgptq compare REPORT.json REPORT.json …");
+
+    std::vector<nlohmann::json> reports;
+    for (const std::string& file : (*parsed)["reports"].as<std::vector<std::string>>())
+        reports.push_back(read_report(file));
+    std::vector<std::string> titles = report_titles(reports);
+    if (parsed->count("names") > 0) {
+        titles = (*parsed)["names"].as<std::vector<std::string>>();
+        if (titles.size() != reports.size())
+            throw InvalidInput("--names has {} names for {} reports", titles.size(), reports.size());
+    }
+    fmt::print("{}", comparison_table(reports, titles));
+    for (const std::string& task : tasks_of_different_data(reports))
+        fmt::print(stderr, "fairgptq: warning: the reports' figures of task {} come from different sequences\n", task);
+    return exit_done;
+}
+
+}  // namespace fairgptq::commands

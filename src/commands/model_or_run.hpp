@@ -1,0 +1,31 @@
+// What --model DIR and --run RUN open: a model with its own weights, or with a run's in their place.
+#pragma once
+
+#include <cxxopts.hpp>
+#include <filesystem>
+#include <optional>
+
+#include "model/family.hpp"
+#include "model/safetensors.hpp"
+#include "model/weights.hpp"
+#include "run/run_directory.hpp"
+
+namespace fairgptq::commands {
+
+void add_model_or_run(cxxopts::Options& options);
+
+struct ModelOrRun {
+    std::filesystem::path model_dir;
+    std::optional<RunDirectory> run;
+    Family family;
+    Checkpoint checkpoint;
+
+    /// Puts the run's weights into each layer; empty without a run. `backend` must outlive it.
+    LayerOverride override_weights(Backend& backend) const;
+};
+
+/// @throws InvalidInput unless exactly one of the two is given, and is a model, or a finished run whose model is still
+/// there and has not changed
+ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed);
+
+}  // namespace fairgptq::commands

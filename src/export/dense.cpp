@@ -1,0 +1,56 @@
+// The quantized values as plain weights under their original names: for programs that know no quantized format.
+#include "export/format.hpp"
+
+namespace fairgptq {
+namespace {
+
+const char* safetensors_name(DType dtype) {
+    return dtype == DType::float32 ? "F32" : dtype == DType::float16 ? "F16" : "BF16";
+}
+const char* config_name(DType dtype) {
+    return dtype == DType::float32 ? "float32" : dtype == DType::float16 ? "float16" : "bfloat16";
+}
+
+class DenseFormat final : public ExportFormat {
+  public:
+    explicit DenseFormat(DType dtype) : dtype_(dtype) {}
+
+    void check(const QuantizedModelInfo&, const std::string&, const ModuleSolution&) const override {}
+
+    std::vector<TensorPlan> plan(const std::string& name, const ModuleSolution& module) const override {
+        return {{name + ".weight", safetensors_name(dtype_), {module.rows, module.cols}}};
+    }
+
+    std::vector<std::vector<std::byte>> encode(const ModuleSolution& module) const override {
+        std::vector<float> values(module.codes.size());
+#pragma omp parallel for schedule(static)
+        for (std::int64_t row = 0; row < module.rows; ++row) {
+            for (std::int64_t col = 0; col < module.cols; ++col) {
+                const std::int64_t group = row * module.groups + module.group_index[col];
+                const int steps = module.codes[row * module.cols + col] - module.zeros[group];
+                values[row * module.cols + col] = module.scales[group] * static_cast<float>(steps);
+            }
+        }
+        return {to_bytes(values, dtype_)};
+    }
+
+    std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(
+        const QuantizedModelInfo&, nlohmann::ordered_json& config) const override {
+        // transformers 5 writes "dtype", version 4 "torch_dtype".
+        const bool older = config.contains("torch_dtype");
+        if (older) config["torch_dtype"] = config_name(dtype_);
+        if (!older || config.contains("dtype")) config["dtype"] = config_name(dtype_);
+        return {};
+    }
+
+  private:
+    DType dtype_;
+};
+
+}  // namespace
+
+std::unique_ptr<ExportFormat> make_dense_format(DType dtype) {
+    return std::make_unique<DenseFormat>(dtype);
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,214 @@
+// Every export alike: which tensors there are, in what order they are written, and the files beside them.
+#include "export/export.hpp"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <memory>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "export/format.hpp"
+#include "model/family.hpp"
+#include "model/safetensors.hpp"
+#include "run/quantized_model.hpp"
+#include "support/error.hpp"
+#include "support/files.hpp"
+#include "support/json.hpp"
+
+namespace fairgptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_scattered(const ModuleSolution& module) {
+    for (std::int64_t col = 0; col < module.cols; ++col)
+        if (module.group_index[col] != col / module.group_size) return true;
+    return false;
+}
+
+/// What the run's modules have in common. @throws InvalidInput naming a module that differs
+QuantizedModelInfo common_info(const RunDirectory& run, const Family& family, const LayerRecord& first) {
+    QuantizedModelInfo info;
+    info.layer_prefix = family.layer_prefix;
+    info.quantized_layers = run.layers();
+    info.model_layers = family.config.layers;
+    if (first.modules.empty()) throw InvalidInput("{} has no modules", run.layer_path(0).string());
+    const ModuleSolution& model = first.modules.front();
+    info.bits = model.bits;
+    info.symmetric = model.symmetric;
+    const bool whole_rows = std::all_of(first.modules.begin(), first.modules.end(),
+                                        [](const ModuleSolution& module) { return module.group_size == module.cols; });
+    info.group_size = whole_rows ? -1 : model.group_size;
+    info.damp = model.damp_used;
+    return info;
+}
+
+void check_module(const QuantizedModelInfo& info, const std::string& name, const ModuleSolution& module) {
+    const std::int64_t group_size = info.group_size < 0 ? module.cols : info.group_size;
+    if (module.bits != info.bits || module.symmetric != info.symmetric || module.group_size != group_size)
+        throw InvalidInput("{} is quantized with other bits, group size or symmetry than the run's first module", name);
+}
+
+/// Where each layer's tensors are, and which of them the run replaces.
+class TensorList {
+  public:
+    TensorList(const Family& family, const Checkpoint& checkpoint) {
+        for (const std::string& name : checkpoint.names()) {
+            // A head that is the embedding itself is not stored twice.
+            if (family.config.tied_embeddings && name == "lm_head.weight") continue;
+            layers_[layer_of(family, name)].push_back(name);
+        }
+    }
+    /// Names of a layer's tensors; −1: those that belong to none.
+    const std::vector<std::string>& of_layer(std::int64_t layer) const {
+        static const std::vector<std::string> none;
+        const auto found = layers_.find(layer);
+        return found == layers_.end() ? none : found->second;
+    }
+
+  private:
+    static std::int64_t layer_of(const Family& family, const std::string& name) {
+        for (std::int64_t layer = 0; layer < family.config.layers; ++layer)
+            if (name.starts_with(family.layer(layer))) return layer;
+        return -1;
+    }
+    std::map<std::int64_t, std::vector<std::string>> layers_;
+};
+
+class Exporter {
+  public:
+    Exporter(const RunDirectory& run, const ExportOptions& options)
+        : run_(run),
+          options_(options),
+          format_(make_format(options)),
+          family_(describe_family(read_config(run.model_path()))),
+          checkpoint_(run.model_path()),
+          tensors_(family_, checkpoint_) {
+        if (family_.config.layers != run.model_layers())
+            throw InvalidInput("the model in {} has {} layers, and had {} when it was quantized",
+                               run.model_path().string(), family_.config.layers, run.model_layers());
+        check_model_unchanged(run, checkpoint_);
+    }
+
+    void write_to(const fs::path& folder) {
+        const LayerRecord first = run_.layer(0);
+        info_ = common_info(run_, family_, first);
+        SafetensorsWriter writer(folder, plan(first), options_.max_shard_bytes);
+        for (std::int64_t layer = -1; layer < family_.config.layers; ++layer)
+            write_layer_tensors(writer, layer);
+        writer.finish();
+        write_config(folder);
+        copy_other_files(folder);
+    }
+
+  private:
+    std::string weight_name(std::int64_t layer, const ModuleSolution& module) const {
+        return family_.layer(layer) + module.name + ".weight";
+    }
+
+    /// Every tensor of the export. The layers of a run are alike, so its first one tells the sizes of all.
+    std::vector<TensorPlan> plan(const LayerRecord& first) {
+        std::vector<TensorPlan> plans;
+        for (std::int64_t layer = -1; layer < family_.config.layers; ++layer) {
+            std::set<std::string> replaced;
+            if (layer >= 0 && layer < run_.layers()) {
+                for (const ModuleSolution& module : first.modules) {
+                    const std::string name = family_.layer(layer) + module.name;
+                    check_module(info_, name, module);
+                    format_->check(info_, name, module);
+                    checkpoint_.tensor(name + ".weight", std::array<std::int64_t, 2>{module.rows, module.cols});
+                    replaced.insert(name + ".weight");
+                    for (TensorPlan& tensor : format_->plan(name, module))
+                        plans.push_back(std::move(tensor));
+                }
+            }
+            for (const std::string& name : tensors_.of_layer(layer)) {
+                if (replaced.contains(name)) continue;
+                const HostTensor& tensor = checkpoint_.tensor(name);
+                plans.push_back({name, tensor.dtype_name, tensor.shape});
+            }
+        }
+        return plans;
+    }
+
+    void write_layer_tensors(SafetensorsWriter& writer, std::int64_t layer) {
+        std::set<std::string> replaced;
+        if (layer >= 0 && layer < run_.layers()) {
+            for (const ModuleSolution& module : run_.layer(layer).modules) {
+                const std::string name = family_.layer(layer) + module.name;
+                check_module(info_, name, module);
+                info_.scattered_groups = info_.scattered_groups || is_scattered(module);
+                format_->check(info_, name, module);
+                replaced.insert(name + ".weight");
+                const std::vector<TensorPlan> plans = format_->plan(name, module);
+                const std::vector<std::vector<std::byte>> contents = format_->encode(module);
+                for (std::size_t i = 0; i < plans.size(); ++i)
+                    writer.write(plans[i].name, contents[i]);
+            }
+        }
+        for (const std::string& name : tensors_.of_layer(layer)) {
+            if (!replaced.contains(name)) writer.write(name, checkpoint_.tensor(name).bytes);
+            checkpoint_.done_with(name);
+        }
+    }
+
+    void write_config(const fs::path& folder) const {
+        const nlohmann::json original = read_json_object(run_.model_path() / "config.json");
+        nlohmann::ordered_json config = nlohmann::ordered_json::parse(original.dump());
+        for (const auto& [name, contents] : format_->describe(info_, config))
+            write_file_atomically(folder / name, contents.dump(2) + "\n");
+        write_file_atomically(folder / "config.json", config.dump(2) + "\n");
+    }
+
+    /// Tokenizer, generation settings, chat template: whatever lies beside the weights.
+    void copy_other_files(const fs::path& folder) const {
+        for (const fs::directory_entry& entry : fs::directory_iterator(run_.model_path())) {
+            const std::string name = entry.path().filename().string();
+            const std::string extension = entry.path().extension().string();
+            const bool wanted = extension == ".json" || extension == ".model" || extension == ".txt" ||
+                                extension == ".jinja" || name.starts_with("tokenizer");
+            const bool ours = name == "config.json" || name == "quantize_config.json" ||
+                              name.ends_with(".index.json") || extension == ".safetensors";
+            if (!entry.is_regular_file() || !wanted || ours) continue;
+            std::error_code error;
+            if (!fs::copy_file(entry.path(), folder / name, error))
+                throw Failure("{} could not be copied to {}: {}", entry.path().string(), folder.string(),
+                              error.message());
+        }
+    }
+
+    const RunDirectory& run_;
+    const ExportOptions& options_;
+    std::unique_ptr<ExportFormat> format_;
+    Family family_;
+    Checkpoint checkpoint_;
+    TensorList tensors_;
+    QuantizedModelInfo info_;
+};
+
+}  // namespace
+
+void export_run(const RunDirectory& run, const fs::path& out, const ExportOptions& options) {
+    Exporter exporter(run, options);
+    run.require_finished();
+    std::error_code error;
+    if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out, error)))
+        throw InvalidInput("{} exists and is not an empty folder: give another --out", out.string());
+    // "folder/" and "folder" are the same place.
+    const fs::path target = out.has_filename() ? out : out.parent_path();
+    fs::create_directories(target.has_parent_path() ? target.parent_path() : fs::path("."), error);
+    if (error) throw InvalidInput("the folder {} cannot be made: {}", target.parent_path().string(), error.message());
+    const fs::path temporary = target.parent_path() / fmt::format(".{}.fairgptq-export", target.filename().string());
+    fs::remove_all(temporary, error);  // what a killed export left
+    if (!fs::create_directory(temporary, error))
+        throw InvalidInput("the folder {} cannot be made: {}", temporary.string(), error.message());
+    RemovedOnFailure guard(temporary);
+    exporter.write_to(temporary);
+    flush_folder(temporary);
+    rename_into_place(temporary, target);
+    guard.keep();
+}
+
+}  // namespace fairgptq

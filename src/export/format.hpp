@@ -1,0 +1,66 @@
+// What a format of quantized models decides; everything else about an export is the same for all (export.cpp).
+// Adding one is a file of its own and a line in make_format.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "export/export.hpp"
+#include "export/safetensors_writer.hpp"
+#include "solver/solve.hpp"
+
+namespace fairgptq {
+
+/// What all quantized linears of a run have in common.
+struct QuantizedModelInfo {
+    int bits = 4;
+    std::int64_t group_size = 128;  // −1: one scale a row
+    bool symmetric = true;
+    bool scattered_groups = false;  // some module's groups are not neighbouring columns
+    std::string layer_prefix;       // "model.layers.{}." — {} is the layer
+    std::int64_t quantized_layers = 0, model_layers = 0;
+    double damp = 0;
+
+    /// Regular expression that matches the names of linears in layers that were left as they are; empty if there are
+    /// none.
+    std::string original_layers_pattern() const;
+};
+
+struct EncodedTensor {
+    TensorPlan plan;
+    std::vector<std::byte> bytes;  // empty while planning
+};
+
+class ExportFormat {
+  public:
+    virtual ~ExportFormat() = default;
+    /// @throws InvalidInput that says what of the run the format cannot hold
+    virtual void check(const QuantizedModelInfo& info, const std::string& module_name,
+                       const ModuleSolution& module) const = 0;
+    /// The tensors that take the place of `name`.weight, without their contents. Looks at the module's sizes only.
+    virtual std::vector<TensorPlan> plan(const std::string& name, const ModuleSolution& module) const = 0;
+    /// The contents of plan()'s tensors, in the same order.
+    virtual std::vector<std::vector<std::byte>> encode(const ModuleSolution& module) const = 0;
+    /// Says in config.json how the model is quantized. @returns further files: name and contents
+    virtual std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(
+        const QuantizedModelInfo& info, nlohmann::ordered_json& config) const = 0;
+};
+
+std::unique_ptr<ExportFormat> make_gptq_format();
+std::unique_ptr<ExportFormat> make_compressed_tensors_format();
+std::unique_ptr<ExportFormat> make_dense_format(DType dtype);
+/// @throws InvalidInput for an unknown format, or a dtype where the format fixes it
+std::unique_ptr<ExportFormat> make_format(const ExportOptions& options);
+
+/// The float16 (or float32) bytes of values.
+std::vector<std::byte> to_bytes(const std::vector<float>& values, DType dtype);
+template <class T>
+std::vector<std::byte> to_bytes(const std::vector<T>& values) {
+    const auto bytes = std::as_bytes(std::span(values));
+    return {bytes.begin(), bytes.end()};
+}
+
+}  // namespace fairgptq

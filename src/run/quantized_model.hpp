@@ -1,0 +1,27 @@
+// A run's quantized modules in place of a model's own weights: what `logits --run` and `eval --run` compute with, and
+// what a resumed run replays.
+#pragma once
+
+#include "backend/backend.hpp"
+#include "model/weights.hpp"
+#include "run/run_directory.hpp"
+
+namespace fairgptq {
+
+/// A run's codes mean nothing with other weights around them.
+/// @throws InvalidInput if the model's files are not those that the run was made from (name, size and header)
+void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint);
+
+/// Writes a module's dequantized values over `weights` [rows, cols], on the device, rounded to its type.
+/// @throws InvalidInput naming the module if its shape is not that of the weights
+void dequantize_module(Backend& backend, const ModuleSolution& module, TensorView weights);
+
+/// Replaces the linears that `record` holds; the others stay as they are.
+/// @throws InvalidInput naming layer and module if the model has no such linear, or of another shape
+void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights& weights);
+
+/// Replaces the linears of every layer that a finished run quantizes. `backend` must outlive what is returned.
+/// @throws InvalidInput if the run is not finished; when called, as RunDirectory::layer and dequantize_layer say
+LayerOverride quantized_layers(Backend& backend, const RunDirectory& run);
+
+}  // namespace fairgptq

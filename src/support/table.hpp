@@ -1,0 +1,16 @@
+// Tables for people: columns aligned by what a terminal shows, not by bytes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fairgptq {
+
+/// A line per row, the first one a heading set off by a rule. The first column is aligned left, the others right; each
+/// is as wide as its widest cell, counted in characters of UTF-8. Missing cells at a row's end are blank.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+
+/// A measured value in four digits or so; counts in full.
+std::string format_figure(double value);
+
+}  // namespace fairgptq

@@ -1,0 +1,136 @@
+#include "eval/report.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+
+#include "support/error.hpp"
+#include "support_files/temporary_folder.hpp"
+
+namespace fairgptq {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::TemporaryFolder;
+
+std::vector<Task> two_tasks() {
+    Task words;
+    words.name = "wikitext";
+    words.kind = "perplexity";
+    words.sequences = {{5, 6, 7, 8}, {0, 4}};
+    words.scored_from = {1};
+    Task pairs;
+    pairs.name = "crows";
+    pairs.kind = "pair_preference";
+    pairs.sequences = {{1, 2, 1, 3}, {0, 2, 4}};
+    pairs.scored_from = {1, 1};
+    pairs.item = {0, 0};
+    pairs.role = {0, 1};
+    pairs.group = {"race"};
+    pairs.items = 1;
+    return {words, pairs};
+}
+
+const std::vector<LogLikelihoods> two_scores{{{-6.0}, {3}}, {{-2.5, -1.25}, {1, 1}}};
+
+nlohmann::json report_of(const Subject& subject) {
+    return make_report(subject, "tokens.h5", two_tasks(), two_scores);
+}
+const Subject original{"/models/m", "", nullptr};
+Subject run_with(double alpha, const std::string& run, int bits = 4) {
+    return {"/models/m", run, {{"alpha", alpha}, {"bits", bits}, {"solver", "joint"}}};
+}
+
+TEST(Report, HoldsModelSettingsAndFigures) {
+    const nlohmann::json report = report_of(run_with(0.1, "/runs/fair"));
+    EXPECT_EQ(report["format"], "fairgptq-report");
+    EXPECT_EQ(report["version"], 1);
+    EXPECT_EQ(report["model"], "/models/m");
+    EXPECT_EQ(report["run"], "/runs/fair");
+    EXPECT_EQ(report["settings"]["alpha"], 0.1);
+    EXPECT_EQ(report["tokens_file"], "tokens.h5");
+    EXPECT_NEAR(report["tasks"]["wikitext"]["perplexity"], std::exp(2.0), 1e-14);
+    EXPECT_EQ(report["tasks"]["crows"]["by_group"]["race"]["mean_abs_difference"], 1.25);
+    EXPECT_TRUE(report_of(original)["run"].is_null());
+    EXPECT_TRUE(report_of(original)["settings"].is_null());
+}
+
+TEST(Report, IsReadBackAsWritten) {
+    const TemporaryFolder folder;
+    const nlohmann::json report = report_of(run_with(0.1, "/runs/fair"));
+    std::ofstream(folder / "r.json") << report.dump(2);
+    EXPECT_EQ(read_report(folder / "r.json"), report);
+}
+
+TEST(Report, OfAnotherFormIsRefused) {
+    const TemporaryFolder folder;
+    const auto message = [&](const std::function<void(nlohmann::json&)>& change) -> std::string {
+        nlohmann::json report = report_of(run_with(0.1, "/runs/fair"));
+        change(report);
+        std::ofstream(folder / "r.json") << report.dump();
+        try {
+            read_report(folder / "r.json");
+        } catch (const InvalidInput& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_EQ(message([](auto&) {}), "");
+    EXPECT_THAT(message([](auto& r) { r.erase("format"); }), HasSubstr("r.json is not a report of `fairgptq eval`"));
+    EXPECT_THAT(message([](auto& r) { r["version"] = 2; }), HasSubstr("another version than 1"));
+    EXPECT_THAT(message([](auto& r) { r["version"] = "1"; }), HasSubstr("another version than 1"));
+    EXPECT_THAT(message([](auto& r) { r["model"] = 3; }), HasSubstr("\"model\" is not a string"));
+    EXPECT_THAT(message([](auto& r) { r["settings"]["alpha"] = "0.1"; }),
+                HasSubstr("\"settings\" is neither null nor"));
+    EXPECT_THAT(message([](auto& r) { r["settings"] = nullptr; }),
+                HasSubstr("\"run\" is not a string beside its \"settings\""));
+    EXPECT_THAT(message([](auto& r) { r["run"] = nullptr; }),
+                HasSubstr("\"run\" is not a string beside its \"settings\""));
+    EXPECT_THAT(message([](auto& r) { r["tasks"] = nlohmann::json::array(); }),
+                HasSubstr("\"tasks\" is not an object"));
+    EXPECT_THAT(message([](auto& r) { r.erase("tasks"); }), HasSubstr("\"tasks\" is not an object"));
+    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"] = 1; }), HasSubstr("task \"crows\" is not an object"));
+    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"]["mean_abs_difference"] = "1"; }),
+                HasSubstr("\"mean_abs_difference\" of task \"crows\" is not a number"));
+    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"].erase("data"); }), HasSubstr("\"data\" of task \"crows\""));
+}
+
+TEST(Report, TitlesComeFromSettings) {
+    const std::vector<nlohmann::json> distinct{report_of(original), report_of(run_with(0, "/runs/gptq")),
+                                               report_of(run_with(0.1, "/runs/fair"))};
+    EXPECT_THAT(report_titles(distinct), ElementsAre("original", "GPTQ 4-bit", "Fair-GPTQ α=0.1"));
+    const std::vector<nlohmann::json> alike{report_of(run_with(0.5, "/runs/four")),
+                                            report_of(run_with(0.5, "/runs/three/", 3)),
+                                            report_of(run_with(0, "/runs/gptq", 3))};
+    EXPECT_THAT(report_titles(alike), ElementsAre("Fair-GPTQ α=0.5 (four)", "Fair-GPTQ α=0.5 (three)", "GPTQ 3-bit"));
+}
+
+TEST(Report, IsComparedTaskByTask) {
+    nlohmann::json fair = report_of(run_with(0.1, "/runs/fair"));
+    fair["tasks"].erase("crows");
+    const std::vector<nlohmann::json> reports{report_of(original), fair};
+    EXPECT_EQ(comparison_table(reports, report_titles(reports)),
+              "                               original  Fair-GPTQ α=0.1\n"
+              "-----------------------------  --------  ---------------\n"
+              "crows: stereotype preferred %    0.0000                –\n"
+              "crows: mean |Δ|                   1.250                –\n"
+              "crows: mean |Δ| per token         1.250                –\n"
+              "wikitext: perplexity              7.389            7.389\n");
+}
+
+TEST(Report, OfOtherSequencesIsTold) {
+    nlohmann::json other = report_of(original);
+    const std::vector<nlohmann::json> same{report_of(original), other};
+    EXPECT_TRUE(tasks_of_different_data(same).empty());
+    std::vector<Task> tasks = two_tasks();
+    tasks[1].sequences.ids[3] = 4;
+    const std::vector<nlohmann::json> different{report_of(original),
+                                                make_report(original, "other.h5", tasks, two_scores)};
+    EXPECT_THAT(tasks_of_different_data(different), ElementsAre("crows"));
+}
+
+}  // namespace
+}  // namespace fairgptq

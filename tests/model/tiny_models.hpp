@@ -1,0 +1,167 @@
+// Small random models that a test writes to a folder of its own: every form of config.json that changes the
+// computation.
+#pragma once
+
+#include <random>
+
+#include "model/config.hpp"
+#include "model/family.hpp"
+#include "model/model_files.hpp"
+#include "reference/transformer.hpp"
+
+namespace fairgptq::testing {
+
+inline nlohmann::json tiny_llama_config() {
+    return {{"architectures", {"LlamaForCausalLM"}},
+            {"model_type", "llama"},
+            {"dtype", "float32"},
+            {"hidden_size", 24},
+            {"intermediate_size", 40},
+            {"num_hidden_layers", 2},
+            {"num_attention_heads", 4},
+            {"num_key_value_heads", 2},
+            {"head_dim", 8},
+            {"vocab_size", 50},
+            {"max_position_embeddings", 64},
+            {"rms_norm_eps", 1e-5},
+            {"hidden_act", "silu"},
+            {"rope_parameters", {{"rope_theta", 10000.0}, {"rope_type", "default"}}},
+            {"tie_word_embeddings", false}};
+}
+
+inline nlohmann::json tiny_opt_config() {
+    return {{"architectures", {"OPTForCausalLM"}},
+            {"model_type", "opt"},
+            {"torch_dtype", "float16"},
+            {"hidden_size", 24},
+            {"ffn_dim", 40},
+            {"num_hidden_layers", 2},
+            {"num_attention_heads", 3},
+            {"vocab_size", 50},
+            {"max_position_embeddings", 16},
+            {"activation_function", "relu"}};
+}
+
+struct TinyModelCase {
+    std::string name;
+    nlohmann::json config;
+    std::string dtype = "F32";
+};
+
+inline std::vector<TinyModelCase> tiny_model_cases() {
+    const auto llama = [](nlohmann::json changes) {
+        nlohmann::json config = tiny_llama_config();
+        config.update(changes);
+        return config;
+    };
+    const auto relative = [&](const char* architecture, const char* type, nlohmann::json changes) {
+        changes.update({{"architectures", {architecture}}, {"model_type", type}});
+        return llama(changes);
+    };
+    // An original context of 12 positions has fast, slow and in-between pairs of elements.
+    const nlohmann::json llama3 = {{"rope_theta", 100.0},     {"rope_type", "llama3"},
+                                   {"factor", 8.0},           {"low_freq_factor", 1.0},
+                                   {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 12}};
+    nlohmann::json no_bias = tiny_opt_config();
+    no_bias.update({{"enable_bias", false}, {"tie_word_embeddings", false}, {"activation_function", "gelu"}});
+    return {{"llama", tiny_llama_config()},
+            {"llama_bfloat16_tied", llama({{"tie_word_embeddings", true}}), "BF16"},
+            {"llama_float16_biases", llama({{"attention_bias", true}, {"mlp_bias", true}, {"hidden_act", "gelu_new"}}),
+             "F16"},
+            {"llama_linear_rope", llama({{"rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}}}})},
+            {"llama_llama3_rope", llama({{"rope_parameters", llama3}})},
+            {"llama_head_size_of_its_own", llama({{"head_dim", 10}, {"num_key_value_heads", 1}})},
+            {"llama_one_head", llama({{"num_attention_heads", 1}, {"num_key_value_heads", 1}, {"head_dim", nullptr}})},
+            {"mistral_window", relative("MistralForCausalLM", "mistral", {{"sliding_window", 3}})},
+            {"qwen2", relative("Qwen2ForCausalLM", "qwen2", nlohmann::json::object())},
+            {"qwen2_window_in_one_layer",
+             relative("Qwen2ForCausalLM", "qwen2",
+                      {{"use_sliding_window", true}, {"sliding_window", 2}, {"max_window_layers", 1}})},
+            {"qwen3", relative("Qwen3ForCausalLM", "qwen3", nlohmann::json::object())},
+            {"opt", tiny_opt_config(), "F16"},
+            {"opt_without_biases", no_bias}};
+}
+
+/// A model folder with random weights, and the same weights for the reference.
+class TinyModel {
+  public:
+    explicit TinyModel(const TinyModelCase& form) : form_(form) {
+        folder_.write("config.json", form.config.dump());
+        config_ = read_config(folder_.path());
+        family_ = describe_family(config_);
+        make_tensors();
+        write();
+    }
+
+    const std::filesystem::path& path() const { return folder_.path(); }
+    const ModelConfig& config() const { return config_; }
+    const Family& family() const { return family_; }
+    std::map<std::string, StoredTensor>& tensors() { return tensors_; }
+    void write() const { folder_.write("model.safetensors", safetensors_file(tensors_)); }
+
+    reference::Transformer reference() const {
+        std::map<std::string, reference::Row> values;
+        for (const auto& [name, tensor] : tensors_)
+            values[name] = {tensor.values.begin(), tensor.values.end()};
+        return {config_, values};
+    }
+
+    std::vector<std::int32_t> random_tokens(std::int64_t count, unsigned seed) const {
+        std::mt19937 generator(seed);
+        std::uniform_int_distribution<std::int32_t> any(0, static_cast<std::int32_t>(config_.vocab_size) - 1);
+        std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+        for (std::int32_t& id : ids)
+            id = any(generator);
+        return ids;
+    }
+
+  private:
+    void add(const std::string& name, std::vector<std::int64_t> shape, float mean, float deviation) {
+        std::int64_t count = 1;
+        for (const std::int64_t extent : shape)
+            count *= extent;
+        std::normal_distribution<float> normal(mean, deviation);
+        StoredTensor tensor{std::move(shape), {}, form_.dtype};
+        for (std::int64_t i = 0; i < count; ++i) {
+            const float value = normal(generator_);  // as it is read back from its stored form
+            tensor.values.push_back(form_.dtype == "F16"    ? to_float(to_half(value))
+                                    : form_.dtype == "BF16" ? to_float(to_bfloat16(value))
+                                                            : value);
+        }
+        tensors_[name] = tensor;
+    }
+    void add_norm(const std::string& name, std::int64_t size) {
+        add(name + ".weight", {size}, 1, 0.2F);
+        if (family_.norm == NormKind::layer) add(name + ".bias", {size}, 0, 0.2F);
+    }
+    /// Weights keep the size of what they multiply, so that no part of the model drowns another.
+    void make_tensors() {
+        add(family_.embedding, {config_.vocab_size, config_.hidden_size}, 0, 1);
+        if (!family_.positions.empty())
+            add(family_.positions, {config_.max_positions + family_.position_offset, config_.hidden_size}, 0, 1);
+        if (!config_.tied_embeddings) add("lm_head.weight", {config_.vocab_size, config_.hidden_size}, 0, 0.2F);
+        add_norm(family_.final_norm, config_.hidden_size);
+        for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
+            const std::string prefix = family_.layer(layer);
+            add_norm(prefix + family_.input_norm, config_.hidden_size);
+            add_norm(prefix + family_.mlp_norm, config_.hidden_size);
+            if (!family_.query_norm.empty()) add_norm(prefix + family_.query_norm, config_.head_dim);
+            if (!family_.key_norm.empty()) add_norm(prefix + family_.key_norm, config_.head_dim);
+            for (const StageSpec& stage : family_.stages)
+                for (const LinearSpec& linear : stage.linears) {
+                    add(prefix + linear.name + ".weight", {linear.rows, linear.cols}, 0,
+                        1 / std::sqrt(static_cast<float>(linear.cols)));
+                    if (linear.bias) add(prefix + linear.name + ".bias", {linear.rows}, 0, 0.3F);
+                }
+        }
+    }
+
+    TinyModelCase form_;
+    ModelFolder folder_;
+    ModelConfig config_;
+    Family family_;
+    std::mt19937 generator_{7};
+    std::map<std::string, StoredTensor> tensors_;
+};
+
+}  // namespace fairgptq::testing

@@ -1,0 +1,214 @@
+// Reading weights: values, refusals, sharing of tied embeddings, and the thread that reads ahead.
+#include "model/weights.hpp"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "model/tiny_models.hpp"
+
+namespace fairgptq {
+namespace {
+
+using testing::expect_refused;
+using testing::StoredTensor;
+using testing::TinyModel;
+
+const std::string down = "model.layers.1.mlp.down_proj.weight";
+
+class Weights : public ::testing::Test {
+  protected:
+    LayerWeights read(std::int64_t layer) {
+        const Checkpoint checkpoint(model_.path());
+        return read_layer(*backend_, model_.family(), checkpoint, layer);
+    }
+    /// Writes the model with one tensor changed, and reads all of it.
+    void expect_reading_refused(const std::function<void(StoredTensor&)>& change, const std::string& name,
+                                const std::vector<std::string>& parts) {
+        const auto whole = model_.tensors();
+        change(model_.tensors().at(name));
+        model_.write();
+        expect_refused(
+            [&] {
+                const Checkpoint checkpoint(model_.path());
+                read_outer(*backend_, model_.family(), checkpoint);
+                for (std::int64_t layer = 0; layer < 2; ++layer)
+                    read_layer(*backend_, model_.family(), checkpoint, layer);
+            },
+            parts);
+        model_.tensors() = whole;
+    }
+    std::unique_ptr<Backend> backend_ = make_backend("cpu");
+    TinyModel model_{{"llama", testing::tiny_llama_config()}};
+};
+
+TEST_F(Weights, ReadsValuesOfEveryType) {
+    for (const char* dtype : {"F32", "F16", "BF16"}) {
+        TinyModel model({"llama", testing::tiny_llama_config(), dtype});
+        const Checkpoint checkpoint(model.path());
+        const LayerWeights layer = read_layer(*backend_, model.family(), checkpoint, 1);
+        EXPECT_EQ(layer.layer, 1);
+        EXPECT_EQ(layer.linears.size(), 7U);
+        const MatrixView<float> weight = layer.linears.at("mlp.down_proj").weight.float32();
+        ASSERT_EQ(weight.rows, 24);
+        ASSERT_EQ(weight.cols, 40);
+        const std::vector<float>& expected = model.tensors().at(down).values;
+        for (std::int64_t row = 0; row < 24; ++row)
+            for (std::int64_t col = 0; col < 40; ++col)
+                ASSERT_EQ(weight(row, col), expected[static_cast<std::size_t>(row * 40 + col)]) << dtype;
+        EXPECT_EQ(layer.linears.at("mlp.down_proj").bias, nullptr);
+        EXPECT_EQ(layer.input_norm.weight[23], model.tensors().at("model.layers.1.input_layernorm.weight").values[23]);
+        EXPECT_EQ(layer.input_norm.bias, nullptr);
+        EXPECT_EQ(layer.query_norm.weight, nullptr);
+    }
+}
+
+TEST_F(Weights, ReadsTensorsThatBeginAtAnyByte) {
+    // The format lets a tensor of one byte come first, which leaves every float after it unaligned.
+    nlohmann::json header;
+    std::string data = "x";
+    header["first"] = {{"dtype", "U8"}, {"shape", {1}}, {"data_offsets", {0, 1}}};
+    for (const auto& [name, tensor] : model_.tensors()) {
+        const std::size_t begin = data.size();
+        data += testing::stored_bytes(tensor);
+        header[name] = {{"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {begin, data.size()}}};
+    }
+    std::string text = header.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    std::ofstream(model_.path() / "model.safetensors", std::ios::binary) << testing::safetensors_file(text, data);
+    const LayerWeights layer = read(1);
+    const std::vector<float>& expected = model_.tensors().at(down).values;
+    EXPECT_EQ(std::memcmp(layer.linears.at("mlp.down_proj").weight.data, expected.data(), expected.size() * 4), 0);
+}
+
+TEST_F(Weights, SharesATiedEmbedding) {
+    nlohmann::json config = testing::tiny_llama_config();
+    for (const bool tied : {false, true}) {
+        config["tie_word_embeddings"] = tied;
+        const TinyModel model({"llama", config});
+        const Checkpoint checkpoint(model.path());
+        const OuterWeights outer = read_outer(*backend_, model.family(), checkpoint);
+        EXPECT_EQ(outer.lm_head.data == outer.embedding.data, tied);
+        EXPECT_EQ(outer.lm_head.rows, 50);
+        EXPECT_EQ(outer.lm_head.cols, 24);
+        std::size_t bytes = 0;
+        for (const Buffer& buffer : outer.memory)
+            bytes += buffer.bytes();
+        EXPECT_EQ(bytes, outer_bytes(model.family(), DType::float32));
+        // 50 · 24 floats are 4800 bytes, a whole number of 64; the norm's 96 take 128.
+        EXPECT_EQ(bytes, (tied ? 1U : 2U) * 4800 + 128);
+    }
+}
+
+TEST_F(Weights, TakesTheMemoryItSays) {
+    const LayerWeights layer = read(0);
+    std::size_t bytes = 0;
+    for (const Buffer& buffer : layer.memory)
+        bytes += buffer.bytes();
+    EXPECT_EQ(bytes, layer_bytes(model_.family(), DType::float32));
+    // Query and output 32 · 24, key and value 16 · 24, three of 40 · 24; two norms of 24 floats in 128 bytes each.
+    EXPECT_EQ(bytes, 4U * 24 * (2 * 32 + 2 * 16 + 3 * 40) + 2 * 128);
+    EXPECT_EQ(layer_bytes(model_.family(), DType::bfloat16), 2U * 24 * (2 * 32 + 2 * 16 + 3 * 40) + 2 * 128);
+}
+
+TEST_F(Weights, RefusesNanAndInfinityWhereverTheyAre) {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    for (const char* dtype : {"F32", "F16", "BF16"})
+        for (const float value : {nan, infinity, -infinity})
+            for (const std::size_t place : {std::size_t{0}, std::size_t{517}, std::size_t{959}}) {
+                SCOPED_TRACE(fmt::format("{} {} at {}", dtype, value, place));
+                expect_reading_refused(
+                    [&](StoredTensor& tensor) {
+                        tensor.dtype = dtype;
+                        tensor.values.at(place) = value;
+                    },
+                    down, {"'" + down + "'", "NaN or infinity", "model.safetensors"});
+            }
+    // The largest finite values are not mistaken for them.
+    for (const char* dtype : {"F32", "F16", "BF16"}) {
+        StoredTensor& tensor = model_.tensors().at(down);
+        tensor.dtype = dtype;
+        tensor.values[0] = std::string(dtype) == "F16" ? -65504.0F : -0x1.FEp127F;
+        model_.write();
+        EXPECT_EQ(static_cast<const float*>(read(1).linears.at("mlp.down_proj").weight.data)[0], tensor.values[0]);
+    }
+}
+
+TEST_F(Weights, RefusesNanOutsideTheLayers) {
+    for (const char* name : {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"})
+        expect_reading_refused(
+            [](StoredTensor& tensor) { tensor.values.back() = std::numeric_limits<float>::quiet_NaN(); }, name, {name});
+}
+
+TEST_F(Weights, RefusesMissingAndMisshapenTensorsBeforeReading) {
+    const auto whole = model_.tensors();
+    const auto check = [&] {
+        const Checkpoint checkpoint(model_.path());
+        check_tensors(model_.family(), checkpoint);
+    };
+    EXPECT_NO_THROW(check());
+    for (const auto& [name, tensor] : whole) {
+        SCOPED_TRACE(name);
+        model_.tensors() = whole;
+        model_.tensors().erase(name);
+        model_.write();
+        expect_refused(check, {"'" + name + "'", "no tensor"});
+        model_.tensors() = whole;
+        model_.tensors().at(name).shape.insert(model_.tensors().at(name).shape.begin(), 1);
+        model_.write();
+        expect_refused(check, {"'" + name + "'", "shape"});
+    }
+    model_.tensors() = whole;
+    model_.tensors().at(down).dtype = "I16";
+    model_.write();
+    expect_refused(check, {"'" + down + "'", "I16"});
+}
+
+class Prefetcher : public Weights {
+  protected:
+    const Checkpoint checkpoint_{model_.path()};
+};
+
+TEST_F(Prefetcher, HandsOutLayersInOrder) {
+    LayerPrefetcher layers(*backend_, model_.family(), checkpoint_, 0, 2);
+    for (std::int64_t expected = 0; expected < 2; ++expected) {
+        const LayerWeights layer = layers.next();
+        EXPECT_EQ(layer.layer, expected);
+        const std::string name = model_.family().layer(expected) + "mlp.down_proj.weight";
+        const std::vector<float>& values = model_.tensors().at(name).values;
+        EXPECT_EQ(std::memcmp(layer.linears.at("mlp.down_proj").weight.data, values.data(), values.size() * 4), 0);
+    }
+    EXPECT_THROW(layers.next(), Failure);
+}
+
+TEST_F(Prefetcher, StartsAnywhereAndMayHaveNothingToDo) {
+    LayerPrefetcher last(*backend_, model_.family(), checkpoint_, 1, 2);
+    EXPECT_EQ(last.next().layer, 1);
+    LayerPrefetcher none(*backend_, model_.family(), checkpoint_, 2, 2);
+    EXPECT_THROW(none.next(), Failure);
+}
+
+TEST_F(Prefetcher, EndsWithoutBeingAsked) {
+    for (int taken = 0; taken < 2; ++taken)
+        for (int repetition = 0; repetition < 20; ++repetition) {
+            LayerPrefetcher layers(*backend_, model_.family(), checkpoint_, 0, 2);
+            for (int i = 0; i < taken; ++i)
+                layers.next();
+        }
+}
+
+TEST_F(Weights, PrefetcherThrowsWhatTheThreadMet) {
+    model_.tensors().erase(down);
+    model_.write();
+    const Checkpoint checkpoint(model_.path());
+    LayerPrefetcher layers(*backend_, model_.family(), checkpoint, 0, 2);
+    EXPECT_EQ(layers.next().layer, 0);
+    for (int again = 0; again < 2; ++again)
+        expect_refused([&] { layers.next(); }, {down});
+    // Nor does a failure that nobody asks for hang the end.
+    const LayerPrefetcher ignored(*backend_, model_.family(), checkpoint, 1, 2);
+}
+
+}  // namespace
+}  // namespace fairgptq

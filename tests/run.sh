@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Every test, from a fresh clone: sets up (jobs/setup.sh), then builds and tests the presets release, asan and tsan; cuda is built
+# where nvcc is. Can be run again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ $EUID -eq 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+jobs=$(nproc)
+
+say() { printf '\n== %s\n' "$*"; }
+build() { # PRESET
+    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
+    cmake --build --preset "$1" --parallel "$jobs"
+}
+
+say "Set up"
+bash jobs/setup.sh --tests
+
+say "Release: all tests"
+build release
+ctest --preset release --parallel "$jobs"
+
+say "Address and undefined-behaviour sanitizers: the C++ tests"
+build asan
+# Open MPI and its helpers keep some memory until the process ends; what our own code loses is reported.
+LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0 \
+    ctest --preset asan --parallel "$jobs" --label-exclude python
+
+say "Thread sanitizer: the folders that start threads of their own"
+build tsan
+# GCC's OpenMP is not instrumented, and its barriers look like races: one OpenMP thread, so that the threads are ours alone.
+OMP_NUM_THREADS=1 ctest --preset tsan --parallel "$jobs" --label-regex '^(model|run|pipeline)$'
+
+if command -v nvcc >/dev/null && cmake --list-presets | grep -q '"cuda"'; then
+    say "CUDA: build, and the tests that find a GPU"
+    build cuda
+    ctest --preset cuda --label-exclude python
+fi
