@@ -14,7 +14,6 @@
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "support/error.hpp"
-#include "support/threads.hpp"
 
 namespace {
 using namespace fairgptq;
@@ -57,7 +56,7 @@ void complain(const Communicator& comm, const char* message, bool name_rank) {
 /// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and to
 /// end the job.
 void let_lower_ranks_speak(const Communicator& comm) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(300) * std::min(comm.rank(), 3));
+    if (comm.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500 + 500 * std::min(comm.rank(), 5)));
 }
 
 /// Runs a command to its exit code. Failures that all ranks share end quietly; one that a rank meets alone ends the
@@ -103,7 +102,6 @@ int main(int argc, char** argv) {
     }
     for (const Entry& entry : entries) {
         if (entry.name != name) continue;
-        choose_blas_kernels(argv);
         spdlog::set_default_logger(spdlog::stderr_color_mt("fairgptq"));
         spdlog::set_pattern("fairgptq: %^%l%$: %v");
         try {

@@ -150,7 +150,7 @@ void GroupSolver::invert(double alpha, MatrixView<float> inverse) {
     constexpr double raise_from_zero = 1e-3;
     const double mean = diagonals_.mean(joint() ? 0 : alpha);
     double damp = settings_.damp;
-    for (int raise = 0; raise <= raises; ++raise, damp = std::max(10 * damp, raise_from_zero)) {
+    for (int raise = 0; raise <= raises; ++raise, damp = damp > 0 ? 10 * damp : raise_from_zero) {
         backend_.combine(problem_.hessian, problem_.covariance, static_cast<float>(alpha),
                          static_cast<float>(damp * mean), plan_.order, inverse);
         if (!backend_.factor_upper(inverse)) continue;

@@ -1,48 +1,20 @@
 #include "support/hdf5.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 
-#include "support/checksum.hpp"
 #include "support/error.hpp"
-#include "support/files.hpp"
 #include "support/half.hpp"
 
 namespace fairgptq::h5 {
 namespace {
 
-constexpr hsize_t user_block = 512;
-constexpr const char* seal_magic = "fairgptq-sealed";
-constexpr std::size_t image_growth = 4096;
-
-// HDF5 prints a stack of its own for every failure; ours say what matters in one sentence.
-void silence() {
-    static const bool done = [] {
-        H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-        return true;
-    }();
-    (void)done;
-}
-
 hid_t check_write(hid_t id, const std::string& what) {
     if (id < 0)
         throw Failure("{} could not be written: {}", what, errno != 0 ? std::strerror(errno) : "HDF5 refused it");
     return id;
-}
-
-/// The user block of a file whose contents after it are these.
-std::string seal_block(std::uint64_t bytes, std::uint64_t checksum) {
-    std::string block = fmt::format("{} {} {:016x}\n", seal_magic, bytes, checksum);
-    block.resize(user_block, '\0');
-    return block;
 }
 
 }  // namespace
@@ -114,11 +86,18 @@ std::string Group::describe(const std::string& name) const {
 }
 
 bool Group::has(const std::string& name) const {
+    const auto step_exists = [&](const std::string& step) {
+        if (H5Lexists(handle_.get(), step.c_str(), H5P_DEFAULT) <= 0) return false;
+        H5L_info_t link{};
+        if (H5Lget_info(handle_.get(), step.c_str(), &link, H5P_DEFAULT) < 0) return false;
+        if (link.type != H5L_TYPE_HARD && link.type != H5L_TYPE_SOFT)
+            throw InvalidInput("{} is a link to another file, which is not followed", describe(step));
+        return true;
+    };
     // H5Lexists wants every step of a path to exist.
     for (std::size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1))
-        if (H5Lexists(handle_.get(), name.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) return false;
-    return H5Lexists(handle_.get(), name.c_str(), H5P_DEFAULT) > 0 &&
-           H5Oexists_by_name(handle_.get(), name.c_str(), H5P_DEFAULT) > 0;
+        if (!step_exists(name.substr(0, slash))) return false;
+    return step_exists(name) && H5Oexists_by_name(handle_.get(), name.c_str(), H5P_DEFAULT) > 0;
 }
 
 std::vector<std::string> Group::names() const {
@@ -188,6 +167,28 @@ std::size_t Group::element_bytes(const std::string& name) const {
     return H5Tget_size(type.get());
 }
 
+namespace {
+/// Refuses a shape that the file does not hold, before memory is taken for it.
+void check_stored(hid_t dataset, std::size_t count, const std::string& described) {
+    const Handle properties(H5Dget_create_plist(dataset));
+    const H5D_layout_t layout = H5Pget_layout(properties.get());
+    if (layout == H5D_VIRTUAL || H5Pget_external_count(properties.get()) != 0)
+        throw InvalidInput("{} has its data in another file, which is not followed", described);
+    const Handle type(H5Dget_type(dataset));
+    const Handle file(H5Iget_file_id(dataset));
+    hsize_t file_bytes = 0;
+    if (H5Fget_filesize(file.get(), &file_bytes) < 0) throw InvalidInput("{} cannot be read", described);
+    // Deflate packs 1032 bytes into one at most; no other filter that numbers are stored with does better.
+    constexpr std::uint64_t best_packing = 1032;
+    const bool packed = layout == H5D_CHUNKED && H5Pget_nfilters(properties.get()) > 0;
+    const std::uint64_t most_bytes = packed ? file_bytes * best_packing : static_cast<std::uint64_t>(file_bytes);
+    std::uint64_t bytes = 0;
+    if (__builtin_mul_overflow(count, H5Tget_size(type.get()), &bytes) || bytes > most_bytes)
+        throw InvalidInput("{} is truncated or damaged: its shape claims {} values, more than the file can hold",
+                           described, count);
+}
+}  // namespace
+
 template <class T>
 std::vector<T> Group::read(const std::string& name, int rank) const {
     const std::vector<std::int64_t> extents = shape(name);
@@ -203,17 +204,8 @@ std::vector<T> Group::read(const std::string& name, int rank) const {
         throw InvalidInput("{} does not hold numbers", describe(name));
     if (!std::is_floating_point_v<T> && kind == H5T_FLOAT)
         throw InvalidInput("{} holds floating-point numbers where integers are expected", describe(name));
-    // Stored bytes are a lower bound for what an honest uncompressed file of this shape holds.
-    const Handle properties(H5Dget_create_plist(dataset.get()));
-    if (H5Pget_layout(properties.get()) != H5D_CHUNKED && count > 0 &&
-        H5Dget_storage_size(dataset.get()) < count * H5Tget_size(type.get()))
-        throw InvalidInput("{} is truncated: its data are shorter than its shape", describe(name));
-    std::vector<T> values;
-    try {
-        values.resize(count);
-    } catch (const std::bad_alloc&) {
-        throw InvalidInput("{} claims {} values, more than this machine's memory holds", describe(name), count);
-    }
+    check_stored(dataset.get(), count, describe(name));
+    std::vector<T> values(count);
     if (count > 0 && H5Dread(dataset.get(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
         throw InvalidInput("{} is damaged: its data cannot be read", describe(name));
     return values;
@@ -226,6 +218,7 @@ std::vector<std::string> Group::read_strings(const std::string& name) const {
     const Handle dataset = open_dataset(name);
     const Handle type(H5Dget_type(dataset.get()));
     if (H5Tget_class(type.get()) != H5T_STRING) throw InvalidInput("{} is not a list of strings", describe(name));
+    check_stored(dataset.get(), count, describe(name));
     std::vector<std::string> result;
     result.reserve(count);
     if (count == 0) return result;
@@ -300,6 +293,18 @@ void Group::write_strings(const std::string& name, const std::vector<std::string
     const std::array<std::int64_t, 1> extents{static_cast<std::int64_t>(values.size())};
     write_dataset(handle_.get(), name, describe(name), type.get(), type.get(), pointers.data(), pointers.size(),
                   extents);
+}
+
+std::vector<std::string> Group::attribute_names() const {
+    std::vector<std::string> result;
+    const auto add = [](hid_t, const char* name, const H5A_info_t*, void* data) -> herr_t {
+        static_cast<std::vector<std::string>*>(data)->emplace_back(name);
+        return 0;
+    };
+    hsize_t index = 0;
+    if (H5Aiterate2(handle_.get(), H5_INDEX_NAME, H5_ITER_INC, &index, add, &result) < 0)
+        throw InvalidInput("{} is damaged: its attributes cannot be listed", where_);
+    return result;
 }
 
 bool Group::has_attribute(const std::string& name) const {
@@ -388,85 +393,6 @@ void Group::set(const std::string& name, const std::string& value) const {
     H5Tset_cset(type.get(), H5T_CSET_UTF8);
     const char* pointer = value.c_str();
     write_attribute(handle_.get(), name, where_, type.get(), static_cast<const void*>(&pointer));
-}
-
-File File::open(const std::filesystem::path& path, Seal seal) {
-    silence();
-    const std::string name = path.string();
-    {
-        const FileDescriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-        if (file.get() < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
-        struct stat info {};
-        if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);
-        std::string head(user_block, '\0');
-        const bool whole_head = ::pread(file.get(), head.data(), head.size(), 0) == static_cast<ssize_t>(head.size());
-        if (whole_head && (seal == Seal::required || head.starts_with(seal_magic))) {
-            const auto bytes = static_cast<std::uint64_t>(info.st_size) - user_block;
-            if (head != seal_block(bytes, checksum_of_file(file.get(), user_block, bytes, name)))
-                throw InvalidInput("{} is damaged: its contents do not match its checksum", name);
-        } else if (seal == Seal::required) {
-            throw InvalidInput("{} is damaged: it is only {} bytes long", name, info.st_size);
-        }
-    }
-    const Handle access(H5Pcreate(H5P_FILE_ACCESS));
-    H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
-    Handle file(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access.get()));
-    if (file.get() < 0)
-        throw InvalidInput("{} is not a whole HDF5 file (truncated, damaged, or of another kind)", name);
-    Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
-    if (root.get() < 0) throw InvalidInput("{} is damaged: its root group cannot be read", name);
-    return {std::move(file), Group(std::move(root), name), path};
-}
-
-struct File::Output {
-    explicit Output(const std::filesystem::path& path)
-        : temporary(temporary_name(path)), file(create_file(temporary)), guard(temporary) {}
-    std::filesystem::path temporary;
-    FileDescriptor file;
-    RemovedOnFailure guard;
-};
-
-File::File(Handle handle, Group root, std::filesystem::path path)
-    : handle_(std::move(handle)), root_(std::move(root)), path_(std::move(path)) {}
-File::File(File&&) noexcept = default;
-File::~File() = default;
-
-File File::create(const std::filesystem::path& path) {
-    silence();
-    const std::string name = path.string();
-    auto output = std::make_unique<Output>(path);
-    const Handle creation(H5Pcreate(H5P_FILE_CREATE));
-    H5Pset_userblock(creation.get(), user_block);
-    H5Pset_obj_track_times(creation.get(), 0);
-    const Handle access(H5Pcreate(H5P_FILE_ACCESS));
-    H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
-    H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-    H5Pset_fapl_core(access.get(), image_growth, 0);
-    Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
-    if (file.get() < 0) throw Failure("{} cannot be created: HDF5 refused it", name);
-    Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
-    File result(std::move(file), Group(std::move(root), name), path);
-    result.output_ = std::move(output);
-    return result;
-}
-
-void File::seal() {
-    const std::string name = path_.string();
-    hsize_t size = 0;  // what HDF5 uses, filled up with zeros to the image's next step
-    void* handle = nullptr;
-    if (H5Fflush(handle_.get(), H5F_SCOPE_GLOBAL) < 0 || H5Fget_filesize(handle_.get(), &size) < 0 ||
-        H5Fget_vfd_handle(handle_.get(), H5P_DEFAULT, &handle) < 0 || size < user_block)
-        throw Failure("{} could not be written: HDF5 could not finish it", name);
-    // The core driver's handle is the address of its pointer to the file's image.
-    const std::string_view image(*static_cast<const char**>(handle), static_cast<std::size_t>(size));
-    const std::string_view contents = image.substr(user_block);
-    write_all(output_->file, seal_block(contents.size(), checksum_of(std::as_bytes(std::span(contents)))), path_);
-    write_all(output_->file, contents, path_);
-    flush_to_disk(output_->file, path_);
-    rename_into_place(output_->temporary, path_);
-    output_->guard.keep();
-    root_.handle_.reset();
-    handle_.reset();
 }
 
 #define FAIRGPTQ_H5_TYPE(T)                                                \

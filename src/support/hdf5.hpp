@@ -65,6 +65,7 @@ class Group {
     void write_half(const std::string& name, std::span<const float> values, std::span<const std::int64_t> shape) const;
     void write_strings(const std::string& name, const std::vector<std::string>& values) const;
 
+    std::vector<std::string> attribute_names() const;
     bool has_attribute(const std::string& name) const;
     double number(const std::string& name) const;  // attribute of any numeric type
     std::int64_t integer(const std::string& name) const;
@@ -94,6 +95,7 @@ enum class Seal : std::uint8_t { optional, required };
 /// crashes on closing) once one of them fails on a full disk.
 class File {
   public:
+    /// A file without a seal is first read by a child process: one on which the HDF5 library crashes is refused, too.
     /// @throws InvalidInput if the file is missing, truncated, not HDF5, or does not match the checksum in its user
     /// block (`required`: or has none)
     static File open(const std::filesystem::path& path, Seal seal = Seal::optional);
@@ -112,6 +114,9 @@ class File {
 
   private:
     struct Output;
+    static File open_unchecked(const std::filesystem::path& path);
+    static bool survives_reading(const std::filesystem::path& path, std::uint64_t bytes);
+    static void visit(const Group& group, int depth);
     File(Handle handle, Group root, std::filesystem::path path);
     Handle handle_;
     Group root_;

@@ -1,14 +1,12 @@
 #include "support/threads.hpp"
 
-#include <cblas.h>
 #include <omp.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <string_view>
+#include <span>
+#include <string>
 
 #include "support/checksum.hpp"
 
@@ -27,22 +25,6 @@ int use_fair_share_of_cores(Communicator& comm) {
     }
     if (std::getenv("OMP_NUM_THREADS") == nullptr) omp_set_num_threads(threads);
     return omp_get_max_threads();
-}
-
-void choose_blas_kernels(char** argv) {
-#if defined(__x86_64__)
-    if (std::getenv("OPENBLAS_CORETYPE") != nullptr) return;
-    const std::string_view chosen = openblas_get_corename();
-    const bool avx2 = chosen == "Haswell" || chosen == "Zen";
-    if (!avx2 || !__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vl") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512bw"))
-        return;
-    ::setenv("OPENBLAS_CORETYPE", "SKYLAKEX", 1);
-    ::execv("/proc/self/exe", argv);
-    // Where the restart is not possible the program still works, at AVX2's speed.
-#else
-    (void)argv;
-#endif
 }
 
 }  // namespace fairgptq

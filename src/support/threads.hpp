@@ -11,8 +11,4 @@ namespace fairgptq {
 /// @returns the count
 int use_fair_share_of_cores(Communicator& comm);
 
-/// Restarts the program with OpenBLAS's AVX-512 kernels where the processor has AVX-512 and OpenBLAS, not knowing the
-/// processor's model, chose AVX2 ones (half the speed). OpenBLAS reads the choice when it is loaded: hence the restart.
-void choose_blas_kernels(char** argv);
-
 }  // namespace fairgptq

@@ -128,7 +128,8 @@ def test_bad_usage_is_refused_before_any_work(tiny, tmp_path):
     model, tokens = tiny
     out = tmp_path / "run"
     basic = ("quantize", "--model", model, "--tokens", tokens, "--out", out)
-    assert "down_proj" in refused(*basic, "--group-size", "128")  # 64 and 160 inputs: 32 divides both
+    assert "q_proj" in refused(*basic, "--group-size", "128")  # 64 and 160 inputs: 32 divides both
+    assert "down_proj" in refused(*basic, "--group-size", "64")
     assert "128" in refused(*basic, "--group-size", "48")
     for wrong, word in ((("--bits", "5"), "--bits"), (("--alpha", "-1"), "--alpha"), (("--alpha", "x"), "x"),
                         (("--solver", "best"), "joint"), (("--order", "up"), "activation"), (("--damp", "-1"), "--damp"),

@@ -23,7 +23,8 @@ TEST(PublicHeader, AnIdentityHessianRoundsToNearest) {
     double error = 0;
     for (std::size_t i = 0; i < weights.size(); ++i) {
         const float scale = result.scales[i / cols];
-        // The largest weight is 7.5 steps, half a step outside a symmetric grid; the step was rounded to half precision.
+        // The largest weight is 7.5 steps, half a step outside a symmetric grid; the step was rounded to half
+        // precision.
         EXPECT_LE(std::fabs(result.values[i] - weights[i]), (0.5F + 8 * 0x1p-11F) * scale);
         error += std::pow(static_cast<double>(weights[i]) - static_cast<double>(result.values[i]), 2);
     }

@@ -39,12 +39,11 @@ inline void multiply_left_upper(float alpha, MatrixView<const float> upper, Matr
                 static_cast<blasint>(b.stride));
 }
 
-/// b = b · upper⁻ᵀ
-inline void solve_right_upper_transposed(MatrixView<const float> upper, MatrixView<float> b) {
-    if (b.empty()) return;
-    cblas_strsm(CblasRowMajor, CblasRight, CblasUpper, CblasTrans, CblasNonUnit, static_cast<blasint>(b.rows),
-                static_cast<blasint>(b.cols), 1, upper.data, static_cast<blasint>(upper.stride), b.data,
-                static_cast<blasint>(b.stride));
+/// The upper triangle of c −= a · aᵀ
+inline void subtract_gram_upper(MatrixView<const float> a, MatrixView<float> c) {
+    if (c.empty()) return;
+    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasNoTrans, static_cast<blasint>(a.rows), static_cast<blasint>(a.cols), -1,
+                a.data, static_cast<blasint>(a.stride), 1, c.data, static_cast<blasint>(c.stride));
 }
 
 }  // namespace fairgptq::blas

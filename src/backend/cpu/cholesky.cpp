@@ -49,36 +49,6 @@ bool factor_leaf(MatrixView<float> a, const float* original_diagonal) {
     return true;
 }
 
-/// Factors the upper triangle: last half first, A12 ← A12·U22⁻ᵀ, A11 −= A12·A12ᵀ, then the first half.
-bool factor(MatrixView<float> a, const float* original_diagonal) {
-    const std::int64_t n = a.rows;
-    if (n <= leaf) return factor_leaf(a, original_diagonal);
-    const std::int64_t last = ceil_div(n / 2, leaf) * leaf;
-    const std::int64_t first = n - last;
-    const MatrixView<float> corner = a.block(first, first, last, last);
-    if (!factor(corner, original_diagonal + first)) return false;
-
-    const MatrixView<float> side = a.block(0, first, first, last);
-    const std::int64_t strip = std::max<std::int64_t>(leaf, tile_for(first) / 2);
-#pragma omp parallel for schedule(dynamic)
-    for (std::int64_t row = 0; row < first; row += strip)
-        blas::solve_right_upper_transposed(corner, side.rows_from(row, std::min(strip, first - row)));
-
-    const std::int64_t tile = tile_for(first);
-    const std::int64_t tiles = ceil_div(first, tile);
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (std::int64_t i = 0; i < tiles; ++i) {
-        for (std::int64_t j = 0; j < tiles; ++j) {
-            if (j < i) continue;
-            const std::int64_t rows = std::min(tile, first - i * tile);
-            const std::int64_t cols = std::min(tile, first - j * tile);
-            blas::gemm(blas::Transpose::no, blas::Transpose::yes, -1, side.rows_from(i * tile, rows),
-                       side.rows_from(j * tile, cols), 1, a.block(i * tile, j * tile, rows, cols));
-        }
-    }
-    return factor(a.block(0, 0, first, first), original_diagonal);
-}
-
 /// Rows from the last to the first: row i of U⁻¹ is −(U's row i right of the diagonal · the rows of U⁻¹ below) / U_ii.
 void invert_leaf(MatrixView<float> u) {
     const std::int64_t n = u.rows;
@@ -100,6 +70,83 @@ void invert_leaf(MatrixView<float> u) {
     }
 }
 
+/// Inverses of the tiles of U's diagonal, one behind the other.
+class LeafInverses {
+  public:
+    explicit LeafInverses(std::int64_t n) : values_(static_cast<std::size_t>(ceil_div(n, leaf) * leaf * leaf)) {}
+    MatrixView<float> at(std::int64_t begin, std::int64_t size) {
+        return {values_.data() + begin * leaf, size, size, leaf};
+    }
+    void set(std::int64_t begin, MatrixView<const float> factor) {
+        const MatrixView<float> inverse = at(begin, factor.rows);
+        for (std::int64_t i = 0; i < factor.rows; ++i)
+            for (std::int64_t j = i; j < factor.cols; ++j)
+                inverse(i, j) = factor(i, j);
+        invert_leaf(inverse);
+    }
+
+  private:
+    std::vector<float> values_;
+};
+
+std::int64_t first_half(std::int64_t n) {
+    return n - ceil_div(n / 2, leaf) * leaf;
+}
+
+/// strip ← strip·U⁻ᵀ. BLAS's own triangular solve reaches a fifth of the rate of products with the inverted tiles.
+void solve_strip(MatrixView<const float> factor, std::int64_t begin, LeafInverses& inverses, MatrixView<float> strip) {
+    const std::int64_t n = factor.rows;
+    if (n <= leaf) {
+        blas::multiply_right_upper(1, inverses.at(begin, n), strip, blas::Transpose::yes);
+        return;
+    }
+    const std::int64_t first = first_half(n);
+    const MatrixView<float> left = strip.block(0, 0, strip.rows, first);
+    const MatrixView<float> right = strip.block(0, first, strip.rows, n - first);
+    solve_strip(factor.block(first, first, n - first, n - first), begin + first, inverses, right);
+    blas::gemm(blas::Transpose::no, blas::Transpose::yes, -1, right, factor.block(0, first, first, n - first), 1, left);
+    solve_strip(factor.block(0, 0, first, first), begin, inverses, left);
+}
+
+/// Factors the upper triangle of rows and columns from `begin`: last half first, A12 ← A12·U22⁻ᵀ, A11 −= A12·A12ᵀ, then
+/// the first half.
+bool factor(MatrixView<float> a, std::int64_t begin, const float* original_diagonal, LeafInverses& inverses) {
+    const std::int64_t n = a.rows;
+    if (n <= leaf) {
+        if (!factor_leaf(a, original_diagonal + begin)) return false;
+        inverses.set(begin, a);
+        return true;
+    }
+    const std::int64_t first = first_half(n);
+    const std::int64_t last = n - first;
+    const MatrixView<float> corner = a.block(first, first, last, last);
+    if (!factor(corner, begin + first, original_diagonal, inverses)) return false;
+
+    const MatrixView<float> side = a.block(0, first, first, last);
+    const std::int64_t tile = tile_for(first);
+    const std::int64_t strip = std::max(leaf, tile / 2);
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t row = 0; row < first; row += strip)
+        solve_strip(corner, begin + first, inverses, side.rows_from(row, std::min(strip, first - row)));
+
+    const std::int64_t tiles = ceil_div(first, tile);
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (std::int64_t i = 0; i < tiles; ++i) {
+        for (std::int64_t j = 0; j < tiles; ++j) {
+            if (j < i) continue;
+            const MatrixView<float> above = side.rows_from(i * tile, std::min(tile, first - i * tile));
+            const MatrixView<float> below = side.rows_from(j * tile, std::min(tile, first - j * tile));
+            const MatrixView<float> product = a.block(i * tile, j * tile, above.rows, below.rows);
+            if (i == j) {
+                blas::subtract_gram_upper(above, product);
+            } else {
+                blas::gemm(blas::Transpose::no, blas::Transpose::yes, -1, above, below, 1, product);
+            }
+        }
+    }
+    return factor(a.block(0, 0, first, first), begin, original_diagonal, inverses);
+}
+
 }  // namespace
 
 bool CpuBackend::factor_upper(MatrixView<float> matrix) {
@@ -108,7 +155,8 @@ bool CpuBackend::factor_upper(MatrixView<float> matrix) {
     const std::int64_t n = matrix.rows;
     std::vector<float> original(static_cast<std::size_t>(n));
     diagonal(matrix, original);
-    if (!factor(matrix, original.data())) return false;
+    LeafInverses inverses(n);
+    if (!factor(matrix, 0, original.data(), inverses)) return false;
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < n; ++i)
         std::fill(matrix.row(i), matrix.row(i) + i, 0.0F);

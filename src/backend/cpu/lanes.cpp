@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <limits>
 
 namespace fairgptq::lanes {
@@ -17,6 +18,37 @@ void round_scale(ScaleType type, float* scale) {
         const float rounded = type == ScaleType::float16 ? to_float(to_half(scale[lane])) : scale[lane];
         scale[lane] = std::clamp(rounded, smallest, largest);
     }
+}
+
+constexpr std::int64_t vector = 16;
+
+/// out[j][i] = in[i][j], 16 x 16: in four steps of exchanging halves between rows 8, 4, 2 and 1 apart, which the
+/// compiler turns into shuffles of whole vectors.
+void transpose(const float* in, std::int64_t in_stride, float* out, std::int64_t out_stride) {
+    using Vector = float __attribute__((vector_size(vector * sizeof(float))));
+    using Index = std::int32_t __attribute__((vector_size(vector * sizeof(std::int32_t))));
+    Vector rows[vector];
+    for (std::int64_t i = 0; i < vector; ++i)
+        std::memcpy(&rows[i], in + i * in_stride, sizeof(Vector));
+    const auto exchange = [&](std::int64_t distance, Index low, Index high) {
+        for (std::int64_t i = 0; i < vector; ++i) {
+            if ((i & distance) != 0) continue;
+            const Vector upper = rows[i];
+            const Vector lower = rows[i + distance];
+            rows[i] = __builtin_shuffle(upper, lower, low);
+            rows[i + distance] = __builtin_shuffle(upper, lower, high);
+        }
+    };
+    exchange(8, Index{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+             Index{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
+    exchange(4, Index{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+             Index{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
+    exchange(2, Index{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+             Index{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+    exchange(1, Index{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
+             Index{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+    for (std::int64_t i = 0; i < vector; ++i)
+        std::memcpy(out + i * out_stride, &rows[i], sizeof(Vector));
 }
 
 /// |x|^2.4 = x²·(x²)^0.2, the fifth root by Newton's method from a first guess made of the exponent's bits.
@@ -52,30 +84,33 @@ void grid_errors(const float* columns, std::int64_t size, float largest_code, co
 }  // namespace
 
 void load(MatrixView<const float> rows, float* columns) {
-    constexpr std::int64_t line = 16;  // a cache line of each row at a time
-    for (std::int64_t begin = 0; begin < rows.cols; begin += line) {
-        const std::int64_t end = std::min(begin + line, rows.cols);
-        for (std::int64_t r = 0; r < rows.rows; ++r) {
-            const float* row = rows.row(r);
-            for (std::int64_t i = begin; i < end; ++i)
-                columns[i * count + r] = row[i];
-        }
+    std::int64_t r = 0;
+    for (; r + vector <= rows.rows; r += vector) {
+        std::int64_t i = 0;
+        for (; i + vector <= rows.cols; i += vector)
+            transpose(rows.row(r) + i, rows.stride, columns + i * count + r, count);
+        for (; i < rows.cols; ++i)
+            for (std::int64_t lane = r; lane < r + vector; ++lane)
+                columns[i * count + lane] = rows(lane, i);
     }
-    if (rows.rows < count)
+    for (; r < count; ++r)
         for (std::int64_t i = 0; i < rows.cols; ++i)
-            std::fill(columns + i * count + rows.rows, columns + (i + 1) * count, 0.0F);
+            columns[i * count + r] = r < rows.rows ? rows(r, i) : 0;
 }
 
 void store(const float* columns, MatrixView<float> rows) {
-    constexpr std::int64_t line = 16;
-    for (std::int64_t begin = 0; begin < rows.cols; begin += line) {
-        const std::int64_t end = std::min(begin + line, rows.cols);
-        for (std::int64_t r = 0; r < rows.rows; ++r) {
-            float* row = rows.row(r);
-            for (std::int64_t i = begin; i < end; ++i)
-                row[i] = columns[i * count + r];
-        }
+    std::int64_t r = 0;
+    for (; r + vector <= rows.rows; r += vector) {
+        std::int64_t i = 0;
+        for (; i + vector <= rows.cols; i += vector)
+            transpose(columns + i * count + r, count, rows.row(r) + i, rows.stride);
+        for (; i < rows.cols; ++i)
+            for (std::int64_t lane = r; lane < r + vector; ++lane)
+                rows(lane, i) = columns[i * count + lane];
     }
+    for (; r < rows.rows; ++r)
+        for (std::int64_t i = 0; i < rows.cols; ++i)
+            rows(r, i) = columns[i * count + r];
 }
 
 void find_scale(const float* columns, std::int64_t size, const Grid& grid, float* scale, float* zero) {
@@ -93,7 +128,7 @@ void find_scale(const float* columns, std::int64_t size, const Grid& grid, float
     for (std::int64_t lane = 0; lane < count; ++lane) {
         if (grid.symmetric) {
             high[lane] = std::max(high[lane], -low[lane]);
-            if (low[lane] < 0) low[lane] = -high[lane];
+            low[lane] = -high[lane];
         }
         if (low[lane] == 0 && high[lane] == 0) {
             low[lane] = -1;

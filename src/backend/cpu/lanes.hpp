@@ -17,9 +17,10 @@ void load(MatrixView<const float> rows, float* columns);
 void store(const float* columns, MatrixView<float> rows);
 
 /// Scale and zero of each lane's group, by GPTQ's conventions: the range of the weights widened to hold 0, and made
-/// even around 0 in symmetric grids that hold negative weights; an empty range becomes −1 … 1. With ScaleSearch::mse,
-/// the best of the ranges shrunk by 0, 1, … 79 % by Σ|error|^2.4. The scale is rounded to the grid's scale type, to the
-/// smallest or the largest positive number of that type where it would become 0 or infinite.
+/// even around 0 in symmetric grids (GPTQ does so only where a weight is negative, and clips a group of positive ones
+/// to half its range); an empty range becomes −1 … 1. With ScaleSearch::mse, the best of the ranges shrunk by 0, 1, …
+/// 79 % by Σ|error|^2.4. The scale is rounded to the grid's scale type, to the smallest or the largest positive number
+/// of that type where it would become 0 or infinite.
 /// @param columns [size][64], the group's weights; @param scale, zero [64], written (zeros are whole numbers)
 void find_scale(const float* columns, std::int64_t size, const Grid& grid, float* scale, float* zero);
 

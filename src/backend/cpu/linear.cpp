@@ -16,10 +16,10 @@ struct TileSize {
     std::int64_t outputs = 0;
 };
 
-/// Larger tiles pack less, smaller ones share out better: about eight tiles of tokens where there are enough of them.
-/// Depends on the sizes alone, never on the threads.
+/// Larger tiles pack less, smaller ones share out better. Depends on the sizes alone, never on the threads.
 TileSize tile_size(std::int64_t tokens) {
-    return {std::clamp<std::int64_t>((tokens + 7) / 8, 256, 1024), tokens < 2048 ? 512 : 1024};
+    if (tokens < 2048) return {256, 512};
+    return {tokens < 8192 ? 512 : 1024, 1024};
 }
 
 void add_bias(MatrixView<float> tile, const float* bias) {
@@ -41,16 +41,16 @@ void CpuBackend::linear(TensorView inputs, TensorView weights, const float* bias
     const MatrixView<const float> w = weights.float32();
     const MatrixView<float> y = output.float32();
     const float beta = accumulate ? 1.0F : 0.0F;
-    const auto [tile_tokens, tile_outputs] = tile_size(y.rows);
+    const TileSize tile = tile_size(y.rows);
 #pragma omp parallel for collapse(2) schedule(dynamic)
-    for (std::int64_t token = 0; token < y.rows; token += tile_tokens) {
-        for (std::int64_t feature = 0; feature < y.cols; feature += tile_outputs) {
-            const auto tokens = std::min(tile_tokens, y.rows - token);
-            const auto features = std::min(tile_outputs, y.cols - feature);
-            const auto tile = y.block(token, feature, tokens, features);
+    for (std::int64_t token = 0; token < y.rows; token += tile.tokens) {
+        for (std::int64_t feature = 0; feature < y.cols; feature += tile.outputs) {
+            const auto tokens = std::min(tile.tokens, y.rows - token);
+            const auto features = std::min(tile.outputs, y.cols - feature);
+            const auto part = y.block(token, feature, tokens, features);
             blas::gemm(blas::Transpose::no, blas::Transpose::yes, 1.0F, x.rows_from(token, tokens),
-                       w.rows_from(feature, features), beta, tile);
-            if (bias != nullptr) add_bias(tile, bias + feature);
+                       w.rows_from(feature, features), beta, part);
+            if (bias != nullptr) add_bias(part, bias + feature);
         }
     }
 }

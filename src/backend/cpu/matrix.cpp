@@ -1,39 +1,60 @@
-// Products are made tile by tile of 64 rows from a view's first row, one single-threaded call each: a row's result does
-// not depend on threads, nor on which rows follow its tile.
+// The large products work on 64 rows at a time in lanes (lane_matrix.hpp): a row's result does not depend on threads,
+// nor on the rows beside it.
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
-#include "backend/cpu/blas.hpp"
+#include "backend/cpu/lane_matrix.hpp"
 
 namespace fairgptq {
 namespace {
 
-constexpr std::int64_t row_tile = 64;
-constexpr std::int64_t column_strip = 512;
+using lanes::LaneMatrix;
 
-std::int64_t tiles_of(std::int64_t rows) {
-    return (rows + row_tile - 1) / row_tile;
+constexpr std::int64_t column_strip = 512;
+constexpr std::int64_t slab_rows = 4096;  // rows in lanes at a time: bounds the scratch memory
+
+template <class Function>
+void for_each_tile(const LaneMatrix& matrix, const Function& function) {
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t tile = 0; tile < matrix.tiles(); ++tile)
+        function(tile);
 }
 
+float as_float(float value) {
+    return value;
+}
+template <class Half>
+float as_float(Half value) {
+    return to_float(value);
+}
+
+/// @param in_order out[i] = in[i], which needs no indices
 template <class T>
-void gather_row(const T* in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead, float* out) {
-    for (std::size_t i = 0; i < order.size(); ++i) {
-        const std::int32_t column = order[i];
-        if (!dead.empty() && dead[column] != 0) {
-            out[i] = 0;
-        } else if constexpr (std::is_same_v<T, float>) {
-            out[i] = in[column];
-        } else {
-            out[i] = to_float(in[column]);
-        }
+void gather_row(const T* in, std::span<const std::int32_t> order, bool in_order, float* out) {
+    const auto n = static_cast<std::int64_t>(order.size());
+    if (in_order) {
+        for (std::int64_t i = 0; i < n; ++i)
+            out[i] = as_float(in[i]);
+    } else {
+        for (std::int64_t i = 0; i < n; ++i)
+            out[i] = as_float(in[order[i]]);
     }
+}
+
+void require(bool holds, const char* operation) {
+    if (!holds) throw Failure("{}: the sizes of its matrices disagree", operation);
 }
 
 }  // namespace
 
 void CpuBackend::combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha,
                          float damping, std::span<const std::int32_t> order, MatrixView<float> out) {
+    require(hessian.rows == out.rows && hessian.cols == out.cols && out.rows == out.cols &&
+                std::ssize(order) == out.rows &&
+                (covariance.empty() || (covariance.rows == out.rows && covariance.cols == out.cols)),
+            "combine");
 #pragma omp parallel for schedule(dynamic, 16)
     for (std::int64_t i = 0; i < out.rows; ++i) {
         const std::int64_t from = order[i];
@@ -54,52 +75,72 @@ void CpuBackend::combine(MatrixView<const float> hessian, MatrixView<const float
 
 void CpuBackend::gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
                                 MatrixView<float> out) {
+    const auto n = static_cast<std::int64_t>(order.size());
+    require(in.rows == out.rows && in.cols == n && out.cols == n && (dead.empty() || std::ssize(dead) == n),
+            "gather_columns");
+    bool in_order = true;
+    std::vector<std::int64_t> zeros;
+    for (std::int64_t i = 0; i < n; ++i) {
+        in_order = in_order && order[i] == i;
+        if (!dead.empty() && dead[order[i]] != 0) zeros.push_back(i);
+    }
 #pragma omp parallel for schedule(dynamic, 16)
-    for (std::int64_t row = 0; row < out.rows; ++row) {
+    for (std::int64_t r = 0; r < out.rows; ++r) {
+        const std::byte* row = in.row(r);
         switch (in.type) {
             case DType::float32:
-                gather_row(reinterpret_cast<const float*>(in.row(row)), order, dead, out.row(row));
+                gather_row(reinterpret_cast<const float*>(row), order, in_order, out.row(r));
                 break;
             case DType::float16:
-                gather_row(reinterpret_cast<const Float16*>(in.row(row)), order, dead, out.row(row));
+                gather_row(reinterpret_cast<const Float16*>(row), order, in_order, out.row(r));
                 break;
             case DType::bfloat16:
-                gather_row(reinterpret_cast<const BFloat16*>(in.row(row)), order, dead, out.row(row));
+                gather_row(reinterpret_cast<const BFloat16*>(row), order, in_order, out.row(r));
                 break;
         }
+        for (const std::int64_t i : zeros)
+            out(r, i) = 0;
     }
 }
 
 void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target) {
+    require(covariance.rows == weights.cols && covariance.cols == weights.cols && inverse.rows == weights.cols &&
+                inverse.cols == weights.cols && std::ssize(order) == weights.cols && target.rows == weights.rows &&
+                target.cols == weights.cols,
+            "shift_target");
     const std::int64_t n = weights.cols;
-#pragma omp parallel
-    {
-        std::vector<float> product(static_cast<std::size_t>(row_tile * n));
-        std::vector<float> ordered(static_cast<std::size_t>(row_tile * n));
-#pragma omp for schedule(dynamic)
-        for (std::int64_t tile = 0; tile < tiles_of(weights.rows); ++tile) {
-            const std::int64_t begin = tile * row_tile;
-            const std::int64_t rows = std::min(row_tile, weights.rows - begin);
-            const MatrixView<float> wc(product.data(), rows, n);
-            const MatrixView<float> shift(ordered.data(), rows, n);
-            blas::gemm(blas::Transpose::no, blas::Transpose::no, 1, weights.rows_from(begin, rows), covariance, 0, wc);
-            for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
+        const std::int64_t rows = std::min(slab_rows, weights.rows - begin);
+        const MatrixView<const float> slab_weights = weights.rows_from(begin, rows);
+        const MatrixView<float> slab_target = target.rows_from(begin, rows);
+        LaneMatrix first(rows, n);
+        LaneMatrix second(rows, n);
+        for_each_tile(
+            first, [&](std::int64_t tile) { lanes::load(first.rows_of(slab_weights, tile), first.column(tile, 0)); });
+        // −WC, then WCRᵀ, then −WCRᵀR.
+        lanes::negative_product(first, covariance, lanes::Form::square, second);
+        for_each_tile(first, [&](std::int64_t tile) {
+            for (std::int64_t i = 0; i < n; ++i)
+                std::copy_n(second.column(tile, order[i]), lanes::count, first.column(tile, i));
+        });
+        lanes::negative_product(first, inverse, lanes::Form::upper_transposed, second);
+        lanes::negative_product(second, inverse, lanes::Form::upper, first);
+        for_each_tile(first, [&](std::int64_t tile) {
+            const MatrixView<float> tile_target = first.rows_of(slab_target, tile);
+            std::vector<float> shift(static_cast<std::size_t>(tile_target.rows * n));
+            const MatrixView<float> rows_of_shift(shift.data(), tile_target.rows, n);
+            lanes::store(first.column(tile, 0), rows_of_shift);
+            for (std::int64_t r = 0; r < tile_target.rows; ++r)
                 for (std::int64_t i = 0; i < n; ++i)
-                    shift(r, i) = wc(r, order[i]);
-            blas::multiply_right_upper(1, inverse, shift, blas::Transpose::yes);
-            blas::multiply_right_upper(alpha, inverse, shift);
-            for (std::int64_t r = 0; r < rows; ++r) {
-                float* row = target.row(begin + r);
-                for (std::int64_t i = 0; i < n; ++i)
-                    row[i] -= shift(r, i);
-            }
-        }
+                    tile_target(r, i) += alpha * rows_of_shift(r, i);
+        });
     }
 }
 
 void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
+    require(a.rows == out.rows && a.cols == out.cols && b.rows == out.rows && b.cols == out.cols, "subtract");
 #pragma omp parallel for schedule(dynamic, 16)
     for (std::int64_t r = 0; r < out.rows; ++r) {
         const float* left = a.row(r);
@@ -110,42 +151,37 @@ void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, 
     }
 }
 
-// By symmetry a M aᵀ = Σ over column strips J of (2·a_{before J}·M[before J, J] + a_J·M[J, J])·a_Jᵀ: half the products.
+// By symmetry a·M·aᵀ = Σ_j (Σ_{k<j} 2·a_k·M[k, j] + a_j·M[j, j])·a_j: half the products.
 void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) {
+    require(symmetric.rows == matrix.cols && symmetric.cols == matrix.cols &&
+                std::ssize(result) == (matrix.rows + lanes::count - 1) / lanes::count,
+            "quadratic_forms");
     const std::int64_t n = matrix.cols;
-#pragma omp parallel
-    {
-        std::vector<float> scratch(static_cast<std::size_t>(row_tile * std::min(column_strip, n)));
-#pragma omp for schedule(dynamic)
-        for (std::int64_t tile = 0; tile < tiles_of(matrix.rows); ++tile) {
-            const std::int64_t begin = tile * row_tile;
-            const std::int64_t rows = std::min(row_tile, matrix.rows - begin);
-            double sum = 0;
-            for (std::int64_t col = 0; col < n; col += column_strip) {
-                const std::int64_t cols = std::min(column_strip, n - col);
-                const MatrixView<float> product(scratch.data(), rows, cols);
-                blas::gemm(blas::Transpose::no, blas::Transpose::no, 1, matrix.block(begin, col, rows, cols),
-                           symmetric.block(col, col, cols, cols), 0, product);
-                if (col > 0)
-                    blas::gemm(blas::Transpose::no, blas::Transpose::no, 2, matrix.block(begin, 0, rows, col),
-                               symmetric.block(0, col, col, cols), 1, product);
-                for (std::int64_t r = 0; r < rows; ++r) {
-                    const float* left = product.row(r);
-                    const float* right = matrix.row(begin + r) + col;
-                    double row_sum = 0;
-#pragma omp simd reduction(+ : row_sum)
-                    for (std::int64_t c = 0; c < cols; ++c)
-                        row_sum += static_cast<double>(left[c]) * static_cast<double>(right[c]);
-                    sum += row_sum;
-                }
+    for (std::int64_t begin = 0; begin < matrix.rows; begin += slab_rows) {
+        const std::int64_t rows = std::min(slab_rows, matrix.rows - begin);
+        LaneMatrix values(rows, n);
+        LaneMatrix products(rows, n);
+        for_each_tile(values, [&](std::int64_t tile) {
+            lanes::load(values.rows_of(matrix.rows_from(begin, rows), tile), values.column(tile, 0));
+        });
+        lanes::negative_product(values, symmetric, lanes::Form::doubled_triangle, products);
+        for_each_tile(values, [&](std::int64_t tile) {
+            double sums[lanes::count] = {};
+            for (std::int64_t i = 0; i < n; ++i) {
+                const float* value = values.column(tile, i);
+                const float* product = products.column(tile, i);
+#pragma omp simd
+                for (std::int64_t lane = 0; lane < lanes::count; ++lane)
+                    sums[lane] -= static_cast<double>(value[lane]) * static_cast<double>(product[lane]);
             }
-            result[tile] = sum;
-        }
+            result[begin / lanes::count + tile] = std::accumulate(sums, sums + lanes::count, 0.0);
+        });
     }
 }
 
 void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
+    require(a.rows == b.rows && a.cols == b.cols && std::ssize(result) == a.cols, "column_errors");
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
         const std::int64_t end = std::min(begin + column_strip, a.cols);
@@ -161,6 +197,7 @@ void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float
 }
 
 void CpuBackend::diagonal(MatrixView<const float> matrix, std::span<float> result) {
+    require(matrix.rows == matrix.cols && std::ssize(result) == matrix.rows, "diagonal");
     for (std::int64_t i = 0; i < matrix.rows; ++i)
         result[i] = matrix(i, i);
 }

@@ -8,12 +8,12 @@
 #include <cstring>
 
 #include "backend/cpu/backend.hpp"
+#include "backend/cpu/pages.hpp"
 
 namespace fairgptq {
 
 namespace {
 
-constexpr std::size_t alignment = 64;  // a cache line, and the widest vector
 constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
 
 std::size_t machine_bytes() {
@@ -42,8 +42,7 @@ Buffer CpuBackend::allocate(std::size_t bytes) {
     // Linux promises more memory than there is and kills whoever uses it, so sizes that cannot be are refused here.
     const std::size_t available = machine_bytes();
     void* data = nullptr;
-    if (bytes <= available)
-        data = std::aligned_alloc(alignment, (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment);
+    if (bytes <= available) data = allocate_pages(bytes);
     if (data == nullptr)
         throw Failure("cannot allocate {} bytes ({:.1f} GiB) of memory; this machine has {:.1f} GiB in all", bytes,
                       static_cast<double>(bytes) / gibibyte, static_cast<double>(available) / gibibyte);

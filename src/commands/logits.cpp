@@ -1,0 +1,78 @@
+// `fairgptq logits`: what a model, or a run's quantized model, says about each token of a text; for comparing with
+// other programs.
+#include <fmt/format.h>
+
+#include <cxxopts.hpp>
+
+#include "calibration/tokens.hpp"
+#include "commands/command.hpp"
+#include "commands/model_or_run.hpp"
+#include "commands/options.hpp"
+#include "model/forward.hpp"
+#include "support/hdf5_rows.hpp"
+
+namespace fairgptq::commands {
+namespace {
+
+cxxopts::Options make_options() {
+    cxxopts::Options options("fairgptq logits", "Writes the logits of every token of a token file's /text");
+    options.add_options()                                                                                     //
+        ("tokens", "token file", cxxopts::value<std::string>())                                               //
+        ("out", "HDF5 file to write: `logits` [tokens, vocabulary], float32", cxxopts::value<std::string>())  //
+        ("chunk-tokens", "tokens that go through a layer at once",
+         cxxopts::value<std::int64_t>()->default_value("8192"))  //
+        ("rotary-frequencies",
+         "exact; weights: rounded to the weights' type, as in programs that convert a whole model to it",
+         cxxopts::value<std::string>()->default_value("exact"))                              //
+        ("device", "auto, cpu, cuda", cxxopts::value<std::string>()->default_value("auto"))  //
+        ("h,help", "show this");
+    add_model_or_run(options);
+    return options;
+}
+
+}  // namespace
+
+int logits(int argc, char** argv, Communicator& comm) {
+    cxxopts::Options options = make_options();
+    const auto parsed = parse(options, argc, argv);
+    if (!parsed) return exit_done;
+    const std::filesystem::path out = required_path(*parsed, "out");
+    // The finished file takes the place of what is there: never of a folder or a device.
+    if (std::filesystem::exists(out) && !std::filesystem::is_regular_file(out))
+        throw InvalidInput("--out: {} is not an ordinary file", out.string());
+    const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
+    if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
+    const bool round_frequencies = choose<bool>(*parsed, "rotary-frequencies", {{"exact", false}, {"weights", true}});
+    use_fair_share_of_cores(comm);
+    const auto backend = make_backend((*parsed)["device"].as<std::string>());
+
+    const TokenFile tokens = read_token_file(required_path(*parsed, "tokens"));
+    if (tokens.text.count() == 0) throw InvalidInput("{} has no /text to compute logits of", tokens.path.string());
+    ModelOrRun subject = open_model_or_run(*parsed);
+    ModelConfig& config = subject.family.config;
+    check_against_model(tokens, config.vocab_size, config.max_positions);
+    if (round_frequencies) config.rope.frequency_type = config.weight_type();
+    std::optional<h5::RowWriter> writer;
+    try {
+        writer.emplace(out, "logits", tokens.text.tokens(), config.vocab_size);
+    } catch (const Failure& failure) {
+        throw InvalidInput("--out: {}", failure.what());
+    }
+
+    const auto chunks = cut_into_chunks(tokens.text.ids, tokens.text.offsets, chunk_tokens);
+    const ForwardModel model{*backend, subject.family, subject.checkpoint, subject.override_weights(*backend)};
+    std::vector<float> rows;
+    run_model(model, chunks, [&](const FinishedChunk& chunk) {
+        visit_logits(*backend, chunk, [&](std::int64_t, TensorView values) {
+            const MatrixView<float> view = values.float32();
+            rows.resize(static_cast<std::size_t>(view.rows * view.cols));
+            backend->synchronize();
+            backend->copy_to_host(rows.data(), view.data, rows.size() * sizeof(float));
+            writer->append(rows);
+        });
+    });
+    writer->finish();
+    return exit_done;
+}
+
+}  // namespace fairgptq::commands

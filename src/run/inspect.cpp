@@ -1,0 +1,118 @@
+#include "run/inspect.hpp"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "support/error.hpp"
+#include "support/table.hpp"
+
+namespace fairgptq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::array summed{"reconstruction", "bias_before", "bias_after", "seconds"};
+
+Json describe(std::int64_t layer, const ModuleSolution& module) {
+    return {{"layer", layer},
+            {"module", module.name},
+            {"rows", module.rows},
+            {"cols", module.cols},
+            {"bits", module.bits},
+            {"group_size", module.group_size},
+            {"sym", module.symmetric},
+            {"alpha", module.alpha},
+            {"damp_used", module.damp_used},
+            {"reconstruction", module.reconstruction},
+            {"bias_before", module.bias_before},
+            {"bias_after", module.bias_after},
+            {"shift_norm", module.shift_norm},
+            {"seconds", module.seconds}};
+}
+
+void add_to_totals(Json& totals, const Json& module) {
+    Json& total = totals[module["module"].get<std::string>()];
+    if (total.is_null()) total = Json::object();
+    total["modules"] = total.value("modules", 0) + 1;
+    for (const char* figure : summed)
+        total[figure] = total.value(figure, 0.0) + module[figure].get<double>();
+}
+
+/// What bias is left, in percent of what there was; "-" where the calibration had no pairs.
+std::string percent_left(const Json& figures) {
+    const double before = figures["bias_before"].get<double>();
+    return before > 0 ? fmt::format("{:.1f}%", 100 * figures["bias_after"].get<double>() / before) : "-";
+}
+
+std::string figure(const Json& object, const char* name) {
+    return fmt::format("{:.4g}", object[name].get<double>());
+}
+std::string seconds(const Json& object) {
+    return fmt::format("{:.2f}", object["seconds"].get<double>());
+}
+
+/// Settings by dotted name, one a line.
+void append_settings(std::string& text, const Json& settings, const std::string& prefix) {
+    for (const auto& [key, value] : settings.items()) {
+        const std::string name = prefix.empty() ? key : prefix + "." + key;
+        if (value.is_object() && !value.empty())
+            append_settings(text, value, name);
+        else if (name == "model.files")
+            text += fmt::format("  {:<28} {} file{}\n", name, value.size(), value.size() == 1 ? "" : "s");
+        else
+            text += fmt::format("  {:<28} {}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+}
+
+}  // namespace
+
+nlohmann::ordered_json inspect_json(const RunDirectory& run) {
+    const std::int64_t finished = run.finished_layers(false);
+    Json modules = Json::array();
+    Json totals = Json::object();
+    for (std::int64_t layer = 0; layer < finished; ++layer) {
+        for (const ModuleSolution& module : run.layer(layer).modules) {
+            modules.push_back(describe(layer, module));
+            add_to_totals(totals, modules.back());
+        }
+    }
+    return {{"run", run.path().string()},
+            {"fingerprint", run.fingerprint()},
+            {"layers", run.layers()},
+            {"finished_layers", finished},
+            {"settings", run.settings()},
+            {"modules", modules},
+            {"totals", totals}};
+}
+
+std::string inspect_text(const nlohmann::ordered_json& report) {
+    const auto layers = report["layers"].get<std::int64_t>();
+    const auto finished = report["finished_layers"].get<std::int64_t>();
+    std::string text = fmt::format("{}: {} of {} layers finished{}\n\nsettings\n", report["run"].get<std::string>(),
+                                   finished, layers, finished < layers ? " (go on with quantize --resume)" : "");
+    append_settings(text, report["settings"], "");
+    if (finished == 0) return text;
+
+    std::vector<std::vector<std::string>> rows{
+        {"module", "alpha", "damp", "reconstr.", "bias before", "after", "left", "shift", "seconds"}};
+    for (const Json& module : report["modules"])
+        rows.push_back(
+            {fmt::format("{:>3} {}", module["layer"].get<std::int64_t>(), module["module"].get<std::string>()),
+             figure(module, "alpha"), figure(module, "damp_used"), figure(module, "reconstruction"),
+             figure(module, "bias_before"), figure(module, "bias_after"), percent_left(module),
+             figure(module, "shift_norm"), seconds(module)});
+    text += "\n" + format_table(rows);
+
+    rows = {{"all layers", "modules", "reconstr.", "bias before", "after", "left", "seconds"}};
+    for (const auto& [name, total] : report["totals"].items())
+        rows.push_back({name, total["modules"].dump(), figure(total, "reconstruction"), figure(total, "bias_before"),
+                        figure(total, "bias_after"), percent_left(total), seconds(total)});
+    text += "\n" + format_table(rows);
+    text +=
+        "\nreconstr.: tr((W-Q)H(W-Q)'); bias: tr(WCW') before and tr(QCQ') after, and what is left of it;\n"
+        "shift: norm of the debiased target's distance from W, as a share of W's\n";
+    return text;
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,228 @@
+// Damages small valid files in ever new ways and reads them: a reader either succeeds or throws InvalidInput. Anything
+// else (a crash, another exception, a hang, memory beyond reason) is a bug; the file that shows it stays behind.
+//
+//   fuzz_readers [--seconds N] [--seed S] [--only tokens|safetensors|config] [--case K]
+//
+// A case's damage depends on seed and case number alone: `--seed S --case K` does case K again.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "calibration/tokens.hpp"
+#include "fuzz/mutate.hpp"
+#include "model/family.hpp"
+#include "model/safetensors.hpp"
+#include "support/checksum.hpp"
+#include "support/error.hpp"
+#include "support_files/temporary_folder.hpp"
+#include "support_files/token_file.hpp"
+
+namespace {
+using namespace fairgptq;
+namespace fs = std::filesystem;
+
+constexpr unsigned seconds_per_case = 60;
+
+/// A kind of file: whole ones to start from, and the reader, which is given the folder that holds the damaged one.
+struct Target {
+    std::string name;
+    std::string file;  // the damaged file's name in its folder
+    std::vector<std::string> seeds;
+    std::function<void(const fs::path& folder)> prepare;  // what else the folder needs
+    std::function<void(const fs::path& folder)> read;
+};
+
+std::string bytes_of(const fs::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+void write(const fs::path& file, const std::string& bytes) {
+    std::ofstream(file, std::ios::binary) << bytes;
+}
+
+std::vector<std::string> token_files() {
+    const testing::TemporaryFolder folder;
+    const fs::path file = folder / "tokens.h5";
+    std::vector<std::string> seeds;
+    testing::write_token_file(file, testing::small_token_file());
+    seeds.push_back(bytes_of(file));
+    // Without its user block, as other programs write HDF5; HDF5 finds either.
+    seeds.push_back(seeds.front().substr(512));
+    testing::write_token_file(file, testing::small_token_file(), true);
+    seeds.push_back(bytes_of(file));
+    return seeds;
+}
+
+std::string safetensors(const std::string& header, std::size_t data_bytes) {
+    std::string bytes(8, '\0');
+    const std::uint64_t length = header.size();
+    std::memcpy(bytes.data(), &length, 8);
+    return bytes + header + std::string(data_bytes, '\1');
+}
+
+std::vector<std::string> safetensors_files() {
+    return {
+        safetensors(
+            R"({"a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}})",
+            32),
+        safetensors(
+            R"({"__metadata__":{"format":"pt"},"x":{"dtype":"F16","shape":[],"data_offsets":[0,2]},"empty":{"dtype":"F32","shape":[0,5],"data_offsets":[2,2]}})",
+            2)};
+}
+
+std::vector<std::string> index_files() {
+    return {
+        R"({"metadata":{"total_size":34},"weight_map":{"a.weight":"model-1.safetensors","b":"model-1.safetensors","x":"model-2.safetensors","empty":"model-2.safetensors"}})"};
+}
+
+std::vector<std::string> config_files() {
+    return {
+        R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"vocab_size":100,"max_position_embeddings":128,"rms_norm_eps":1e-5,"hidden_act":"silu","rope_theta":10000.0,"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":64},"tie_word_embeddings":true,"attention_bias":false,"mlp_bias":false,"torch_dtype":"bfloat16"})",
+        R"({"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"vocab_size":100,"max_position_embeddings":128,"rms_norm_eps":1e-6,"hidden_act":"silu","rope_parameters":{"rope_type":"default","rope_theta":1e6},"use_sliding_window":true,"sliding_window":16,"max_window_layers":1,"layer_types":["full_attention","sliding_attention"],"tie_word_embeddings":false,"attention_bias":false,"dtype":"float16"})",
+        R"({"architectures":["OPTForCausalLM"],"model_type":"opt","hidden_size":64,"ffn_dim":128,"num_hidden_layers":2,"num_attention_heads":4,"vocab_size":100,"max_position_embeddings":128,"activation_function":"relu","do_layer_norm_before":true,"word_embed_proj_dim":64,"enable_bias":true,"layer_norm_elementwise_affine":true,"tie_word_embeddings":true,"torch_dtype":"float16"})"};
+}
+
+void read_checkpoint(const fs::path& folder) {
+    const Checkpoint checkpoint(folder);
+    for (const std::string& name : checkpoint.names())
+        hash_of(checkpoint.tensor(name).bytes);  // touches every byte that a tensor claims
+}
+
+std::vector<Target> targets() {
+    const auto nothing = [](const fs::path&) {};
+    const auto shards = [](const fs::path& folder) {
+        const auto files = safetensors_files();
+        write(folder / "model-1.safetensors", files.at(0));
+        write(folder / "model-2.safetensors", files.at(1));
+    };
+    return {{"tokens", "tokens.h5", token_files(), nothing,
+             [](const fs::path& folder) { check_against_model(read_token_file(folder / "tokens.h5"), 50, 100); }},
+            {"safetensors", "model.safetensors", safetensors_files(), nothing, read_checkpoint},
+            {"safetensors", "model.safetensors.index.json", index_files(), shards, read_checkpoint},
+            {"config", "config.json", config_files(), nothing,
+             [](const fs::path& folder) { describe_family(read_config(folder)); }}};
+}
+
+/// What a case came to: "" if the file was read, else the sentence.
+std::string outcome(const Target& target, const fs::path& folder) {
+    try {
+        target.read(folder);
+        return "";
+    } catch (const InvalidInput& error) {
+        return error.what();
+    }
+}
+
+// For the handler of a hang or a crash, which can do little but print.
+char current_case[160];
+
+void report_and_die(int signal) {
+    const char* what =
+        signal == SIGALRM ? "\nfuzz_readers: no end within the time for one case: " : "\nfuzz_readers: crash: ";
+    for (const char* text : {what, static_cast<const char*>(current_case)})
+        if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) break;
+    ::signal(signal == SIGALRM ? SIGABRT : signal, SIG_DFL);
+    ::raise(signal == SIGALRM ? SIGABRT : signal);
+}
+
+struct Settings {
+    double seconds = 10;
+    std::uint64_t seed = 1;
+    std::string only;
+    std::int64_t single_case = -1;
+};
+
+Settings parse(int argc, char** argv) {
+    Settings settings;
+    for (int i = 1; i < argc; i += 2) {
+        const std::string_view option = argv[i];
+        if (i + 1 == argc) throw InvalidInput("{} needs a value", option);
+        if (option == "--seconds")
+            settings.seconds = std::stod(argv[i + 1]);
+        else if (option == "--seed")
+            settings.seed = std::stoull(argv[i + 1]);
+        else if (option == "--only")
+            settings.only = argv[i + 1];
+        else if (option == "--case")
+            settings.single_case = std::stoll(argv[i + 1]);
+        else
+            throw InvalidInput("unknown option {}", option);
+    }
+    return settings;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const Settings settings = parse(argc, argv);
+    std::vector<Target> chosen = targets();
+    std::erase_if(chosen, [&](const Target& target) { return !settings.only.empty() && target.name != settings.only; });
+    if (chosen.empty()) throw InvalidInput("--only must be tokens, safetensors or config");
+    const testing::TemporaryFolder folder;
+    fmt::print("files are damaged in {} with seed {}\n", folder.path().string(), settings.seed);
+    std::fflush(stdout);
+    ::signal(SIGALRM, report_and_die);
+    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT})
+        ::signal(signal, report_and_die);
+
+    for (const Target& target : chosen) {
+        fs::create_directories(folder / target.file);
+        target.prepare(folder / target.file);
+        for (const std::string& seed : target.seeds) {  // a seed that is refused would make every case trivial
+            write(folder / target.file / target.file, seed);
+            if (const std::string message = outcome(target, folder / target.file); !message.empty())
+                throw Failure("an undamaged {} is refused: {}", target.file, message);
+        }
+    }
+
+    std::map<std::string, std::int64_t> counts;
+    const auto start = std::chrono::steady_clock::now();
+    const auto elapsed = [&] {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    std::int64_t number = settings.single_case >= 0 ? settings.single_case : 0;
+    for (; settings.single_case >= 0 ? number == settings.single_case : elapsed() < settings.seconds; ++number) {
+        fuzz::Mutator mutate((settings.seed << 40U) + static_cast<std::uint64_t>(number));
+        const Target& target = chosen[mutate.below(chosen.size())];
+        const std::string bytes = mutate(target.seeds[mutate.below(target.seeds.size())]);
+        const fs::path file = folder / target.file / target.file;
+        write(file, bytes);
+        fmt::format_to_n(current_case, sizeof(current_case) - 1, "{} --seed {} --case {}\n", file.string(),
+                         settings.seed, number);
+        ::alarm(seconds_per_case);
+        try {
+            const std::string message = outcome(target, folder / target.file);
+            ++counts[target.file + (message.empty() ? " read" : " refused")];
+            if (message.find("cannot read it to its end") != std::string::npos)
+                ++counts[target.file + " refused for HDF5's sake"];
+            if (message.find('\n') != std::string::npos) throw Failure("a message of several lines: {}", message);
+        } catch (const std::exception& error) {
+            ::alarm(0);
+            fmt::print(stderr, "fuzz_readers: {}: {}", error.what(), static_cast<const char*>(current_case));
+            write(fs::temp_directory_path() / ("fuzz-failure-" + target.file), bytes);
+            return 1;
+        }
+        ::alarm(0);
+        std::memset(current_case, 0, sizeof(current_case));
+    }
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    const auto own_peak = usage.ru_maxrss / 1024;
+    ::getrusage(RUSAGE_CHILDREN, &usage);
+    fmt::print("{} cases in {:.0f} s, peak memory {} MiB, of child processes {} MiB\n", number, elapsed(), own_peak,
+               usage.ru_maxrss / 1024);
+    for (const auto& [what, count] : counts)
+        fmt::print("  {:<45} {}\n", what, count);
+    return 0;
+}
