@@ -1,8 +1,7 @@
 // Read it from the top: quantize_model is the run, one line for each step of method.md's "One pass, staged, ragged".
 #include "pipeline/quantize.hpp"
 
-#include <map>
-#include <optional>
+#include <spdlog/spdlog.h>
 
 #include "model/weights.hpp"
 #include "pipeline/calibration_state.hpp"
@@ -61,7 +60,7 @@ class QuantizeRun {
         progress_.spent(Phase::forward);
         for (int stage = 0; stage < 4; ++stage) {
             const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
-            at(fmt::format("{}{}", family_.layer(layer.layer), spec.linears.front().name), [&] {
+            at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
                 accumulate(stage);
                 std::vector<ModuleSolution> solutions = solve(layer, spec);
                 if (settings_.inputs == InputsFrom::sequential)
@@ -99,6 +98,11 @@ class QuantizeRun {
             problem.modules.push_back(
                 {linear.name, layer.linears.at(linear.name).weight, alpha_(layer.layer, linear.name)});
         auto solutions = solve_stage(backend_, comm_, problem, settings_.solver);
+        for (const ModuleSolution& solution : solutions)
+            if (solution.damp_used > settings_.solver.damp)
+                spdlog::warn(
+                    "layer {}, {}: its Hessian did not factor; damped by {:g} instead of {:g} times its mean diagonal",
+                    layer.layer, solution.name, solution.damp_used, settings_.solver.damp);
         progress_.spent(Phase::solve);
         return solutions;
     }

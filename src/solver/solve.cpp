@@ -146,11 +146,11 @@ class GroupSolver {
 /// R of H + alpha·C + λI in the plan's order, λ = damp · mean diagonal (of H alone in `joint`); damp rises tenfold
 /// until it factors.
 void GroupSolver::invert(double alpha, MatrixView<float> inverse) {
-    constexpr int raises = 5;
-    constexpr double raise_from_zero = 1e-3;
+    constexpr double smallest_raise = 1e-6;  // less than that float32 does not feel
+    constexpr double most = 10;
     const double mean = diagonals_.mean(joint() ? 0 : alpha);
     double damp = settings_.damp;
-    for (int raise = 0; raise <= raises; ++raise, damp = damp > 0 ? 10 * damp : raise_from_zero) {
+    for (; damp <= std::max(most, settings_.damp); damp = std::max(10 * damp, smallest_raise)) {
         backend_.combine(problem_.hessian, problem_.covariance, static_cast<float>(alpha),
                          static_cast<float>(damp * mean), plan_.order, inverse);
         if (!backend_.factor_upper(inverse)) continue;

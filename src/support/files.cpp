@@ -69,6 +69,12 @@ std::filesystem::path temporary_name(const std::filesystem::path& path) {
 }
 
 void rename_into_place(const std::filesystem::path& temporary, const std::filesystem::path& path) {
+    std::error_code error;
+    const auto bears = std::filesystem::symlink_status(path, error).type();
+    using Type = std::filesystem::file_type;
+    // A rename would put an ordinary file in the place of /dev/null.
+    if (bears == Type::character || bears == Type::block || bears == Type::fifo || bears == Type::socket)
+        throw InvalidInput("{} is a device, not a file that can be written whole", path.string());
     if (::rename(temporary.c_str(), path.c_str()) != 0)
         throw Failure("{} cannot be renamed to {}: {}", temporary.string(), path.string(), std::strerror(errno));
     flush_folder(path.has_parent_path() ? path.parent_path() : std::filesystem::path("."));

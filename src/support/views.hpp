@@ -5,16 +5,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "support/dtype.hpp"
 #include "support/error.hpp"
 #include "support/half.hpp"
 
 namespace fairgptq {
-
-enum class DType : std::uint8_t { float32, float16, bfloat16 };
-
-constexpr std::size_t size_of(DType type) {
-    return type == DType::float32 ? 4 : 2;
-}
 
 /// Row-major matrix of a known element type; consecutive rows are `stride` elements apart.
 template <class T>

@@ -163,7 +163,8 @@ def test_dead_inputs_and_a_stubborn_hessian(tmp_path):
         tensors["model.layers.0.input_layernorm.weight"][3] = 0
     model = write_model(tmp_path / "model", change=kill_channel)
     tokens = write_tokens(tmp_path / "tokens.h5", pairs=1, texts=0)
-    quantize((model, tokens), tmp_path / "run", "--alpha", "0.1", "--damp", "1e-12")
+    process = quantize((model, tokens), tmp_path / "run", "--alpha", "0.1", "--damp", "1e-12", ranks=2)
+    assert process.stderr.count("layer 0, mlp.down_proj: its Hessian did not factor") == 1
     found = read_run(tmp_path / "run")
     assert max(value for name, value in found.items() if name.endswith("@damp_used")) > 1e-12
 

@@ -326,7 +326,7 @@ TEST(Solve, TheTargetMinimisesTheObjective) {
     for (std::int64_t r = 0; r < 4; ++r)
         for (std::int64_t j = 0; j < 64; ++j) {
             double gradient =
-                0.01 * mean * (solution.target[r * 64 + j] - static_cast<double>(problem.weights[r * 64 + j]));
+                settings.damp * mean * (solution.target[r * 64 + j] - static_cast<double>(problem.weights[r * 64 + j]));
             double size = 0;
             for (std::int64_t i = 0; i < 64; ++i) {
                 const double t = solution.target[r * 64 + i];
