@@ -105,15 +105,35 @@ def values_of(module):
     return module["scales"][()].astype(np.float32)[:, group_index] * (codes - zeros[:, group_index]).astype(np.float32)
 
 
-def main():
-    export, run = (pathlib.Path(argument) for argument in sys.argv[1:3])
+def quantization_of(config):
+    return config.get("quantization_config", {"quant_method": "dense"})
+
+
+def dequantized(export):
+    """Every tensor of an export as a program without its format would have it.
+
+    @returns (linears, others): values float32 of each linear that is stored quantized, by module name; all other tensors as
+    read_tensors gives them
+    """
+    quantization = quantization_of(json.loads((export / "config.json").read_text()))
+    tensors = read_tensors(export)
+    read, mark = {"gptq": (from_gptq, ".qweight"), "compressed-tensors": (from_compressed_tensors, ".weight_packed"),
+                  "dense": (None, None)}[quantization["quant_method"]]
+    names = [name[: -len(mark)] for name in tensors if name.endswith(mark)] if read else []
+    return {name: read(tensors, name, quantization) for name in names}, tensors
+
+
+def check(export, run):
+    """Asserts that an export is the run's. @returns a sentence that says what was compared"""
     settings = json.loads((run / "run.json").read_text())["settings"]
     original = read_tensors(pathlib.Path(settings["model"]["path"]))
     config = json.loads((export / "config.json").read_text())
-    quantization = config.get("quantization_config", {"quant_method": "dense"})
-    tensors = read_tensors(export)
+    method = quantization_of(config)["quant_method"]
+    if method == "gptq":
+        assert json.loads((export / "quantize_config.json").read_text()) == config["quantization_config"]
     if config.get("tie_word_embeddings"):
         original.pop("lm_head.weight", None)
+    linears, tensors = dequantized(export)
 
     modules = 0
     for layer in range(settings["layers"]):
@@ -121,22 +141,22 @@ def main():
             for short_name, module in file.items():
                 (name,) = (key[: -len(".weight")] for key in original if key.endswith(f"layers.{layer}.{short_name}.weight"))
                 dtype = "F32"
-                if quantization["quant_method"] == "gptq":
-                    found = from_gptq(tensors, name, quantization)
-                elif quantization["quant_method"] == "compressed-tensors":
-                    found = from_compressed_tensors(tensors, name, quantization)
-                else:
+                if method == "dense":
                     dtype = tensors[name + ".weight"][0]
                     found = array(tensors.pop(name + ".weight")).astype(np.float32)
+                else:
+                    found = linears.pop(name)
                 del original[name + ".weight"]
                 wrong = int((found != round_to(values_of(module), dtype)).sum())
                 assert wrong == 0, f"{name}: {wrong} of {found.size} values are not the run's"
                 modules += 1
+    assert modules > 0, f"{run} holds no layer"
+    assert not linears, f"quantized, but not in the run: {sorted(linears)[:5]}"
     assert set(tensors) == set(original), f"tensors differ: {sorted(set(tensors) ^ set(original))[:5]}"
     for name, tensor in original.items():
         assert tensors[name] == tensor, f"{name} is not the original model's"
-    print(f"{export}: {quantization['quant_method']}, {modules} linears and {len(original)} other tensors as they should be")
+    return f"{export}: {method}, {modules} linears and {len(original)} other tensors as they should be"
 
 
 if __name__ == "__main__":
-    main()
+    print(check(*(pathlib.Path(argument) for argument in sys.argv[1:3])))
