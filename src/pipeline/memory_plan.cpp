@@ -57,13 +57,13 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
         {"layer weights, two layers", 2 * layer},
         {"solver", solver},
     };
-    // Embedding and head are there only before the first layer, when neither a second layer nor the solver is.
-    const std::size_t later = layer + solver;
-    plan.device_peak = sum(plan.device) - later + std::max(later, embedding + head);
+    // Embedding and head are there only before the first layer, beside the hidden states that they fill: nothing else has
+    // been touched by then.
+    plan.device_peak = std::max(sum(plan.device), plan.device.front().bytes + embedding + head);
     plan.host = {
         {"token ids", static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t)},
         {"codes and scales, two layers", 2 * codes},
-        {"program and libraries", std::size_t{90} << 20U},
+        {"program and libraries", std::size_t{75} << 20U},
     };
     plan.host_peak = sum(plan.host);
     return plan;

@@ -46,7 +46,7 @@ std::string percent_left(const Json& figures) {
 }
 
 std::string figure(const Json& object, const char* name) {
-    return fmt::format("{:.4g}", object[name].get<double>());
+    return format_figure(object[name].get<double>());
 }
 std::string seconds(const Json& object) {
     return fmt::format("{:.2f}", object["seconds"].get<double>());
@@ -99,9 +99,9 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
     for (const Json& module : report["modules"])
         rows.push_back(
             {fmt::format("{:>3} {}", module["layer"].get<std::int64_t>(), module["module"].get<std::string>()),
-             figure(module, "alpha"), figure(module, "damp_used"), figure(module, "reconstruction"),
-             figure(module, "bias_before"), figure(module, "bias_after"), percent_left(module),
-             figure(module, "shift_norm"), seconds(module)});
+             fmt::format("{:g}", module["alpha"].get<double>()), fmt::format("{:g}", module["damp_used"].get<double>()),
+             figure(module, "reconstruction"), figure(module, "bias_before"), figure(module, "bias_after"),
+             percent_left(module), figure(module, "shift_norm"), seconds(module)});
     text += "\n" + format_table(rows);
 
     rows = {{"all layers", "modules", "reconstr.", "bias before", "after", "left", "seconds"}};

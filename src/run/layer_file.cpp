@@ -84,7 +84,7 @@ std::optional<std::string> wrong_contents(const ModuleSolution& module) {
         if (members[group] != module.group_size)
             return fmt::format("{} columns in group {}, where each has {}", members[group], group, module.group_size);
     for (const auto& [name, member] : figures)
-        if (!std::isfinite(module.*member)) return fmt::format("a {} that is not finite", name);
+        if (!std::isfinite(module.*member)) return fmt::format("a value of {} that is not finite", name);
     return {};
 }
 

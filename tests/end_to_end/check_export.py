@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Reads an export with nothing of fairgptq's and compares it with the run that it was made from.
 
-    check_export.py EXPORT RUN
+    check_export.py EXPORT RUN [TOKENS.h5 LOGITS.h5]
 
 Every quantized linear is dequantized from the format's own tensors, as its library documents them, and must equal
-scale * (code - zero) of the run's layer files; every other tensor must be the original model's, byte for byte.
+scale * (code - zero) of the run's layer files; every other tensor must be the original model's, byte for byte. With a token
+file and the logits that `fairgptq logits --run` wrote for its text, a Llama's forward pass in numpy over the dequantized
+export must give the same logits, to 2e-4 of the largest.
 """
 
 import json
@@ -105,6 +107,57 @@ def values_of(module):
     return module["scales"][()].astype(np.float32)[:, group_index] * (codes - zeros[:, group_index]).astype(np.float32)
 
 
+def llama_logits(config, weights, ids):
+    """Logits [tokens, vocabulary] of one sequence, in float64. @param weights  {name: array}"""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    head_dim = config.get("head_dim") or hidden // heads
+    group = heads // config["num_key_value_heads"]
+    rope = config.get("rope_parameters", config)
+    assert rope.get("rope_type", "default") == "default" and config["model_type"] == "llama"
+    angles = np.arange(len(ids))[:, None] * rope["rope_theta"] ** (-np.arange(0, head_dim, 2) / head_dim)
+    cos, sin = (np.concatenate([turn, turn], axis=1)[:, None] for turn in (np.cos(angles), np.sin(angles)))
+
+    def norm(x, name):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config["rms_norm_eps"]) * weights[name + ".weight"]
+
+    def linear(x, name):
+        return x @ weights[name + ".weight"].T
+
+    def rotate(x):
+        left, right = np.split(x, 2, axis=-1)
+        return x * cos + np.concatenate([-right, left], axis=-1) * sin
+
+    x = weights["model.embed_tokens.weight"][ids]
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        inputs = norm(x, prefix + "input_layernorm")
+        query, key, value = (
+            linear(inputs, f"{prefix}self_attn.{name}_proj").reshape(len(ids), -1, head_dim) for name in "qkv"
+        )
+        query, key, value = rotate(query), rotate(key).repeat(group, axis=1), value.repeat(group, axis=1)
+        scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(head_dim)
+        scores[:, np.triu(np.ones((len(ids), len(ids)), bool), 1)] = -np.inf
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = np.einsum("hqk,khd->qhd", scores / scores.sum(-1, keepdims=True), value)
+        x = x + linear(mixed.reshape(len(ids), -1), prefix + "self_attn.o_proj")
+        inputs = norm(x, prefix + "post_attention_layernorm")
+        gate = linear(inputs, prefix + "mlp.gate_proj")
+        x = x + linear(gate / (1 + np.exp(-gate)) * linear(inputs, prefix + "mlp.up_proj"), prefix + "mlp.down_proj")
+    head = weights["model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"]
+    return norm(x, "model.norm") @ head.T
+
+
+def check_logits(config, weights, token_file, logits_file):
+    with h5py.File(token_file) as file:
+        ids, offsets = file["text/token_ids"][()], file["text/offsets"][()]
+    with h5py.File(logits_file) as file:
+        expected = file["logits"][()]
+    found = np.concatenate([llama_logits(config, weights, ids[a:b]) for a, b in zip(offsets[:-1], offsets[1:])])
+    error = np.abs(found - expected).max() / np.abs(found).max()
+    assert error <= 2e-4, f"logits differ by {error:.2e} of the largest"
+    print(f"logits differ by {error:.2e} of the largest")
+
+
 def main():
     export, run = (pathlib.Path(argument) for argument in sys.argv[1:3])
     settings = json.loads((run / "run.json").read_text())["settings"]
@@ -115,7 +168,7 @@ def main():
     if config.get("tie_word_embeddings"):
         original.pop("lm_head.weight", None)
 
-    modules = 0
+    weights = {}  # dequantized, by name
     for layer in range(settings["layers"]):
         with h5py.File(run / "layers" / f"layer_{layer:04}.h5") as file:
             for short_name, module in file.items():
@@ -131,11 +184,14 @@ def main():
                 del original[name + ".weight"]
                 wrong = int((found != round_to(values_of(module), dtype)).sum())
                 assert wrong == 0, f"{name}: {wrong} of {found.size} values are not the run's"
-                modules += 1
+                weights[name + ".weight"] = found.astype(np.float64)
     assert set(tensors) == set(original), f"tensors differ: {sorted(set(tensors) ^ set(original))[:5]}"
     for name, tensor in original.items():
         assert tensors[name] == tensor, f"{name} is not the original model's"
-    print(f"{export}: {quantization['quant_method']}, {modules} linears and {len(original)} other tensors as they should be")
+    print(f"{export}: {quantization['quant_method']}, {len(weights)} linears and {len(original)} other tensors as they should be")
+    if len(sys.argv) > 3:
+        weights.update((name, array(tensor).astype(np.float64)) for name, tensor in tensors.items())
+        check_logits(config, weights, *sys.argv[3:5])
 
 
 if __name__ == "__main__":

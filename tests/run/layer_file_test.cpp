@@ -229,7 +229,7 @@ TEST(LayerFile, SealedButImpossibleContentsAreRefusedByName) {
     expect_refused("a group_index of -1", Hostile{.group_index = {0, 0, 0, 0, 1, 1, 1, -1}});
     expect_refused("5 columns in group 0", Hostile{.group_index = {0, 0, 0, 0, 0, 1, 1, 1}});
     expect_refused("group_index has the shape [7]", Hostile{.group_index = {0, 0, 0, 0, 1, 1, 1}});
-    expect_refused("a alpha that is not finite", Hostile{.alpha = std::numeric_limits<double>::quiet_NaN()});
+    expect_refused("a value of alpha that is not finite", Hostile{.alpha = std::numeric_limits<double>::quiet_NaN()});
     for (const char* name : {"codes", "scales", "zeros", "group_index"})
         expect_refused(std::string(name) + " is missing", Hostile{.left_out = name});
     expect_refused("lacks the attribute 'seconds'", Hostile{.left_out = "seconds"});
