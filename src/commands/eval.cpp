@@ -96,6 +96,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
     std::vector<Task> tasks = choose_tasks(std::move(tokens), names);
     work.emplace(Work{std::move(subject), tokens_path, std::move(tasks),
                       make_backend((*parsed)["device"].as<std::string>()), nullptr});
+    if (parsed->count("out") > 0) refuse_overwriting(required_path(*parsed, "out"), required_path(*parsed, "tokens"));
     if (parsed->count("out") > 0 && first_rank) work->out = std::make_unique<ReportFile>(required_path(*parsed, "out"));
 }
 

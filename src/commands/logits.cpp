@@ -46,6 +46,7 @@ int logits(int argc, char** argv, Communicator& comm) {
     use_fair_share_of_cores(comm);
     const auto backend = make_backend((*parsed)["device"].as<std::string>());
 
+    refuse_overwriting(out, required_path(*parsed, "tokens"));
     const TokenFile tokens = read_token_file(required_path(*parsed, "tokens"));
     if (tokens.text.count() == 0) throw InvalidInput("{} has no /text to compute logits of", tokens.path.string());
     ModelOrRun subject = open_model_or_run(*parsed);

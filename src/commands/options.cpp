@@ -32,6 +32,16 @@ std::filesystem::path required_path(const cxxopts::ParseResult& parsed, const st
     return parsed[option].as<std::string>();
 }
 
+bool flag(const cxxopts::ParseResult& parsed, const std::string& option) {
+    return parsed.count(option) > 0 && parsed[option].as<bool>();
+}
+
+void refuse_overwriting(const std::filesystem::path& out, const std::filesystem::path& input) {
+    std::error_code ignored;
+    if (std::filesystem::equivalent(out, input, ignored))
+        throw InvalidInput("--out {} is an input of this command; name another file", out.string());
+}
+
 void together(Communicator& comm, const std::function<void()>& work) {
     std::string message;
     int code = exit_done;

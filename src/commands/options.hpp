@@ -21,6 +21,12 @@ std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, c
 /// A required option's value. @throws InvalidInput naming the option
 std::filesystem::path required_path(const cxxopts::ParseResult& parsed, const std::string& option);
 
+/// Whether a switch is on: "--resume", and "--resume=false" is not.
+bool flag(const cxxopts::ParseResult& parsed, const std::string& option);
+
+/// @throws InvalidInput if `out` is `input` itself, which writing it would destroy
+void refuse_overwriting(const std::filesystem::path& out, const std::filesystem::path& input);
+
 /// An option that takes one of a few words. @throws InvalidInput listing them
 template <class Choice>
 Choice choose(const cxxopts::ParseResult& parsed, const std::string& option,

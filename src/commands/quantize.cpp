@@ -6,6 +6,8 @@
 
 #include <cxxopts.hpp>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
@@ -16,7 +18,9 @@
 #include "model/weights.hpp"
 #include "pipeline/arithmetic.hpp"
 #include "run/run_directory.hpp"
+#include "run/stop_signal.hpp"
 #include "solver/solve.hpp"
+#include "support/checksum.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -44,7 +48,7 @@ OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann
     std::int64_t finished = 0;
     together(comm, [&] {
         if (comm.rank() != 0) return;
-        if (resume && std::filesystem::exists(out)) {
+        if (resume && RunDirectory::begun(out)) {
             const RunDirectory run = RunDirectory::resume(out, settings);
             finished = run.finished_layers(true);
         } else {
@@ -52,8 +56,9 @@ OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann
         }
     });
     finished = comm.all_reduce_max(finished);
+    // Every rank compares: one that read another model or token file (a stale copy on its node) must not take part.
     std::optional<RunDirectory> run;
-    together(comm, [&] { run = RunDirectory::open(out); });
+    together(comm, [&] { run = RunDirectory::resume(out, settings); });
     return {std::move(*run), finished};
 }
 
@@ -77,9 +82,22 @@ void report_end(const RunDirectory& run, const Arithmetic& arithmetic, double ra
                comm.size(), comm.size() == 1 ? "" : "s", threads, threads == 1 ? "" : "s", ratio, gib);
 }
 
+/// Reads every tensor once, ranks sharing the work. @returns one hash of all
+std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm) {
+    std::vector<std::uint64_t> mine;
+    together(comm, [&] { mine = hash_tensors(checkpoint, comm.rank(), comm.size()); });
+    std::vector<std::uint64_t> all(mine.size() * static_cast<std::size_t>(comm.size()));
+    const std::vector<std::size_t> sizes(static_cast<std::size_t>(comm.size()), mine.size() * sizeof(std::uint64_t));
+    comm.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), sizes);
+    for (std::size_t i = 0; i < all.size(); ++i)
+        mine[i % mine.size()] |= all[i];
+    return hash_of(std::as_bytes(std::span(mine)));
+}
+
 }  // namespace
 
 int quantize(int argc, char** argv, Communicator& comm) {
+    catch_stop_signals();
     const int threads = use_fair_share_of_cores(comm);
     std::unique_ptr<Backend> backend;
     std::optional<RunInputs> inputs;
@@ -91,7 +109,7 @@ int quantize(int argc, char** argv, Communicator& comm) {
         const auto parsed = parse(options, argc, argv, comm.rank() == 0);
         if (!parsed) return;
         out = required_path(*parsed, "out");
-        resume = parsed->count("resume") > 0;
+        resume = flag(*parsed, "resume");
         if (parsed->count("stop-after-layers") > 0) {
             stop_after = (*parsed)["stop-after-layers"].as<std::int64_t>();
             if (stop_after < 1) throw InvalidInput("--stop-after-layers must be at least 1, not {}", stop_after);
@@ -100,6 +118,7 @@ int quantize(int argc, char** argv, Communicator& comm) {
         backend = make_backend((*parsed)["device"].as<std::string>());
     });
     if (!inputs) return exit_done;
+    inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     const auto [run, finished] = open_run(out, resume, run_settings(*inputs), comm);
     const std::int64_t layers = inputs->settings.layers;
     if (finished == layers) {

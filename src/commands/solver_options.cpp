@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "commands/options.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq::commands {
@@ -25,16 +26,16 @@ void add_solver_options(cxxopts::Options& options) {
 }
 
 SolverSettings read_solver_settings(const cxxopts::ParseResult& parsed) {
-    if (parsed.count("sym") > 0 && parsed.count("asym") > 0) throw InvalidInput("--sym and --asym exclude each other");
+    if (flag(parsed, "sym") && flag(parsed, "asym")) throw InvalidInput("--sym and --asym exclude each other");
     SolverSettings settings;
     settings.kind = parse_solver_kind(parsed["solver"].as<std::string>());
     settings.grid.bits = parsed["bits"].as<int>();
     settings.grid.group_size = parsed["group-size"].as<std::int64_t>();
-    settings.grid.symmetric = parsed.count("asym") == 0;
+    settings.grid.symmetric = !flag(parsed, "asym");
     settings.grid.scale_search = parse_scale_search(parsed["scale-search"].as<std::string>());
     settings.grid.scale_type = parse_scale_type(parsed["scale-dtype"].as<std::string>());
     settings.order = parse_column_order(parsed["order"].as<std::string>());
-    settings.static_groups = parsed.count("static-groups") > 0;
+    settings.static_groups = flag(parsed, "static-groups");
     settings.damp = parsed["damp"].as<double>();
     check(settings);
     read_alpha(parsed);

@@ -41,6 +41,7 @@ std::string title_of(const nlohmann::json& report) {
     const nlohmann::json& settings = report["settings"];
     if (settings.is_null()) return "original";
     const double alpha = settings["alpha"].get<double>();
+    if (!settings.value("alpha_map", nlohmann::json::array()).empty()) return "Fair-GPTQ, α by map";
     return alpha == 0 ? fmt::format("GPTQ {}-bit", settings["bits"].get<int>())
                       : fmt::format("Fair-GPTQ α={:g}", alpha);
 }

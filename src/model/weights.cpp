@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "support/checksum.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -103,6 +104,10 @@ void check_finite(const HostTensor& tensor) {
                      : type == DType::float16 ? any_not_finite<std::uint16_t>(tensor.bytes, 0x7c00U)
                                               : any_not_finite<std::uint16_t>(tensor.bytes, 0x7f80U);
     if (bad) throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
+}
+
+bool holds_floats(const HostTensor& tensor) {
+    return tensor.dtype_name == "F32" || tensor.dtype_name == "F16" || tensor.dtype_name == "BF16";
 }
 
 /// Checks and uploads every tensor of the list into one buffer.
@@ -237,6 +242,18 @@ LayerPrefetcher::LayerPrefetcher(Backend& backend, const Family& family, const C
 LayerPrefetcher::~LayerPrefetcher() = default;
 LayerWeights LayerPrefetcher::next() {
     return impl_->next();
+}
+
+std::vector<std::uint64_t> hash_tensors(const Checkpoint& checkpoint, int rank, int ranks) {
+    const std::vector<std::string> names = checkpoint.names();
+    std::vector<std::uint64_t> hashes(names.size(), 0);
+    for (auto i = static_cast<std::size_t>(rank); i < names.size(); i += static_cast<std::size_t>(ranks)) {
+        const HostTensor& tensor = checkpoint.tensor(names[i]);
+        if (holds_floats(tensor)) check_finite(tensor);
+        hashes[i] = std::stoull(hash_of(tensor.bytes).substr(0, 16), nullptr, 16);
+        checkpoint.done_with(names[i]);
+    }
+    return hashes;
 }
 
 }  // namespace fairgptq

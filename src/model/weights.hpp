@@ -52,6 +52,11 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint);
 std::size_t layer_bytes(const Family& family, DType activation_type);
 std::size_t outer_bytes(const Family& family, DType activation_type);
 
+/// Hashes (XXH3) of the bytes of tensors rank, rank + ranks, … of checkpoint.names(); the other places stay 0. So a
+/// run's ranks read a model once between them, before work begins, and know it again when it has changed.
+/// @throws InvalidInput naming file and tensor if one holds NaN or infinity
+std::vector<std::uint64_t> hash_tensors(const Checkpoint& checkpoint, int rank, int ranks);
+
 /// Changes a layer's weights after they are read, before they are used: a run's quantized modules in place of the
 /// originals.
 using LayerOverride = std::function<void(LayerWeights&)>;

@@ -124,14 +124,11 @@ class QuantizeRun {
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                        const Chunks& chunks, const RunDirectory& run, std::int64_t finished,
                        std::int64_t stop_after_layers, Backend& backend, Communicator& comm, Progress& progress) {
-    catch_stop_signals();
     QuantizeRun quantize(settings, family, checkpoint, chunks, run, backend, comm, progress);
     LayerPrefetcher weights(backend, family, checkpoint, 0, settings.layers);
     LayerWriter writer;
     for (std::int64_t index = 0; index < settings.layers; ++index) {
         const bool replayed = index < finished;
-        // Nothing is gained by replaying a run that is whole, and a stop needs no replay either.
-        if (finished == settings.layers) break;
         progress.begin_layer(index, replayed);
         LayerWeights layer = weights.next();
         progress.spent(Phase::read);

@@ -61,6 +61,7 @@ RunDirectory::RunDirectory(fs::path path, nlohmann::json settings)
 RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& settings) {
     make_folder(path);
     std::error_code error;
+    fs::remove(temporary_name(path / "run.json"), error);  // of a run that ended before it began
     const bool empty = fs::is_empty(path, error);
     if (error) throw InvalidInput("the folder {} cannot be read: {}", path.string(), error.message());
     if (!empty)
@@ -68,14 +69,18 @@ RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& se
                            path.string());
     if (::access(path.c_str(), W_OK | X_OK) != 0)
         throw InvalidInput("the folder {} cannot be written: {}", path.string(), std::strerror(errno));
-    make_folder(path / "layers");
     RunDirectory run(path, settings);
     const nlohmann::ordered_json contents{{"format", format_name},
                                           {"version", format_version},
                                           {"fingerprint", run.fingerprint_},
                                           {"settings", run.settings_}};
     write_file_atomically(path / "run.json", contents.dump(2) + "\n");
+    make_folder(path / "layers");
     return run;
+}
+
+bool RunDirectory::begun(const fs::path& path) {
+    return fs::exists(path / "run.json");
 }
 
 RunDirectory RunDirectory::open(const fs::path& path) {
@@ -100,6 +105,7 @@ RunDirectory RunDirectory::resume(const fs::path& path, const nlohmann::json& se
     RunDirectory run = open(path);
     if (const std::string difference = first_difference(run.settings_, settings); !difference.empty())
         throw InvalidInput("{} cannot be resumed with other settings: {}", path.string(), difference);
+    make_folder(path / "layers");  // missing where the run ended between its first two steps
     return run;
 }
 

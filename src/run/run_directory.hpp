@@ -22,6 +22,8 @@ class RunDirectory {
     /// Makes the folder, run.json and layers/. Only rank 0 calls it.
     /// @throws InvalidInput if the folder exists and is not empty, or cannot be written
     static RunDirectory create(const std::filesystem::path& path, const nlohmann::json& settings);
+    /// Whether there is a run to resume: a folder without run.json was made by a run that ended before it began.
+    static bool begun(const std::filesystem::path& path);
     /// @throws InvalidInput if it is not a run, or run.json was changed by hand
     static RunDirectory open(const std::filesystem::path& path);
     /// For --resume: open, and compare what changes results. @throws InvalidInput naming the first field that differs,

@@ -70,7 +70,7 @@ std::filesystem::path temporary_name(const std::filesystem::path& path) {
 
 void rename_into_place(const std::filesystem::path& temporary, const std::filesystem::path& path) {
     std::error_code error;
-    const auto bears = std::filesystem::symlink_status(path, error).type();
+    const auto bears = std::filesystem::status(path, error).type();
     using Type = std::filesystem::file_type;
     // A rename would put an ordinary file in the place of /dev/null.
     if (bears == Type::character || bears == Type::block || bears == Type::fifo || bears == Type::socket)

@@ -1,9 +1,10 @@
 """Whole runs as a user types them: ranks, resume, settings, and what is refused."""
 import json
 import shutil
+import subprocess
 
 import pytest
-from workshop import agreement, quantized, read_run, refused, run, write_model, write_tokens
+from workshop import BINARY, ENVIRONMENT, agreement, quantized, read_run, refused, run, write_model, write_tokens
 
 
 def quantize(tiny, out, *more, ranks=0, code=0):
@@ -177,6 +178,7 @@ def test_nan_weights_are_refused_by_name(tiny, tmp_path):
         sentence = refused("quantize", "--model", model, "--tokens", tiny[1], "--out", tmp_path / f"run{ranks}",
                            "--group-size", "32", ranks=ranks)
         assert "model.layers.1.mlp.up_proj.weight" in sentence
+        assert not (tmp_path / f"run{ranks}").exists()
 
 
 def test_a_run_says_what_it_did(tiny, tmp_path):
@@ -191,3 +193,32 @@ def test_a_run_says_what_it_did(tiny, tmp_path):
     shown = run(0, "inspect", tmp_path / "run").stdout
     assert "down_proj" in shown
     assert json.loads(run(0, "inspect", tmp_path / "run", "--json").stdout)
+
+
+def test_a_changed_model_of_the_same_size_is_refused(tiny, tmp_path):
+    """A fine-tune saved over the model has the same files, sizes and headers; its numbers differ."""
+    def negate(tensors):
+        tensors["model.layers.2.mlp.up_proj.weight"] *= -1
+    model = write_model(tmp_path / "model")
+    quantize((model, tiny[1]), tmp_path / "run", "--stop-after-layers", "1", code=75)
+    write_model(model, change=negate)
+    assert "model.weights_hash" in refused("quantize", "--model", model, "--tokens", tiny[1], "--out", tmp_path / "run",
+                                           "--group-size", "32", "--resume", ranks=2)
+
+
+def test_a_rank_with_other_inputs_is_refused(tiny, tmp_path):
+    model, tokens = tiny
+    other = write_tokens(tmp_path / "other.h5", seed=9)
+    def part(file):
+        return [BINARY, "quantize", "--model", str(model), "--tokens", str(file), "--out", str(tmp_path / "run"), "--group-size", "32"]
+    process = subprocess.run(["mpirun", "-n", "1", *part(tokens), ":", "-n", "1", *part(other)], env=ENVIRONMENT,
+                             capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 2, process.stderr
+    assert "rank 1" in process.stderr and "calibration.digest" in process.stderr
+
+
+def test_a_run_that_ended_before_it_began_is_begun(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json.partial").write_text("{")
+    quantize(tiny, tmp_path / "run", "--resume", "--max-layers", "1")
+    quantize(tiny, tmp_path / "run", "--resume", "--max-layers", "1")
