@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Reads an export with nothing of fairgptq's and compares it with the run that it was made from.
 
-    check_export.py EXPORT RUN [TOKENS.h5 LOGITS.h5]
+    check_export.py EXPORT RUN
 
 Every quantized linear is dequantized from the format's own tensors, as its library documents them, and must equal
-scale * (code - zero) of the run's layer files; every other tensor must be the original model's, byte for byte. With a token
-file and the logits that `fairgptq logits --run` wrote for its text, a Llama's forward pass in numpy over the dequantized
-export must give the same logits, to 2e-4 of the largest.
+scale * (code - zero) of the run's layer files; every other tensor must be the original model's, byte for byte.
 """
 
 import json
@@ -137,7 +135,7 @@ def check(export, run):
         original.pop("lm_head.weight", None)
     linears, tensors = dequantized(export)
 
-    weights = {}  # dequantized, by name
+    modules = 0
     for layer in range(settings["layers"]):
         with h5py.File(run / "layers" / f"layer_{layer:04}.h5") as file:
             for short_name, module in file.items():
