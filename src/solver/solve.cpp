@@ -29,6 +29,7 @@ struct Diagonals {
         for (std::size_t i = 0; i < dead.size(); ++i)
             dead[i] = hessian[i] == 0 && covariance[i] == 0 ? 1 : 0;
     }
+    bool any_dead() const { return std::find(dead.begin(), dead.end(), 1) != dead.end(); }
     /// Of H + alpha·C.
     std::vector<double> sum(double alpha) const {
         std::vector<double> result(hessian.size());
@@ -172,15 +173,14 @@ void GroupSolver::load(Share& share) {
     std::int64_t bad = -1;
     for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank())) {
         const MatrixView<float> rows = share.weights.rows_from(segment.offset, segment.rows);
-        backend_.gather_columns(modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows), natural,
-                                {}, rows);
+        const TensorView weights = modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows);
+        backend_.gather_columns(weights, natural, {}, rows);
         // x − x is 0 for finite x only.
         std::vector<double> differences(static_cast<std::size_t>(n_));
         backend_.column_errors(rows, rows, differences);
         if (bad < 0 && std::any_of(differences.begin(), differences.end(), [](double value) { return value != 0; }))
             bad = static_cast<std::int64_t>(segment.module);
-        backend_.gather_columns(modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows), natural,
-                                diagonals_.dead, rows);
+        if (diagonals_.any_dead()) backend_.gather_columns(weights, natural, diagonals_.dead, rows);
     }
     bad = comm_.all_reduce_max(bad);
     if (bad >= 0)
@@ -281,7 +281,11 @@ std::vector<ModuleSolution> GroupSolver::solve() {
         quantize(inverse, share);
     }
 
-    backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
+    if (settings_.order == ColumnOrder::none) {
+        std::swap(share.target, share.natural);
+    } else {
+        backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
+    }
     if (!problem_.covariance.empty()) {
         quadratic_figures(share.weights, problem_.covariance, &TileFigures::bias_before, share);
         quadratic_figures(share.natural, problem_.covariance, &TileFigures::bias_after, share);
@@ -453,8 +457,12 @@ std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t rank
         settings.grid.group_size > 0 ? (cols + settings.grid.group_size - 1) / settings.grid.group_size : 1;
     constexpr std::int64_t real = sizeof(float);
     const std::int64_t per_row = cols * (3 * real + 1) + groups * (real + 1);
+    // The CPU's scratch inside an operation: two copies of a slab of rows, and packed rows of a square matrix.
+    constexpr std::int64_t slab_rows = 4096;
+    constexpr std::int64_t packed_rows = 1024;
+    const std::int64_t scratch = (2 * std::min(mine, slab_rows) + std::min(cols, packed_rows)) * cols * real;
     return static_cast<std::size_t>(mine * per_row + cols * cols * real + RowShares::tile_rows * cols * real +
-                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t)));
+                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t)) + scratch);
 }
 
 }  // namespace fairgptq

@@ -62,7 +62,7 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
 /// The group size for a row of `cols` inputs (−1 resolved). @throws InvalidInput as solve_stage says
 std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module);
 
-/// Bytes of device memory that solve_stage allocates at one rank, for `plan`.
+/// Bytes of device memory that solve_stage needs at one rank, the operations' own scratch included, for `plan`.
 std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings);
 
 }  // namespace fairgptq
