@@ -68,9 +68,11 @@ int plan(int argc, char** argv, Communicator& comm) {
         inputs.family, inputs.chunks, AlphaPolicy(inputs.settings.alpha, inputs.family), inputs.settings.layers, ranks);
     // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on SmolLM2-135M.
     constexpr double overhead = 1.5;
-    fmt::print("\ntime: {0:.2f} TFLOP; about {4} where every rank has what this process has, {1:.0f} GFLOP/s with {2} thread{3}\n",
-               arithmetic.total() * 1e-12, rate * 1e-9, threads, threads == 1 ? "" : "s",
-               duration(overhead * arithmetic.total() / (rate * ranks)));
+    fmt::print(
+        "\ntime: {0:.2f} TFLOP; about {4} where every rank has what this process has, {1:.0f} GFLOP/s with {2} "
+        "thread{3}\n",
+        arithmetic.total() * 1e-12, rate * 1e-9, threads, threads == 1 ? "" : "s",
+        duration(overhead * arithmetic.total() / (rate * ranks)));
     const double limit = device_memory * (1U << 30U);
     const auto needed = static_cast<double>(memory.device_peak + (on_host ? memory.host_peak : 0));
     if (device_memory > 0)

@@ -107,66 +107,35 @@ def values_of(module):
     return module["scales"][()].astype(np.float32)[:, group_index] * (codes - zeros[:, group_index]).astype(np.float32)
 
 
-def llama_logits(config, weights, ids):
-    """Logits [tokens, vocabulary] of one sequence, in float64. @param weights  {name: array}"""
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    head_dim = config.get("head_dim") or hidden // heads
-    group = heads // config["num_key_value_heads"]
-    rope = config.get("rope_parameters", config)
-    assert rope.get("rope_type", "default") == "default" and config["model_type"] == "llama"
-    angles = np.arange(len(ids))[:, None] * rope["rope_theta"] ** (-np.arange(0, head_dim, 2) / head_dim)
-    cos, sin = (np.concatenate([turn, turn], axis=1)[:, None] for turn in (np.cos(angles), np.sin(angles)))
-
-    def norm(x, name):
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config["rms_norm_eps"]) * weights[name + ".weight"]
-
-    def linear(x, name):
-        return x @ weights[name + ".weight"].T
-
-    def rotate(x):
-        left, right = np.split(x, 2, axis=-1)
-        return x * cos + np.concatenate([-right, left], axis=-1) * sin
-
-    x = weights["model.embed_tokens.weight"][ids]
-    for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        inputs = norm(x, prefix + "input_layernorm")
-        query, key, value = (
-            linear(inputs, f"{prefix}self_attn.{name}_proj").reshape(len(ids), -1, head_dim) for name in "qkv"
-        )
-        query, key, value = rotate(query), rotate(key).repeat(group, axis=1), value.repeat(group, axis=1)
-        scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(head_dim)
-        scores[:, np.triu(np.ones((len(ids), len(ids)), bool), 1)] = -np.inf
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed = np.einsum("hqk,khd->qhd", scores / scores.sum(-1, keepdims=True), value)
-        x = x + linear(mixed.reshape(len(ids), -1), prefix + "self_attn.o_proj")
-        inputs = norm(x, prefix + "post_attention_layernorm")
-        gate = linear(inputs, prefix + "mlp.gate_proj")
-        x = x + linear(gate / (1 + np.exp(-gate)) * linear(inputs, prefix + "mlp.up_proj"), prefix + "mlp.down_proj")
-    head = weights["model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"]
-    return norm(x, "model.norm") @ head.T
+def quantization_of(config):
+    return config.get("quantization_config", {"quant_method": "dense"})
 
 
-def check_logits(config, weights, token_file, logits_file):
-    with h5py.File(token_file) as file:
-        ids, offsets = file["text/token_ids"][()], file["text/offsets"][()]
-    with h5py.File(logits_file) as file:
-        expected = file["logits"][()]
-    found = np.concatenate([llama_logits(config, weights, ids[a:b]) for a, b in zip(offsets[:-1], offsets[1:])])
-    error = np.abs(found - expected).max() / np.abs(found).max()
-    assert error <= 2e-4, f"logits differ by {error:.2e} of the largest"
-    print(f"logits differ by {error:.2e} of the largest")
+def dequantized(export):
+    """Every tensor of an export as a program without its format would have it.
+
+    @returns (linears, others): values float32 of each linear that is stored quantized, by module name; all other tensors as
+    read_tensors gives them
+    """
+    quantization = quantization_of(json.loads((export / "config.json").read_text()))
+    tensors = read_tensors(export)
+    read, mark = {"gptq": (from_gptq, ".qweight"), "compressed-tensors": (from_compressed_tensors, ".weight_packed"),
+                  "dense": (None, None)}[quantization["quant_method"]]
+    names = [name[: -len(mark)] for name in tensors if name.endswith(mark)] if read else []
+    return {name: read(tensors, name, quantization) for name in names}, tensors
 
 
-def main():
-    export, run = (pathlib.Path(argument) for argument in sys.argv[1:3])
+def check(export, run):
+    """Asserts that an export is the run's. @returns a sentence that says what was compared"""
     settings = json.loads((run / "run.json").read_text())["settings"]
     original = read_tensors(pathlib.Path(settings["model"]["path"]))
     config = json.loads((export / "config.json").read_text())
-    quantization = config.get("quantization_config", {"quant_method": "dense"})
-    tensors = read_tensors(export)
+    method = quantization_of(config)["quant_method"]
+    if method == "gptq":
+        assert json.loads((export / "quantize_config.json").read_text()) == config["quantization_config"]
     if config.get("tie_word_embeddings"):
         original.pop("lm_head.weight", None)
+    linears, tensors = dequantized(export)
 
     weights = {}  # dequantized, by name
     for layer in range(settings["layers"]):
@@ -174,25 +143,22 @@ def main():
             for short_name, module in file.items():
                 (name,) = (key[: -len(".weight")] for key in original if key.endswith(f"layers.{layer}.{short_name}.weight"))
                 dtype = "F32"
-                if quantization["quant_method"] == "gptq":
-                    found = from_gptq(tensors, name, quantization)
-                elif quantization["quant_method"] == "compressed-tensors":
-                    found = from_compressed_tensors(tensors, name, quantization)
-                else:
+                if method == "dense":
                     dtype = tensors[name + ".weight"][0]
                     found = array(tensors.pop(name + ".weight")).astype(np.float32)
+                else:
+                    found = linears.pop(name)
                 del original[name + ".weight"]
                 wrong = int((found != round_to(values_of(module), dtype)).sum())
                 assert wrong == 0, f"{name}: {wrong} of {found.size} values are not the run's"
-                weights[name + ".weight"] = found.astype(np.float64)
+                modules += 1
+    assert modules > 0, f"{run} holds no layer"
+    assert not linears, f"quantized, but not in the run: {sorted(linears)[:5]}"
     assert set(tensors) == set(original), f"tensors differ: {sorted(set(tensors) ^ set(original))[:5]}"
     for name, tensor in original.items():
         assert tensors[name] == tensor, f"{name} is not the original model's"
-    print(f"{export}: {quantization['quant_method']}, {len(weights)} linears and {len(original)} other tensors as they should be")
-    if len(sys.argv) > 3:
-        weights.update((name, array(tensor).astype(np.float64)) for name, tensor in tensors.items())
-        check_logits(config, weights, *sys.argv[3:5])
+    return f"{export}: {method}, {modules} linears and {len(original)} other tensors as they should be"
 
 
 if __name__ == "__main__":
-    main()
+    print(check(*(pathlib.Path(argument) for argument in sys.argv[1:3])))

@@ -1,56 +1,292 @@
-"""Exports as a user types them, read back by a reader that shares nothing with the program."""
-import subprocess
-import sys
-from pathlib import Path
+"""Exports as a user makes them: read back with nothing of the program's, and their logits against the run's."""
+import json
+import re
+import shutil
 
+import numpy as np
 import pytest
-from workshop import refused, run
+from check_export import array, check, dequantized
+from safetensors.numpy import save_file
+from workshop import logits, refused, run, write_model, write_tokens
 
-CHECK = Path(__file__).with_name("check_export.py")
+FORMATS = ("gptq", "compressed-tensors", "dense")
+RUNS = {f"{symmetry}-{bits}": (f"--{symmetry}", "--bits", bits) for bits in "2348" for symmetry in ("sym", "asym")}
+RUNS |= {"scattered": ("--asym", "--bits", "3", "--order", "activation"),
+         "static": ("--order", "activation", "--static-groups"),
+         "groups": ("--asym", "--order", "group"),
+         "row": ("--bits", "3", "--group-size", "-1")}
 
 
-def quantize(tiny, out, *more):
-    model, tokens = tiny
-    run(0, "quantize", "--model", model, "--tokens", tokens, "--out", out, "--group-size", "32", *more)
+def quantize(model, tokens, out, *more, code=0):
+    group_size = () if "--group-size" in more else ("--group-size", "32")
+    run(0, "quantize", "--model", model, "--tokens", tokens, "--out", out, *group_size, *more, code=code)
     return out
 
 
-def check(export, folder, tokens, logits):
-    done = subprocess.run([sys.executable, CHECK, export, folder, tokens, logits], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def export(run_folder, out, form, *more):
+    run(0, "export", run_folder, "--format", form, "--out", out, *more)
+    return out
 
 
-@pytest.mark.parametrize("options", [(), ("--asym", "--bits", "3"), ("--group-size", "-1", "--bits", "8"), ("--max-layers", "2")])
-def test_every_format_holds_the_run(tiny, tmp_path, options):
-    folder = quantize(tiny, tmp_path / "run", *options)
-    tokens, logits = tiny[1], tmp_path / "logits.h5"
-    run(0, "logits", "--run", folder, "--tokens", tokens, "--out", logits)
-    for form, more in (("gptq", ()), ("compressed-tensors", ("--max-shard-size", "20KB")), ("dense", ("--dtype", "f32"))):
-        run(0, "export", folder, "--format", form, "--out", tmp_path / form, *more)
-        check(tmp_path / form, folder, tokens, logits)
-    assert len(list((tmp_path / "compressed-tensors").glob("*.safetensors"))) > 3
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A model of two layers with a tokenizer's files beside it, and its token file."""
+    folder = tmp_path_factory.mktemp("export")
+    model = write_model(folder / "model", layers=2)
+    for name in ("tokenizer.json", "generation_config.json", "tokenizer_config.json"):
+        (model / name).write_text(json.dumps({"file": name}))
+    (model / "merges.txt").write_text("a b\n")
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    (model / "notes.md").write_text("not a model's file")
+    return folder, model, write_tokens(folder / "tokens.h5", pairs=40, texts=4)
 
 
-def test_activation_order_keeps_its_groups(tiny, tmp_path):
-    folder = quantize(tiny, tmp_path / "run", "--order", "activation")
-    tokens, logits = tiny[1], tmp_path / "logits.h5"
-    run(0, "logits", "--run", folder, "--tokens", tokens, "--out", logits)
-    run(0, "export", folder, "--format", "gptq", "--out", tmp_path / "gptq")
-    check(tmp_path / "gptq", folder, tokens, logits)
-    message = refused("export", folder, "--format", "compressed-tensors", "--out", tmp_path / "out")
-    assert "self_attn.q_proj" in message and "--static-groups" in message
+@pytest.fixture(scope="module")
+def runs(workplace):
+    """Makes each run once: its folder and its logits."""
+    folder, model, tokens = workplace
+    made = {}
+
+    def get(name):
+        if name not in made:
+            out = quantize(model, tokens, folder / f"run-{name}", *RUNS[name])
+            made[name] = out, logits(folder / f"{name}.h5", tokens, "--run", out)
+        return made[name]
+    return get
+
+
+def write_dense(folder, exported):
+    """The export as an ordinary float32 model, made of what the independent reader finds in it."""
+    folder.mkdir()
+    linears, others = dequantized(exported)
+    tensors = {name: np.ascontiguousarray(array(tensor)).astype(np.float32) for name, tensor in others.items()}
+    tensors |= {name + ".weight": np.ascontiguousarray(values) for name, values in linears.items()}
+    save_file(tensors, str(folder / "model.safetensors"))
+    config = json.loads((exported / "config.json").read_text())
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def assert_logits(found, expected, linears, rounding):
+    """Each linear's weights are off by at most `rounding` of themselves, and so is, to first order, what each adds to the
+    residual stream: no more than all of it together."""
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= linears * rounding * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", RUNS)
+def test_export_is_the_run(runs, workplace, tmp_path, name, form):
+    run_folder, expected = runs(name)
+    if (name, form) == ("scattered", "compressed-tensors"):
+        sentence = refused("export", run_folder, "--format", form, "--out", tmp_path / "out")
+        assert "--static-groups" in sentence and not list(tmp_path.iterdir())
+        return
+    exported = export(run_folder, tmp_path / "out", form)
+    check(exported, run_folder)
+    model = exported
+    if form != "dense":  # float32 values of the same codes and scales: the same arithmetic, the same logits
+        model = write_dense(tmp_path / "dense", exported)
+    found = logits(tmp_path / "logits.h5", workplace[2], "--model", model)
+    if form == "dense":
+        assert_logits(found, expected, 2 * 7, 2.0 ** -11)
+    else:
+        assert np.array_equal(found, expected)
+
+
+def test_dense_keeps_what_the_dtype_can_hold(runs, workplace, tmp_path):
+    run_folder, expected = runs("asym-3")
+    found = {}
+    for dtype in ("f32", "bf16"):
+        exported = export(run_folder, tmp_path / dtype, "dense", "--dtype", dtype)
+        check(exported, run_folder)
+        found[dtype] = logits(tmp_path / f"{dtype}.h5", workplace[2], "--model", exported)
+    assert np.array_equal(found["f32"], expected)
+    assert_logits(found["bf16"], expected, 2 * 7, 2.0 ** -8)
+
+
+def test_what_programs_read_off_the_settings(runs, tmp_path):
+    def settings(name, form):
+        exported = export(runs(name)[0], tmp_path / f"{name}-{form}", form)
+        return json.loads((exported / "config.json").read_text()).get("quantization_config")
+
+    gptq = settings("sym-4", "gptq")
+    assert (gptq["bits"], gptq["group_size"], gptq["sym"], gptq["desc_act"]) == (4, 32, True, False)
+    assert (gptq["quant_method"], gptq["checkpoint_format"]) == ("gptq", "gptq")
+    assert settings("asym-8", "gptq")["checkpoint_format"] == "gptq_v2"
+    assert settings("scattered", "gptq")["desc_act"] is True
+    assert settings("static", "gptq")["desc_act"] is False
+    assert settings("row", "gptq")["group_size"] == -1
+    packed = settings("asym-8", "compressed-tensors")
+    assert packed["format"] == "pack-quantized" and packed["ignore"] == ["lm_head"]
+    weights = packed["config_groups"]["group_0"]["weights"]
+    assert (weights["num_bits"], weights["symmetric"], weights["strategy"], weights["group_size"]) == (8, False, "group", 32)
+    assert settings("row", "compressed-tensors")["config_groups"]["group_0"]["weights"]["strategy"] == "channel"
+    assert settings("row", "dense") is None
+
+
+def test_files_beside_the_weights_come_along(runs, workplace, tmp_path):
+    _, model, _ = workplace
+    exported = export(runs("sym-4")[0], tmp_path / "deep" / "out", "gptq")
+    for name in ("tokenizer.json", "generation_config.json", "tokenizer_config.json", "merges.txt", "chat_template.jinja"):
+        assert (exported / name).read_bytes() == (model / name).read_bytes()
+    assert not (exported / "notes.md").exists()
+    assert list((tmp_path / "deep").iterdir()) == [exported]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_shards(runs, workplace, tmp_path, form):
+    """check() sees that the index names every tensor's shard; the embedding alone is larger than a shard."""
+    run_folder, _ = runs("sym-4")
+    exported = export(run_folder, tmp_path / "out", form, "--max-shard-size", "40KB")
+    check(exported, run_folder)
+    shards = sorted(path.name for path in exported.glob("*.safetensors"))
+    assert len(shards) > 3
+    assert shards == [f"model-{index:05}-of-{len(shards):05}.safetensors" for index in range(1, len(shards) + 1)]
+    header = 8192  # the limit is on tensors; every header here is smaller than this
+    large = [name for name in shards if (exported / name).stat().st_size > 40_000 + header]
+    embedding = 384 * 64 * 2
+    assert len(large) == 2 and all((exported / name).stat().st_size <= embedding + header for name in large)
+    if form == "dense":
+        whole = export(run_folder, tmp_path / "whole", form)
+        assert np.array_equal(*(logits(tmp_path / f"{folder.name}.h5", workplace[2], "--model", folder)
+                                for folder in (exported, whole)))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_tied_embeddings(tmp_path, stored):
+    """A head that is the embedding is left out, also where the original stores a copy of it."""
+    def tie(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+        if not stored:
+            del tensors["lm_head.weight"]
+    model = write_model(tmp_path / "model", layers=1, change=tie, settings={"tie_word_embeddings": True})
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=2)
+    run_folder = quantize(model, tokens, tmp_path / "run")
+    expected = logits(tmp_path / "run.h5", tokens, "--run", run_folder)
+    for form in FORMATS:
+        exported = export(run_folder, tmp_path / form, form)
+        check(exported, run_folder)
+        assert "lm_head.weight" not in dequantized(exported)[1]
+        assert json.loads((exported / "config.json").read_text())["tie_word_embeddings"] is True
+        dense = write_dense(tmp_path / f"{form}-dense", exported)
+        assert_logits(logits(tmp_path / f"{form}.h5", tokens, "--model", dense), expected, 7,
+                      2.0 ** -11 if form == "dense" else 0)
+
+
+def test_a_trial_run_leaves_the_other_layers_as_they_are(workplace, tmp_path):
+    _, model, tokens = workplace
+    run_folder = quantize(model, tokens, tmp_path / "run", "--max-layers", "1")
+    expected = logits(tmp_path / "run.h5", tokens, "--run", run_folder)
+    left, done = "model.layers.1.mlp.up_proj", "model.layers.0.mlp.up_proj"
+    for form in FORMATS:
+        exported = export(run_folder, tmp_path / form, form)
+        check(exported, run_folder)
+        dense = write_dense(tmp_path / f"{form}-dense", exported)
+        assert_logits(logits(tmp_path / f"{form}.h5", tokens, "--model", dense), expected, 7,
+                      2.0 ** -11 if form == "dense" else 0)
+        settings = json.loads((exported / "config.json").read_text()).get("quantization_config")
+        if form == "gptq":
+            (pattern,) = settings["dynamic"]
+            pattern = pattern.removeprefix("-:")
+        elif form == "compressed-tensors":
+            head, pattern = settings["ignore"]
+            assert head == "lm_head"
+            pattern = pattern.removeprefix("re:")
+        else:
+            continue
+        assert re.match(pattern, left) and not re.match(pattern, done)
+
+
+FAMILIES = ("llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(shared, tmp_path, family):
+    """Biases, norms of heads, learned positions, original shards: all of it comes along."""
+    model = shared / "reference" / "models" / family
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=2)
+    run_folder = quantize(model, tokens, tmp_path / "run", "--asym")
+    exported = export(run_folder, tmp_path / "gptq", "gptq")
+    check(exported, run_folder)
+    dense = write_dense(tmp_path / "dense", exported)
+    assert np.array_equal(logits(tmp_path / "dense.h5", tokens, "--model", dense),
+                          logits(tmp_path / "run.h5", tokens, "--run", run_folder))
+
+
+def test_an_existing_folder_is_refused_and_kept(runs, tmp_path):
+    run_folder, _ = runs("sym-4")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("kept")
+    (tmp_path / "file").write_text("kept")
+    for out in ("out", "file"):
+        assert f"{tmp_path / out} exists" in refused("export", run_folder, "--format", "dense", "--out", tmp_path / out)
+    assert (tmp_path / "out/mine").read_text() == (tmp_path / "file").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
+    (tmp_path / "empty").mkdir()
+    check(export(run_folder, tmp_path / "empty", "dense"), run_folder)
+    check(export(run_folder, f"{tmp_path}/slash/", "dense") and tmp_path / "slash", run_folder)
+
+
+def test_unfinished_and_damaged_runs_are_refused(workplace, runs, tmp_path):
+    _, model, tokens = workplace
+    out = tmp_path / "out"
+    unfinished = quantize(model, tokens, tmp_path / "unfinished", "--stop-after-layers", "1", code=75)
+    for form in FORMATS:
+        assert "unfinished" in refused("export", unfinished, "--format", form, "--out", out)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(runs("sym-4")[0], damaged)
+    layer = damaged / "layers/layer_0001.h5"
+    content = bytearray(layer.read_bytes())
+    content[len(content) // 2] ^= 1
+    layer.write_bytes(content)
+    process = run(0, "export", damaged, "--format", "gptq", "--out", out, code=2)
+    warning, sentence = process.stderr.splitlines()
+    assert "layer_0001.h5 is damaged" in warning and "--resume" in sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "unfinished"]
+
+
+def test_a_model_that_changed_since_is_refused(workplace, tmp_path):
+    _, original, tokens = workplace
+    model = tmp_path / "model"
+    shutil.copytree(original, model)
+    run_folder = quantize(model, tokens, tmp_path / "run", "--max-layers", "1")
+    write_model(model, layers=2, settings={"rms_norm_eps": 1e-5}, change=lambda tensors: tensors.update(
+        {"extra": np.zeros(3, np.float16)}))
+    assert str(model) in refused("export", run_folder, "--format", "dense", "--out", tmp_path / "out")
+    shutil.rmtree(model)
+    assert str(model) in refused("export", run_folder, "--format", "dense", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_exported_is_refused(tiny, tmp_path):
-    folder = quantize(tiny, tmp_path / "run")
-    out = tmp_path / "out"
-    assert "--format" in refused("export", folder, "--out", out)
-    assert "gguf" in refused("export", folder, "--format", "gguf", "--out", out)
-    assert "--out" in refused("export", folder, "--format", "dense")
-    assert "--dtype" in refused("export", folder, "--format", "gptq", "--dtype", "f32", "--out", out)
-    assert "--max-shard-size" in refused("export", folder, "--format", "gptq", "--max-shard-size", "5TB", "--out", out)
-    assert "not a run" in refused("export", tmp_path, "--format", "gptq", "--out", out)
-    (folder / "layers/layer_0002.h5").rename(tmp_path / "gone.h5")
-    assert "2 of 3 layers" in refused("export", folder, "--format", "gptq", "--out", out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone.h5", "run"]
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--format", "gguf"), ("gguf", "compressed-tensors")), ((), ("--format",)),
+    (("--format", "gptq", "--dtype", "f32"), ("--dtype", "dense")), (("--format", "dense", "--dtype", "f8"), ("f8", "bf16")),
+    (("--format", "dense", "--max-shard-size", "many"), ("--max-shard-size", "5GB")),
+    (("--format", "dense", "--max-shard-size", "0"), ("--max-shard-size",)),
+    (("--format", "dense", "--max-shard-size", "-1GB"), ("--max-shard-size",))])
+def test_wrong_options(runs, tmp_path, arguments, words):
+    sentence = refused("export", runs("sym-4")[0], "--out", tmp_path / "out", *arguments)
+    assert all(word in sentence for word in words), sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_places(runs, tmp_path):
+    run_folder, _ = runs("sym-4")
+    assert "/nowhere" in refused("export", "/nowhere", "--format", "gptq", "--out", tmp_path / "out")
+    assert "/proc/" in refused("export", run_folder, "--format", "gptq", "--out", "/proc/out")
+    assert "--out" in refused("export", run_folder, "--format", "gptq")
+    assert "RUN" in refused("export", "--format", "gptq", "--out", tmp_path / "out")
+
+
+def test_float32_scales_do_not_fit_gptq(workplace, tmp_path):
+    _, model, tokens = workplace
+    run_folder = quantize(model, tokens, tmp_path / "run", "--scale-dtype", "f32")
+    assert "float32 scales" in refused("export", run_folder, "--format", "gptq", "--out", tmp_path / "gptq")
+    assert not (tmp_path / "gptq").exists()
+    expected = logits(tmp_path / "run.h5", tokens, "--run", run_folder)
+    exported = export(run_folder, tmp_path / "packed", "compressed-tensors")
+    check(exported, run_folder)
+    dense = write_dense(tmp_path / "dense", exported)
+    assert np.array_equal(logits(tmp_path / "dense.h5", tokens, "--model", dense), expected)

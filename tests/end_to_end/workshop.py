@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-from token_file import write_token_file  # noqa: E402  (the tools are scripts, not a package)
+from token_file import _seal as seal  # noqa: E402,F401  (the tools are scripts, not a package)
+from token_file import write_token_file  # noqa: E402
 
 BINARY = os.environ.get("FAIRGPTQ_BINARY", str(ROOT / "build/release/fairgptq"))
 ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -47,8 +48,12 @@ def refused(*arguments, ranks=0):
 
 
 def write_model(folder, *, layers=3, hidden=64, intermediate=160, heads=4, key_value_heads=2, vocabulary=384, seed=0,
-                change=None):
-    """A Llama of random float16 weights. @param change gets the tensors before they are written"""
+                change=None, settings=None):
+    """A Llama of random float16 weights.
+
+    @param change    gets the tensors before they are written
+    @param settings  what config.json says otherwise
+    """
     folder.mkdir(parents=True, exist_ok=True)
     head_dim = hidden // heads
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
@@ -56,7 +61,7 @@ def write_model(folder, *, layers=3, hidden=64, intermediate=160, heads=4, key_v
               "num_key_value_heads": key_value_heads, "head_dim": head_dim, "vocab_size": vocabulary,
               "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False,
               "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "dtype": "float16",
-              "attention_bias": False, "mlp_bias": False}
+              "attention_bias": False, "mlp_bias": False, **(settings or {})}
     (folder / "config.json").write_text(json.dumps(config))
     random = np.random.default_rng(seed)
 
@@ -97,6 +102,13 @@ def write_tokens(path, *, pairs=80, texts=20, text_length=60, vocabulary=384, se
         contents["text"] = [random.integers(0, vocabulary, text_length).tolist() for _ in range(texts)]
     write_token_file(path, contents)
     return path
+
+
+def logits(out, tokens, *subject):
+    """What `fairgptq logits` writes for `--model DIR` or `--run RUN`: [tokens, vocabulary]."""
+    run(0, "logits", *subject, "--tokens", tokens, "--out", out)
+    with h5py.File(out) as file:
+        return file["logits"][()]
 
 
 def read_run(folder):
