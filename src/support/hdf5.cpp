@@ -7,6 +7,7 @@
 
 #include "support/error.hpp"
 #include "support/half.hpp"
+#include "support/utf8.hpp"
 
 namespace fairgptq::h5 {
 namespace {
@@ -109,6 +110,8 @@ std::vector<std::string> Group::names() const {
     hsize_t index = 0;
     if (H5Literate(handle_.get(), H5_INDEX_NAME, H5_ITER_INC, &index, add, &result) < 0)
         throw InvalidInput("{} is damaged: its contents cannot be listed", where_);
+    if (!std::all_of(result.begin(), result.end(), is_printable))
+        throw InvalidInput("{} is damaged: it holds an object whose name is not printable text", where_);
     return result;
 }
 
@@ -241,6 +244,8 @@ std::vector<std::string> Group::read_strings(const std::string& name) const {
         for (std::size_t i = 0; i < count; ++i)
             result.emplace_back(bytes.data() + i * width, ::strnlen(bytes.data() + i * width, width));
     }
+    if (!std::all_of(result.begin(), result.end(), is_utf8))
+        throw InvalidInput("{} holds a string that is not UTF-8", describe(name));
     return result;
 }
 
@@ -353,21 +358,25 @@ std::string Group::text(const std::string& name) const {
     check_scalar(attribute.get(), name, where_);
     const Handle type(H5Aget_type(attribute.get()));
     if (H5Tget_class(type.get()) != H5T_STRING) throw InvalidInput("{}: the attribute '{}' is not text", where_, name);
-    if (H5Tis_variable_str(type.get()) > 0) {
+    constexpr std::size_t longest = 1U << 20U;
+    const bool variable = H5Tis_variable_str(type.get()) > 0;
+    std::string value;
+    bool read = false;
+    if (variable) {
         char* pointer = nullptr;
         const Handle memory(H5Tcopy(H5T_C_S1));
         H5Tset_size(memory.get(), H5T_VARIABLE);
         H5Tset_cset(memory.get(), H5Tget_cset(type.get()));
-        if (H5Aread(attribute.get(), memory.get(), static_cast<void*>(&pointer)) < 0)
-            throw InvalidInput("{}: the attribute '{}' cannot be read", where_, name);
-        std::string value = pointer == nullptr ? "" : pointer;
+        read = H5Aread(attribute.get(), memory.get(), static_cast<void*>(&pointer)) >= 0;
+        if (pointer != nullptr) value = pointer;
         H5free_memory(pointer);
-        return value;
+    } else if (H5Tget_size(type.get()) <= longest) {
+        value.resize(H5Tget_size(type.get()));
+        read = H5Aread(attribute.get(), type.get(), value.data()) >= 0;
+        value.resize(::strnlen(value.data(), value.size()));
     }
-    std::string value(H5Tget_size(type.get()), '\0');
-    if (H5Aread(attribute.get(), type.get(), value.data()) < 0)
-        throw InvalidInput("{}: the attribute '{}' cannot be read", where_, name);
-    value.resize(::strnlen(value.data(), value.size()));
+    if (!read) throw InvalidInput("{}: the attribute '{}' cannot be read", where_, name);
+    if (!is_printable(value)) throw InvalidInput("{}: the attribute '{}' is not printable text", where_, name);
     return value;
 }
 

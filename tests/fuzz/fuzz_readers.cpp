@@ -24,6 +24,7 @@
 #include "model/safetensors.hpp"
 #include "support/checksum.hpp"
 #include "support/error.hpp"
+#include "support/utf8.hpp"
 #include "support_files/temporary_folder.hpp"
 #include "support_files/token_file.hpp"
 
@@ -206,7 +207,7 @@ int main(int argc, char** argv) {
             ++counts[target.file + (message.empty() ? " read" : " refused")];
             if (message.find("cannot read it to its end") != std::string::npos)
                 ++counts[target.file + " refused for HDF5's sake"];
-            if (message.find('\n') != std::string::npos) throw Failure("a message of several lines: {}", message);
+            if (!is_printable(message)) throw Failure("a message that is not one printable line: {}", message);
         } catch (const std::exception& error) {
             ::alarm(0);
             fmt::print(stderr, "fuzz_readers: {}: {}", error.what(), static_cast<const char*>(current_case));

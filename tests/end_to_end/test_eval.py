@@ -1,0 +1,128 @@
+"""eval and compare as a user types them: reports, ranks, and what is refused before any work."""
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from workshop import refused, run, write_model
+
+from token_file import write_token_file  # workshop puts tools/ on the path
+
+FIGURES = {"words": ["perplexity"], "stereo": ["ss", "lms", "icat", "mean_abs_difference_per_token"],
+           "pairs": ["stereotype_preferred", "mean_abs_difference", "mean_abs_difference_per_token"]}
+
+
+def task(kind, items, roles, random, **strings):
+    sequences = [random.integers(0, 384, random.integers(4, 30)).tolist() for _ in range(items * roles)]
+    return {"kind": kind, "sequences": sequences, "scored_from": [1] * len(sequences),
+            "item": [index // roles for index in range(len(sequences))],
+            "role": [index % roles for index in range(len(sequences))], "strings": strings}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A model, a token file with tasks, and the folder they lie in."""
+    folder = tmp_path_factory.mktemp("eval")
+    random = np.random.default_rng(5)
+    pairs = task("pair_preference", 30, 2, random, group=["race", "age"] * 15)
+    stereo = task("stereoset", 12, 3, random, group=["cook", "nurse", "guard"] * 4, bias_type=["profession"] * 12)
+    texts = [random.integers(0, 384, 60).tolist() for _ in range(10)]
+    words = task("perplexity", 500, 1, random)
+    write_token_file(folder / "tokens.h5", {
+        "tokenizer_sha256": "0" * 64, "vocab_size": 384, "sources": [], "text": texts,
+        "tasks": {"pairs": pairs, "stereo": stereo, "words": words}})
+    return write_model(folder / "model"), folder / "tokens.h5", folder
+
+
+def evaluate(bench, out, *more, ranks=0):
+    model, tokens, _ = bench
+    shown = run(ranks, "eval", "--model", model, "--tokens", tokens, "--out", out, *more).stdout
+    return json.loads(out.read_text()), shown
+
+
+def test_report_and_table(bench, tmp_path):
+    report, shown = evaluate(bench, tmp_path / "r.json")
+    assert report["format"] == "fairgptq-report" and report["version"] == 1
+    assert report["run"] is None and report["settings"] is None
+    for name, figures in FIGURES.items():
+        assert set(figures) <= set(report["tasks"][name])
+        assert len(re.findall(rf"^{name}: ", shown, re.M)) == len(figures)
+    # A model of random weights knows nothing: its perplexity is near the size of its vocabulary, or above.
+    assert report["tasks"]["words"]["perplexity"] > 384 / 2
+    assert set(report["tasks"]["pairs"]["by_group"]) == {"race", "age"}
+    assert os.listdir(tmp_path) == ["r.json"]
+
+
+def test_ranks_change_nothing(bench, tmp_path):
+    """8,500 tokens of a task are two chunks, of the others one each: more ranks than some have work for."""
+    expected, _ = evaluate(bench, tmp_path / "one.json")
+    for ranks in (1, 2, 3, 5):
+        report, shown = evaluate(bench, tmp_path / f"{ranks}.json", ranks=ranks)
+        assert report == expected
+        assert shown.count("words: perplexity") == 1
+
+
+def test_tasks_are_chosen(bench, tmp_path):
+    report, _ = evaluate(bench, tmp_path / "r.json", "--tasks", "words,stereo")
+    assert set(report["tasks"]) == {"words", "stereo"}
+
+
+def test_run_is_evaluated_and_compared(bench, tmp_path):
+    model, tokens, _ = bench
+    run(0, "quantize", "--model", model, "--tokens", tokens, "--out", tmp_path / "gptq", "--alpha", "0", "--bits", "2",
+        "--group-size", "32", "--hessian-from", "text")
+    original, _ = evaluate(bench, tmp_path / "original.json")
+    run(2, "eval", "--run", tmp_path / "gptq", "--tokens", tokens, "--out", tmp_path / "gptq.json")
+    quantized = json.loads((tmp_path / "gptq.json").read_text())
+    assert quantized["settings"]["bits"] == 2 and quantized["run"] == str(tmp_path / "gptq")
+    assert quantized["tasks"]["words"]["perplexity"] != original["tasks"]["words"]["perplexity"]
+    table = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json").stdout.splitlines()
+    assert re.fullmatch(r" +original +GPTQ 2-bit", table[0])
+    assert len(table) == 2 + sum(map(len, FIGURES.values()))
+    assert len({len(line) for line in table}) == 1  # aligned, |Δ| or not
+    named = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b").stdout
+    assert named.split()[:2] == ["a", "b"]
+    assert "2 reports" in refused("compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b,c")
+
+
+def test_refusals(bench, tmp_path):
+    model, tokens, folder = bench
+    out = tmp_path / "r.json"
+    assert "one of --model DIR and --run RUN" in refused("eval", "--tokens", tokens)
+    assert "one of --model DIR and --run RUN" in refused("eval", "--model", model, "--run", model, "--tokens", tokens)
+    assert "--tokens is missing" in refused("eval", "--model", model)
+    assert "no task 'none' (it has pairs, stereo, words)" in refused("eval", "--model", model, "--tokens", tokens, "--tasks", "none")
+    assert str(tmp_path / "no/r.json") in refused("eval", "--model", model, "--tokens", tokens, "--out", tmp_path / "no/r.json", ranks=2)
+    assert "is a folder" in refused("eval", "--model", model, "--tokens", tokens, "--out", tmp_path)
+    assert "no report is given" in refused("compare")
+    (tmp_path / "other.json").write_text("{}")
+    assert "is not a report" in refused("compare", tmp_path / "other.json")
+    choices = folder / "choices.h5"
+    random = np.random.default_rng(6)
+    write_token_file(choices, {"tokenizer_sha256": "0" * 64, "vocab_size": 384, "sources": [],
+                               "tasks": {"piqa": task("multiple_choice", 4, 2, random)}})
+    message = refused("eval", "--model", model, "--tokens", choices, "--out", out)
+    assert "piqa" in message and "multiple_choice" in message
+    write_token_file(folder / "text.h5", {"tokenizer_sha256": "0" * 64, "vocab_size": 384, "sources": [], "text": [[1, 2]]})
+    assert "holds no tasks" in refused("eval", "--model", model, "--tokens", folder / "text.h5")
+    assert os.listdir(tmp_path) == ["other.json"]
+
+
+def test_damaged_token_files_end_in_a_sentence(bench, tmp_path):
+    """Without the seal HDF5 itself meets the damage, which it does not always survive."""
+    model, tokens, _ = bench
+    whole = b"\0" * 512 + tokens.read_bytes()[512:]
+    random = np.random.default_rng(7)
+    refusals = 0
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for place in 512 + random.integers(0, 4096, 4):  # where HDF5 keeps its structure
+            damaged[place] = random.integers(0, 256)
+        (tmp_path / "d.h5").write_bytes(damaged)
+        try:
+            run(0, "eval", "--model", model, "--tokens", tmp_path / "d.h5", "--tasks", "pairs")
+        except AssertionError:
+            refused("eval", "--model", model, "--tokens", tmp_path / "d.h5", "--tasks", "pairs")
+            refusals += 1
+    assert refusals > 0
