@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <string>
 #include <string_view>
 #include <thread>
 
@@ -45,7 +46,15 @@ void print_usage(std::FILE* stream) {
     fmt::print(stream, "\nfairgptq COMMAND --help shows a command's options.\n");
 }
 
-void complain(const Communicator& comm, const char* message, bool name_rank) {
+/// A message may quote a damaged file: its control characters must not reach a terminal.
+std::string one_line(std::string text) {
+    std::replace_if(
+        text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+    return text;
+}
+
+void complain(const Communicator& comm, const char* said, bool name_rank) {
+    const std::string message = one_line(said);
     if (name_rank)
         fmt::print(stderr, "fairgptq: rank {}: {}\n", comm.rank(), message);
     else
@@ -53,8 +62,8 @@ void complain(const Communicator& comm, const char* message, bool name_rank) {
     std::fflush(stderr);
 }
 
-/// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and to
-/// end the job.
+/// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and
+/// to end the job.
 void let_lower_ranks_speak(const Communicator& comm) {
     if (comm.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500 + 500 * std::min(comm.rank(), 5)));
 }
