@@ -57,8 +57,8 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
         {"layer weights, two layers", 2 * layer},
         {"solver", solver},
     };
-    // Embedding and head are there only before the first layer, beside the hidden states that they fill: nothing else has
-    // been touched by then.
+    // Embedding and head are there only before the first layer, beside the hidden states that they fill: nothing else
+    // has been touched by then.
     plan.device_peak = std::max(sum(plan.device), plan.device.front().bytes + embedding + head);
     plan.host = {
         {"token ids", static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t)},
