@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cxxopts.hpp>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
@@ -80,22 +81,29 @@ class Bench {
     double best_matrix_rate() const { return best_rate_; }
 
   private:
-    /// Runs `work` a few times (once, if it is long) between measurements of the matrix-product rate.
+    /// Runs `work` a few times (once, if it is long) between measurements of the matrix-product rate. Both are the best of
+    /// a few calls in a row: an interruption of milliseconds, which would be most of a short kernel's time, spoils neither.
     void measure(const std::string& kernel, const std::string& size, double flop, const std::function<void()>& prepare,
                  const std::function<void()>& work) {
         std::vector<double> shares, times;
         double spent = 0;
         for (int repeat = 0; repeat < 6 && (repeat < 2 || spent < 3.0); ++repeat) {
-            prepare();
             const double before = measure_matrix_rate(backend_);
-            backend_.synchronize();
-            const auto start = std::chrono::steady_clock::now();
-            work();
-            backend_.synchronize();
-            const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            double seconds = std::numeric_limits<double>::infinity();
+            double sampled = 0;
+            for (int call = 0; call < 100 && sampled < 0.05; ++call) {
+                prepare();
+                backend_.synchronize();
+                const auto start = std::chrono::steady_clock::now();
+                work();
+                backend_.synchronize();
+                const double one = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+                seconds = std::min(seconds, one);
+                sampled += one;
+            }
             const double rate = 0.5 * (before + measure_matrix_rate(backend_));
             best_rate_ = std::max(best_rate_, rate);
-            spent += seconds;
+            spent += sampled;
             if (repeat == 0) continue;  // warm-up
             times.push_back(seconds);
             shares.push_back(flop / seconds / rate);
