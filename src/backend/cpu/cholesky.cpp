@@ -2,17 +2,17 @@
 // tiles that stay in the first-level cache. Tile sizes depend on the matrix alone, so results do not depend on the
 // threads.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/blas.hpp"
+#include "backend/cpu/cholesky_leaf.hpp"
 
 namespace fairgptq {
 namespace {
 
-constexpr std::int64_t leaf = 64;
+constexpr std::int64_t leaf = cholesky_leaf::side;
 
 std::int64_t ceil_div(std::int64_t value, std::int64_t divisor) {
     return (value + divisor - 1) / divisor;
@@ -24,52 +24,6 @@ std::int64_t tile_for(std::int64_t n) {
     return n >= 1024 ? 256 : n >= 256 ? 128 : 64;
 }
 
-/// A = U·Uᵀ of one tile. A pivot that has lost all its digits against the diagonal it started from counts as not
-/// positive.
-bool factor_leaf(MatrixView<float> a, const float* original_diagonal) {
-    constexpr float epsilon = std::numeric_limits<float>::epsilon();
-    float column[leaf];
-    for (std::int64_t k = a.rows - 1; k >= 0; --k) {
-        const float pivot = a(k, k);
-        if (!(pivot > epsilon * original_diagonal[k]) || !std::isfinite(pivot)) return false;
-        const float root = std::sqrt(pivot);
-        a(k, k) = root;
-        for (std::int64_t i = 0; i < k; ++i) {
-            column[i] = a(i, k) / root;
-            a(i, k) = column[i];
-        }
-        for (std::int64_t i = 0; i < k; ++i) {
-            float* row = a.row(i);
-            const float factor = column[i];
-#pragma omp simd
-            for (std::int64_t j = i; j < k; ++j)
-                row[j] -= factor * column[j];
-        }
-    }
-    return true;
-}
-
-/// Rows from the last to the first: row i of U⁻¹ is −(U's row i right of the diagonal · the rows of U⁻¹ below) / U_ii.
-void invert_leaf(MatrixView<float> u) {
-    const std::int64_t n = u.rows;
-    float sums[leaf];
-    for (std::int64_t i = n - 1; i >= 0; --i) {
-        float* row = u.row(i);
-        const float inverse = 1 / row[i];
-        std::fill(sums, sums + n, 0.0F);
-        for (std::int64_t k = i + 1; k < n; ++k) {
-            const float factor = row[k];
-            const float* below = u.row(k);
-#pragma omp simd
-            for (std::int64_t j = k; j < n; ++j)
-                sums[j] += factor * below[j];
-        }
-        row[i] = inverse;
-        for (std::int64_t j = i + 1; j < n; ++j)
-            row[j] = -inverse * sums[j];
-    }
-}
-
 /// Inverses of the tiles of U's diagonal, one behind the other.
 class LeafInverses {
   public:
@@ -77,21 +31,22 @@ class LeafInverses {
     MatrixView<float> at(std::int64_t begin, std::int64_t size) {
         return {values_.data() + begin * leaf, size, size, leaf};
     }
-    void set(std::int64_t begin, MatrixView<const float> factor) {
-        const MatrixView<float> inverse = at(begin, factor.rows);
-        for (std::int64_t i = 0; i < factor.rows; ++i)
-            for (std::int64_t j = i; j < factor.cols; ++j)
-                inverse(i, j) = factor(i, j);
-        invert_leaf(inverse);
-    }
 
   private:
     std::vector<float> values_;
 };
 
+/// Columns of the first of the two parts that an [n, n] triangle is halved into; the second is whole leaves.
 std::int64_t first_half(std::int64_t n) {
     return n - ceil_div(n / 2, leaf) * leaf;
 }
+
+/// A part of the matrix along its diagonal.
+struct Triangle {
+    std::int64_t begin, size;
+    Triangle first() const { return {begin, first_half(size)}; }
+    Triangle second() const { return {begin + first_half(size), size - first_half(size)}; }
+};
 
 /// strip ← strip·U⁻ᵀ. BLAS's own triangular solve reaches a fifth of the rate of products with the inverted tiles.
 void solve_strip(MatrixView<const float> factor, std::int64_t begin, LeafInverses& inverses, MatrixView<float> strip) {
@@ -112,11 +67,7 @@ void solve_strip(MatrixView<const float> factor, std::int64_t begin, LeafInverse
 /// the first half.
 bool factor(MatrixView<float> a, std::int64_t begin, const float* original_diagonal, LeafInverses& inverses) {
     const std::int64_t n = a.rows;
-    if (n <= leaf) {
-        if (!factor_leaf(a, original_diagonal + begin)) return false;
-        inverses.set(begin, a);
-        return true;
-    }
+    if (n <= leaf) return cholesky_leaf::factor(a, original_diagonal + begin, inverses.at(begin, n));
     const std::int64_t first = first_half(n);
     const std::int64_t last = n - first;
     const MatrixView<float> corner = a.block(first, first, last, last);
@@ -163,37 +114,48 @@ bool CpuBackend::factor_upper(MatrixView<float> matrix) {
     return true;
 }
 
-// Bottom up: the tiles of the diagonal, then pairs of neighbours: [U1 U12; 0 U2]⁻¹ = [U1⁻¹ −U1⁻¹·U12·U2⁻¹; 0 U2⁻¹].
+// Bottom up over the tree of halves: [U1 U12; 0 U2]⁻¹ = [U1⁻¹ −U1⁻¹·U12·U2⁻¹; 0 U2⁻¹], all nodes of a level at once.
 void CpuBackend::invert_upper(MatrixView<float> matrix) {
     if (matrix.rows != matrix.cols)
         throw Failure("invert_upper: a square matrix was expected, not {} x {}", matrix.rows, matrix.cols);
-    const std::int64_t n = matrix.rows;
-#pragma omp parallel for schedule(dynamic)
-    for (std::int64_t begin = 0; begin < n; begin += leaf) {
-        const std::int64_t size = std::min(leaf, n - begin);
-        invert_leaf(matrix.block(begin, begin, size, size));
+    std::vector<Triangle> leaves;
+    std::vector<std::vector<Triangle>> levels{{}};
+    (matrix.rows > leaf ? levels.back() : leaves).push_back({0, matrix.rows});
+    while (!levels.back().empty()) {
+        std::vector<Triangle> halves;
+        for (const Triangle& whole : levels.back())
+            for (const Triangle& half : {whole.first(), whole.second()})
+                (half.size > leaf ? halves : leaves).push_back(half);
+        levels.push_back(std::move(halves));
     }
-    for (std::int64_t half = leaf; half < n; half *= 2) {
-        const std::int64_t strip = std::clamp<std::int64_t>(half / 8, leaf, 256);
-        const std::int64_t strips = ceil_div(half, strip);
-        const std::int64_t pairs = ceil_div(n - half, 2 * half);
+    const auto inverse = [&](const Triangle& part) {
+        return matrix.block(part.begin, part.begin, part.size, part.size);
+    };
+#pragma omp parallel for schedule(dynamic)
+    for (const Triangle& part : leaves)
+        cholesky_leaf::invert(inverse(part));
+
+    struct Strip {
+        Triangle whole;
+        std::int64_t begin, size;  // rows of U12, or columns
+    };
+    for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
         for (const bool right : {true, false}) {
-#pragma omp parallel for collapse(2) schedule(dynamic)
-            for (std::int64_t pair = 0; pair < pairs; ++pair) {
-                for (std::int64_t s = 0; s < strips; ++s) {
-                    const std::int64_t begin = pair * 2 * half;
-                    const std::int64_t middle = begin + half;
-                    const std::int64_t second = std::min(half, n - middle);
-                    if (right) {
-                        const std::int64_t rows = std::min(strip, half - s * strip);
-                        blas::multiply_right_upper(1, matrix.block(middle, middle, second, second),
-                                                   matrix.block(begin + s * strip, middle, rows, second));
-                    } else if (s * strip < second) {
-                        const std::int64_t cols = std::min(strip, second - s * strip);
-                        blas::multiply_left_upper(-1, matrix.block(begin, begin, half, half),
-                                                  matrix.block(begin, middle + s * strip, half, cols));
-                    }
-                }
+            std::vector<Strip> strips;
+            for (const Triangle& whole : *level) {
+                const std::int64_t side = right ? whole.first().size : whole.second().size;
+                const std::int64_t step = std::clamp<std::int64_t>(side / 8 / leaf * leaf, leaf, 256);
+                for (std::int64_t begin = 0; begin < side; begin += step)
+                    strips.push_back({whole, begin, std::min(step, side - begin)});
+            }
+#pragma omp parallel for schedule(dynamic)
+            for (const Strip& strip : strips) {
+                const Triangle first = strip.whole.first(), second = strip.whole.second();
+                const MatrixView<float> corner = matrix.block(first.begin, second.begin, first.size, second.size);
+                if (right)
+                    blas::multiply_right_upper(1, inverse(second), corner.rows_from(strip.begin, strip.size));
+                else
+                    blas::multiply_left_upper(-1, inverse(first), corner.block(0, strip.begin, first.size, strip.size));
             }
         }
     }
