@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <span>
 #include <string_view>
@@ -10,6 +12,7 @@
 #include "support/checksum.hpp"
 #include "support/error.hpp"
 #include "support/hdf5.hpp"
+#include "support/sha256.hpp"
 
 namespace fairgptq {
 namespace {
@@ -175,6 +178,21 @@ TokenFile read_token_file(const std::filesystem::path& path) {
 }
 
 namespace {
+/// Ids of another vocabulary can lie within the model's and mean nothing to it.
+void check_tokenizer(const TokenFile& tokens, const std::filesystem::path& tokenizer) {
+    const std::string& recorded = tokens.tokenizer_sha256;
+    const bool known = recorded.size() == 64 && recorded.find_first_not_of('0') != std::string::npos;
+    std::ifstream stream(tokenizer, std::ios::binary);
+    if (!known || !stream) return;  // ids of no tokenizer's, or a model without one
+    const std::string contents{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    if (sha256_of(std::as_bytes(std::span(contents))) != recorded)
+        throw InvalidInput(
+            "{} was made with another tokenizer than {}: make it with tools/prepare.py --model {} (SHA-256 of the one "
+            "it "
+            "was made with: {})",
+            tokens.path.string(), tokenizer.string(), tokenizer.parent_path().string(), recorded);
+}
+
 void check_sequences(const std::string& where, const Sequences& sequences, std::int64_t vocab_size,
                      std::int64_t max_positions) {
     const auto largest = std::max_element(sequences.ids.begin(), sequences.ids.end());
@@ -190,8 +208,10 @@ void check_sequences(const std::string& where, const Sequences& sequences, std::
 }
 }  // namespace
 
-void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions) {
+void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions,
+                         const std::filesystem::path& model_dir) {
     const std::string path = tokens.path.string();
+    check_tokenizer(tokens, model_dir / "tokenizer.json");
     check_sequences(path + ":/text", tokens.text, vocab_size, max_positions);
     check_sequences(path + ":/pairs/stereotype", tokens.stereotype, vocab_size, max_positions);
     check_sequences(path + ":/pairs/anti_stereotype", tokens.anti_stereotype, vocab_size, max_positions);

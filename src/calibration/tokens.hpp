@@ -45,7 +45,9 @@ struct TokenFile {
 /// [0, vocab_size), as many stereotypical as anti-stereotypical sequences, no empty sequence, roles and items complete.
 /// @throws InvalidInput naming file, object and what is wrong
 TokenFile read_token_file(const std::filesystem::path& path);
-/// @throws InvalidInput if ids go beyond the model's vocabulary or a sequence is longer than the model's positions
-void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions);
+/// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions, or
+/// the ids are another tokenizer's than model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
+void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions,
+                         const std::filesystem::path& model_dir);
 
 }  // namespace fairgptq

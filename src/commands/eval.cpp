@@ -90,7 +90,8 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
     const std::filesystem::path tokens_path = required_path(*parsed, "tokens");
     ModelOrRun subject = open_model_or_run(*parsed);
     TokenFile tokens = read_token_file(tokens_path);
-    check_against_model(tokens, subject.family.config.vocab_size, subject.family.config.max_positions);
+    check_against_model(tokens, subject.family.config.vocab_size, subject.family.config.max_positions,
+                        subject.model_dir);
     std::vector<std::string> names;
     if (parsed->count("tasks") > 0) names = (*parsed)["tasks"].as<std::vector<std::string>>();
     std::vector<Task> tasks = choose_tasks(std::move(tokens), names);

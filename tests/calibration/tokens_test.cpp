@@ -271,10 +271,11 @@ TEST(TokenFile, IsCheckedAgainstTheModel) {
     const TemporaryFolder folder;
     write_token_file(folder / "t.h5", small_token_file());
     const TokenFile file = read_token_file(folder / "t.h5");
-    EXPECT_NO_THROW(check_against_model(file, 23, 4));  // the largest id is 22, the longest sequence has 4 tokens
+    EXPECT_NO_THROW(
+        check_against_model(file, 23, 4, folder.path()));  // the largest id is 22, the longest sequence has 4 tokens
     const auto message = [&](std::int64_t vocab_size, std::int64_t max_positions) -> std::string {
         try {
-            check_against_model(file, vocab_size, max_positions);
+            check_against_model(file, vocab_size, max_positions, folder.path());
         } catch (const InvalidInput& error) {
             return error.what();
         }
@@ -284,6 +285,26 @@ TEST(TokenFile, IsCheckedAgainstTheModel) {
                 HasSubstr(":/pairs/anti_stereotype/token_ids holds 22, outside the model's vocabulary of 22"));
     EXPECT_THAT(message(23, 3), HasSubstr(":/tasks/choices: sequence 5 has 4 tokens, the model takes at most 3"));
     EXPECT_THAT(message(23, 2), HasSubstr(":/text: sequence 0 has 3 tokens"));
+}
+
+TEST(TokenFile, AnotherTokenizersIdsAreRefused) {
+    const TemporaryFolder folder;
+    const auto message = [&](const std::string& recorded) -> std::string {
+        TokenFileData contents = small_token_file();
+        contents.tokenizer_sha256 = recorded;
+        write_token_file(folder / "t.h5", contents);
+        try {
+            check_against_model(read_token_file(folder / "t.h5"), 23, 4, folder.path());
+        } catch (const InvalidInput& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_EQ(message(std::string(64, 'a')), "");  // the model has no tokenizer
+    std::ofstream(folder / "tokenizer.json") << "abc";
+    EXPECT_THAT(message(std::string(64, 'a')), HasSubstr("was made with another tokenizer than"));
+    EXPECT_EQ(message("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "");
+    EXPECT_EQ(message(std::string(64, '0')), "");  // made without a tokenizer
 }
 
 }  // namespace

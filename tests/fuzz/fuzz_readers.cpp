@@ -107,12 +107,13 @@ std::vector<Target> targets() {
         write(folder / "model-1.safetensors", files.at(0));
         write(folder / "model-2.safetensors", files.at(1));
     };
-    return {{"tokens", "tokens.h5", token_files(), nothing,
-             [](const fs::path& folder) { check_against_model(read_token_file(folder / "tokens.h5"), 50, 100); }},
-            {"safetensors", "model.safetensors", safetensors_files(), nothing, read_checkpoint},
-            {"safetensors", "model.safetensors.index.json", index_files(), shards, read_checkpoint},
-            {"config", "config.json", config_files(), nothing,
-             [](const fs::path& folder) { describe_family(read_config(folder)); }}};
+    return {
+        {"tokens", "tokens.h5", token_files(), nothing,
+         [](const fs::path& folder) { check_against_model(read_token_file(folder / "tokens.h5"), 50, 100, folder); }},
+        {"safetensors", "model.safetensors", safetensors_files(), nothing, read_checkpoint},
+        {"safetensors", "model.safetensors.index.json", index_files(), shards, read_checkpoint},
+        {"config", "config.json", config_files(), nothing,
+         [](const fs::path& folder) { describe_family(read_config(folder)); }}};
 }
 
 /// What a case came to: "" if the file was read, else the sentence.
