@@ -8,6 +8,25 @@
 #include "commands/command.hpp"
 
 namespace fairgptq::commands {
+namespace {
+
+/// The option whose value does not parse, "--bits": the last word of the shortest beginning of the line that fails.
+std::string option_of_bad_value(cxxopts::Options& options, int argc, char** argv) {
+    for (int words = 2; words <= argc; ++words) {
+        try {
+            options.parse(words, argv);
+        } catch (const cxxopts::exceptions::incorrect_argument_type&) {
+            const std::string last = argv[words - 1];
+            return last.starts_with("-") && last.find('=') != std::string::npos ? last.substr(0, last.find('='))
+                                                                                : argv[words - 2];
+        } catch (const cxxopts::exceptions::exception&) {
+            continue;  // an option without its value yet
+        }
+    }
+    return "an option";
+}
+
+}  // namespace
 
 std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, char** argv, bool show_help) {
     try {
@@ -21,6 +40,9 @@ std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, c
             throw InvalidInput("'{}' is not expected here; see fairgptq {} --help", parsed.unmatched().front(),
                                argv[0]);
         return parsed;
+    } catch (const cxxopts::exceptions::incorrect_argument_type& error) {
+        throw InvalidInput("{}: {} (see fairgptq {} --help)", option_of_bad_value(options, argc, argv), error.what(),
+                           argv[0]);
     } catch (const cxxopts::exceptions::exception& error) {
         throw InvalidInput("{} (see fairgptq {} --help)", error.what(), argv[0]);
     }
