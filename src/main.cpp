@@ -1,5 +1,6 @@
 // Looks the command up, turns exceptions into messages and exit codes.
 #include <fmt/format.h>
+#include <malloc.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -96,6 +97,8 @@ int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    // Malloc, too, gives large blocks back at once: otherwise it would keep up to 32 MiB pieces after the first few.
+    ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
     if (argc < 2) {
         print_usage(stderr);
         return commands::exit_invalid;

@@ -61,7 +61,7 @@ int plan(int argc, char** argv, Communicator& comm) {
     print(on_host ? "memory of each rank: calibration and solver" : "device memory of each rank", memory.device,
           memory.device_peak);
     print(on_host ? "the rest" : "host memory of each rank", memory.host, memory.host_peak);
-    if (on_host) fmt::print("{:<34}{:>16}\n", "peak of each rank", mebibytes(memory.device_peak + memory.host_peak));
+    if (on_host) fmt::print("{:<34}{:>16}\n", "peak of each rank", mebibytes(memory.shared_peak));
 
     const double rate = measure_matrix_rate(*backend);
     const Arithmetic arithmetic = count_arithmetic(
@@ -74,7 +74,7 @@ int plan(int argc, char** argv, Communicator& comm) {
         arithmetic.total() * 1e-12, rate * 1e-9, threads, threads == 1 ? "" : "s",
         duration(overhead * arithmetic.total() / (rate * ranks)));
     const double limit = device_memory * (1U << 30U);
-    const auto needed = static_cast<double>(memory.device_peak + (on_host ? memory.host_peak : 0));
+    const auto needed = static_cast<double>(on_host ? memory.shared_peak : memory.device_peak);
     if (device_memory > 0)
         fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", device_memory,
                    needed <= limit ? "suffice" : "do not suffice", needed / (1U << 30U));

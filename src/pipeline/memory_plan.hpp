@@ -19,6 +19,7 @@ struct MemoryPlan {
     std::vector<Item> host;
     std::size_t device_peak = 0;
     std::size_t host_peak = 0;
+    std::size_t shared_peak = 0;  // of both where they are the same memory: their peaks come at different times
 };
 
 /// The plan of the rank that needs most.

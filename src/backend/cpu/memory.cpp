@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "backend/cpu/backend.hpp"
@@ -46,7 +45,7 @@ Buffer CpuBackend::allocate(std::size_t bytes) {
     if (data == nullptr)
         throw Failure("cannot allocate {} bytes ({:.1f} GiB) of memory; this machine has {:.1f} GiB in all", bytes,
                       static_cast<double>(bytes) / gibibyte, static_cast<double>(available) / gibibyte);
-    return {data, bytes, [](void* pointer) { std::free(pointer); }};
+    return {data, bytes, [bytes](void* pointer) { release_pages(pointer, bytes); }};
 }
 
 void CpuBackend::copy_to_device(void* device, const void* host, std::size_t bytes) {

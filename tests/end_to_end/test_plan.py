@@ -1,0 +1,49 @@
+"""`fairgptq plan` against the memory that a run then takes, where buffers and not the program itself are most of it."""
+import json
+import re
+
+import pytest
+from workshop import refused, run, write_model, write_tokens
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    return (write_model(folder / "model", layers=2, hidden=768, intermediate=2304, heads=12, key_value_heads=4, vocabulary=4096),
+            write_tokens(folder / "tokens.h5", pairs=400, texts=80, text_length=60, vocabulary=4096))
+
+
+def planned_and_measured(model, tokens, out, ranks, *more):
+    """Peak memory of a rank in MiB."""
+    arguments = ("--model", model, "--tokens", tokens, *more)
+    shown = run(0, "plan", *arguments, "--ranks", ranks).stdout
+    run(ranks, "quantize", *arguments, "--out", out)
+    end = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    assert end["event"] == "done"
+    return float(re.search(r"peak of each rank +([0-9.]+) MiB", shown)[1]), end["peak_rss_kib"] / 1024
+
+
+@pytest.mark.parametrize("ranks, more", [(1, ()), (2, ()), (2, ("--chunk-tokens", "2048", "--max-layers", "1")),
+                                         (1, ("--hessian-from", "text", "--alpha", "0"))])
+def test_peak_memory_is_within_a_tenth_of_the_plan(inputs, tmp_path, ranks, more):
+    planned, peak = planned_and_measured(*inputs, tmp_path / "run", ranks, *more)
+    assert peak > 200, "too small a run to tell"
+    assert peak == pytest.approx(planned, rel=0.1)
+
+
+def test_peak_memory_of_a_large_vocabulary(tmp_path):
+    """Most of it is there before the first layer: the embedding, and the pages of its file."""
+    planned, peak = planned_and_measured(write_model(tmp_path / "model", layers=1, hidden=512, intermediate=512, vocabulary=60000),
+                                         write_tokens(tmp_path / "tokens.h5", vocabulary=60000), tmp_path / "run", 1)
+    assert peak > 200
+    assert peak == pytest.approx(planned, rel=0.1)
+
+
+def test_it_says_whether_the_memory_suffices_and_refuses_what_quantize_refuses(inputs):
+    arguments = ("plan", "--model", inputs[0], "--tokens", inputs[1])
+    assert "suffice:" in run(0, *arguments, "--device-memory", "80").stdout
+    assert "do not suffice" in run(0, *arguments, "--device-memory", "0.1").stdout
+    assert "--ranks" in refused(*arguments, "--ranks", "0")
+    assert "--device-memory" in refused(*arguments, "--device-memory", "-1")
+    assert "--group-size" in refused(*arguments, "--group-size", "many")
+    assert "--group-size" in refused(*arguments, "--group-size", "512")
