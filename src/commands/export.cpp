@@ -6,6 +6,7 @@
 #include <cxxopts.hpp>
 
 #include "commands/command.hpp"
+#include "commands/model_or_run.hpp"
 #include "commands/options.hpp"
 
 namespace fairgptq::commands {
@@ -33,6 +34,7 @@ int export_model(int argc, char** argv, Communicator&) {
         ("run", "run directory", cxxopts::value<std::string>())                                         //
         ("format", "gptq, compressed-tensors or dense", cxxopts::value<std::string>())                  //
         ("out", "folder to make", cxxopts::value<std::string>())                                        //
+        ("model", "where the run's model is now, if it has moved", cxxopts::value<std::string>())       //
         ("dtype", "f16, bf16 or f32: type of the weights of --format dense (f16 if not given)",         //
          cxxopts::value<std::string>())                                                                 //
         ("max-shard-size", "largest weight file", cxxopts::value<std::string>()->default_value("5GB"))  //
@@ -49,7 +51,9 @@ int export_model(int argc, char** argv, Communicator&) {
     const std::filesystem::path out = required_path(*parsed, "out");
     if (parsed->count("run") == 0)
         throw InvalidInput("the run directory is missing: fairgptq export RUN --format … --out DIR");
-    export_run(RunDirectory::open((*parsed)["run"].as<std::string>()), out, wanted);
+    std::filesystem::path moved_model;
+    if (parsed->count("model") > 0) moved_model = required_path(*parsed, "model");
+    export_run(open_run_with_model((*parsed)["run"].as<std::string>(), moved_model), out, wanted);
     fmt::print(stderr, "{} written ({})\n", out.string(), wanted.format);
     return exit_done;
 }

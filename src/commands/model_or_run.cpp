@@ -6,23 +6,31 @@
 namespace fairgptq::commands {
 
 void add_model_or_run(cxxopts::Options& options) {
-    options.add_options()                                                             //
-        ("model", "folder of the Hugging Face model", cxxopts::value<std::string>())  //
+    options.add_options()  //
+        ("model", "folder of the Hugging Face model (with --run: where that run's model is now, if it has moved)",
+         cxxopts::value<std::string>())  //
         ("run", "finished run directory of `fairgptq quantize`", cxxopts::value<std::string>());
 }
 
+RunDirectory open_run_with_model(const std::filesystem::path& path, const std::filesystem::path& moved_model) {
+    RunDirectory run = RunDirectory::open(path);
+    if (!moved_model.empty()) run.set_model_path(moved_model);
+    if (!std::filesystem::is_directory(run.model_path()))
+        throw InvalidInput("the model of {} is not in {}: say with --model where it is now", path.string(),
+                           run.model_path().string());
+    return run;
+}
+
 ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed) {
-    const bool has_run = parsed.count("run") > 0;
-    if (has_run == (parsed.count("model") > 0))
-        throw InvalidInput("one of --model DIR and --run RUN is needed, and not both");
+    const bool has_model = parsed.count("model") > 0;
+    if (!has_model && parsed.count("run") == 0) throw InvalidInput("--model DIR or --run RUN is needed");
     std::optional<RunDirectory> run;
     std::filesystem::path model_dir;
-    if (has_run) {
-        run = RunDirectory::open(parsed["run"].as<std::string>());
+    if (has_model) model_dir = parsed["model"].as<std::string>();
+    if (parsed.count("run") > 0) {
+        run = open_run_with_model(parsed["run"].as<std::string>(), model_dir);
         run->require_finished();
         model_dir = run->model_path();
-    } else {
-        model_dir = parsed["model"].as<std::string>();
     }
     Family family = describe_family(read_config(model_dir));
     Checkpoint checkpoint(model_dir);

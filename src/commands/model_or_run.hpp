@@ -24,8 +24,10 @@ struct ModelOrRun {
     LayerOverride override_weights(Backend& backend) const;
 };
 
-/// @throws InvalidInput unless exactly one of the two is given, and is a model, or a finished run whose model is still
-/// there and has not changed
+/// A run, and where its model is: in `moved_model` unless that is empty. @throws InvalidInput if it is not there
+RunDirectory open_run_with_model(const std::filesystem::path& path, const std::filesystem::path& moved_model);
+
+/// @throws InvalidInput unless there is a model, or a finished run whose model is still there and has not changed
 ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed);
 
 }  // namespace fairgptq::commands

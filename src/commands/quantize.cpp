@@ -20,7 +20,6 @@
 #include "run/run_directory.hpp"
 #include "run/stop_signal.hpp"
 #include "solver/solve.hpp"
-#include "support/checksum.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -91,7 +90,7 @@ std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm) {
     comm.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), sizes);
     for (std::size_t i = 0; i < all.size(); ++i)
         mine[i % mine.size()] |= all[i];
-    return hash_of(std::as_bytes(std::span(mine)));
+    return weights_hash(mine);
 }
 
 }  // namespace

@@ -1,13 +1,9 @@
 #include "commands/run_options.hpp"
 
-#include <fstream>
-#include <iterator>
-
 #include "commands/options.hpp"
 #include "commands/solver_options.hpp"
 #include "model/weights.hpp"
 #include "solver/solve.hpp"
-#include "support/checksum.hpp"
 
 namespace fairgptq::commands {
 
@@ -63,11 +59,6 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     return settings;
 }
 
-std::string read_text(const std::filesystem::path& path) {
-    std::ifstream stream(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
 const char* name_of(HessianSource source) {
     return source == HessianSource::pairs ? "pairs" : source == HessianSource::text ? "text" : "both";
 }
@@ -84,7 +75,7 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
         throw InvalidInput("--comm nccl: this build has no NCCL; use --comm mpi");
     const Family family = describe_family(read_config(model_dir));
     const TokenFile tokens = read_token_file(token_path);
-    check_against_model(tokens, family.config.vocab_size, family.config.max_positions);
+    check_against_model(tokens, family.config.vocab_size, family.config.max_positions, model_dir);
     QuantizeSettings settings = read_settings(parsed, tokens, family);
     const AlphaPolicy alpha(settings.alpha, family);
     if (alpha.any() && tokens.stereotype.count() == 0)
@@ -100,7 +91,7 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
             token_path,
             family,
             std::move(checkpoint),
-            hash_of(read_text(model_dir / "config.json")),
+            config_hash(model_dir),
             {},
             tokens.digest,
             tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),

@@ -6,6 +6,8 @@
 #include <condition_variable>
 #include <cstring>
 #include <exception>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -254,6 +256,15 @@ std::vector<std::uint64_t> hash_tensors(const Checkpoint& checkpoint, int rank, 
         checkpoint.done_with(names[i]);
     }
     return hashes;
+}
+
+std::string weights_hash(std::span<const std::uint64_t> tensor_hashes) {
+    return hash_of(std::as_bytes(tensor_hashes));
+}
+
+std::string config_hash(const std::filesystem::path& model_dir) {
+    std::ifstream stream(model_dir / "config.json", std::ios::binary);
+    return hash_of(std::string{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()});
 }
 
 }  // namespace fairgptq

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +58,11 @@ std::size_t outer_bytes(const Family& family, DType activation_type);
 /// run's ranks read a model once between them, before work begins, and know it again when it has changed.
 /// @throws InvalidInput naming file and tensor if one holds NaN or infinity
 std::vector<std::uint64_t> hash_tensors(const Checkpoint& checkpoint, int rank, int ranks);
+/// One hash of all tensors' hashes, which it needs complete.
+std::string weights_hash(std::span<const std::uint64_t> tensor_hashes);
+
+/// Hash of a model's config.json as it stands in the file.
+std::string config_hash(const std::filesystem::path& model_dir);
 
 /// Changes a layer's weights after they are read, before they are used: a run's quantized modules in place of the
 /// originals.

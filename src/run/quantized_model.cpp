@@ -5,13 +5,18 @@
 namespace fairgptq {
 
 void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint) {
-    const nlohmann::json recorded = run.settings().at("model").value("files", nlohmann::json::array());
-    nlohmann::json now = nlohmann::json::array();
+    const nlohmann::json& recorded = run.settings().at("model");
+    const auto check = [&](const char* field, const nlohmann::json& now, const char* what) {
+        if (recorded.value(field, nlohmann::json()) != now)
+            throw InvalidInput("the model in {} is not the one that {} quantized: its {} have changed",
+                               run.model_path().string(), run.path().string(), what);
+    };
+    nlohmann::json files = nlohmann::json::array();
     for (const Checkpoint::FileInfo& file : checkpoint.files())
-        now.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
-    if (now != recorded)
-        throw InvalidInput("the model in {} is not the one that {} quantized: its files have changed",
-                           run.model_path().string(), run.path().string());
+        files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
+    check("files", files, "files");
+    check("config_hash", config_hash(run.model_path()), "settings in config.json");
+    check("weights_hash", weights_hash(hash_tensors(checkpoint, 0, 1)), "weights");
 }
 
 void dequantize_module(Backend& backend, const ModuleSolution& module, TensorView weights) {

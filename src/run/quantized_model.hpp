@@ -8,8 +8,9 @@
 
 namespace fairgptq {
 
-/// A run's codes mean nothing with other weights around them.
-/// @throws InvalidInput if the model's files are not those that the run was made from (name, size and header)
+/// A run's codes mean nothing with other weights around them. Reads every weight once: a fine-tuned model has files of
+/// the same names, sizes and headers.
+/// @throws InvalidInput saying what has changed since the run was made: files, config.json or weights
 void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint);
 
 /// Writes a module's dequantized values over `weights` [rows, cols], on the device, rounded to its type.

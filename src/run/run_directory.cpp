@@ -120,6 +120,10 @@ fs::path RunDirectory::model_path() const {
     return settings_[pointer].get<std::string>();
 }
 
+void RunDirectory::set_model_path(const fs::path& folder) {
+    settings_["model"]["path"] = folder.string();
+}
+
 std::int64_t RunDirectory::setting(const char* pointer) const {
     const nlohmann::json::json_pointer where(pointer);
     constexpr std::int64_t largest = 1 << 20;

@@ -35,6 +35,8 @@ class RunDirectory {
     const std::string& fingerprint() const { return fingerprint_; }
     std::filesystem::path layer_path(std::int64_t layer) const;
     std::filesystem::path model_path() const;
+    /// Where the model is now, if it has moved since the run was made. (The file is left as it is.)
+    void set_model_path(const std::filesystem::path& folder);
     std::int64_t model_layers() const;
     std::int64_t layers() const;  // that the run quantizes: the first ones
     /// Number of layers 0 … n−1 that are there, whole (their checksums match) and of this run. A damaged file ends the

@@ -89,8 +89,8 @@ def test_run_is_evaluated_and_compared(bench, tmp_path):
 def test_refusals(bench, tmp_path):
     model, tokens, folder = bench
     out = tmp_path / "r.json"
-    assert "one of --model DIR and --run RUN" in refused("eval", "--tokens", tokens)
-    assert "one of --model DIR and --run RUN" in refused("eval", "--model", model, "--run", model, "--tokens", tokens)
+    assert "--model DIR or --run RUN is needed" in refused("eval", "--tokens", tokens)
+    assert "has no run.json" in refused("eval", "--model", model, "--run", model, "--tokens", tokens)
     assert "--tokens is missing" in refused("eval", "--model", model)
     assert "no task 'none' (it has pairs, stereo, words)" in refused("eval", "--model", model, "--tokens", tokens, "--tasks", "none")
     assert str(tmp_path / "no/r.json") in refused("eval", "--model", model, "--tokens", tokens, "--out", tmp_path / "no/r.json", ranks=2)

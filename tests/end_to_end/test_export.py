@@ -290,3 +290,36 @@ def test_float32_scales_do_not_fit_gptq(workplace, tmp_path):
     check(exported, run_folder)
     dense = write_dense(tmp_path / "dense", exported)
     assert np.array_equal(logits(tmp_path / "dense.h5", tokens, "--model", dense), expected)
+
+
+def test_a_moved_model_is_found_where_the_user_says(workplace, tmp_path):
+    _, model, tokens = workplace
+    shutil.copytree(model, tmp_path / "model")
+    out = quantize(tmp_path / "model", tokens, tmp_path / "run")
+    before = logits(tmp_path / "before.h5", tokens, "--run", out)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    for command in (("export", out, "--format", "dense", "--out", tmp_path / "no"),
+                    ("logits", "--run", out, "--tokens", tokens, "--out", tmp_path / "no.h5")):
+        assert "--model" in refused(*command)
+    after = logits(tmp_path / "after.h5", tokens, "--run", out, "--model", tmp_path / "moved")
+    assert np.array_equal(before, after)
+    export(out, tmp_path / "dense", "dense", "--model", tmp_path / "moved")
+    assert (tmp_path / "dense/config.json").is_file()
+
+
+@pytest.mark.parametrize("change, word", [("weights", "weights have changed"), ("config.json", "config.json have changed")])
+def test_another_model_of_the_same_shape_is_refused(workplace, tmp_path, change, word):
+    """A fine-tune saved over the model has files of the same names, sizes and headers."""
+    _, _, tokens = workplace
+    def negate(tensors):
+        tensors["model.norm.weight"] *= -1
+    model = write_model(tmp_path / "model", layers=2)
+    out = quantize(model, tokens, tmp_path / "run")
+    if change == "weights":
+        write_model(model, layers=2, change=negate)
+    else:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert word in refused("export", out, "--format", "gptq", "--out", tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    assert word in refused("eval", "--run", out, "--tokens", tokens, ranks=2)

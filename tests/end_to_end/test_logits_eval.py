@@ -79,7 +79,7 @@ def test_logits_that_cannot_be(tiny, tmp_path):
     model, tokens = tiny
     out = tmp_path / "logits.h5"
     basic = ("logits", "--tokens", tokens, "--out", out)
-    for wrong, word in (((), "--model"), (("--model", model, "--run", model), "--run"), (("--model", "/nowhere"), "/nowhere"),
+    for wrong, word in (((), "--model"), (("--model", model, "--run", model), "run.json"), (("--model", "/nowhere"), "/nowhere"),
                         (("--run", model), "run.json"), (("--model", model, "--chunk-tokens", "0"), "--chunk-tokens"),
                         (("--model", model, "--rotary-frequencies", "rounded"), "weights")):
         assert word in refused(*basic, *wrong)

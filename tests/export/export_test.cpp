@@ -13,6 +13,7 @@
 #include "export/safetensors_writer.hpp"
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
+#include "model/weights.hpp"
 #include "run/sample.hpp"
 #include "support/error.hpp"
 #include "support/half.hpp"
@@ -112,9 +113,14 @@ struct Sample {
         const Checkpoint checkpoint(model());
         for (const auto& file : checkpoint.files())
             files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
-        const RunDirectory run = RunDirectory::create(
-            folder / "run", {{"model", {{"path", model().string()}, {"layers", layers}, {"files", files}}},
-                             {"layers", options.quantized}});
+        const RunDirectory run =
+            RunDirectory::create(folder / "run", {{"model",
+                                                   {{"path", model().string()},
+                                                    {"layers", layers},
+                                                    {"files", files},
+                                                    {"config_hash", config_hash(model())},
+                                                    {"weights_hash", weights_hash(hash_tensors(checkpoint, 0, 1))}}},
+                                                  {"layers", options.quantized}});
         unsigned seed = 0;
         for (std::int64_t layer = 0; layer < options.finished; ++layer) {
             LayerRecord record{layer, run.fingerprint(), {}};
