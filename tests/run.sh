@@ -9,6 +9,11 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=no
 jobs=$(nproc)
 
 say() { printf '\n== %s\n' "$*"; }
+results=()
+run_tests() { # PRESET, ctest's options…
+    results+=("$PWD/build/$1/results.xml")
+    ctest --preset "$1" --parallel "$jobs" --output-junit "${results[-1]}" "${@:2}"
+}
 build() { # PRESET
     cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
     cmake --build --preset "$1" --parallel "$jobs"
@@ -19,22 +24,33 @@ bash jobs/setup.sh --tests
 
 say "Release: all tests"
 build release
-ctest --preset release --parallel "$jobs"
+run_tests release
 
 say "Address and undefined-behaviour sanitizers: the C++ tests"
 build asan
 # Open MPI and its helpers keep some memory until the process ends; what our own code loses is reported.
 LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0 \
-    ctest --preset asan --parallel "$jobs" --label-exclude python
+    run_tests asan --label-exclude python
 
 say "Thread sanitizer: the folders that start threads of their own"
 build tsan
 # GCC's OpenMP is not instrumented, and its barriers look like races: one OpenMP thread, so that the threads are ours alone.
-OMP_NUM_THREADS=1 ctest --preset tsan --parallel "$jobs" --label-regex '^(model|run|pipeline)$'
+OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline)$'
 
 if command -v nvcc >/dev/null; then
     say "CUDA: the GPU code compiles and links; its tests run where a GPU is"
     cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON
     cmake --build --preset cuda --parallel "$jobs" --target fairgptq --target test_backend
-    ctest --preset cuda --label-regex '^backend$' --tests-regex Cuda
+    run_tests cuda --label-regex '^backend$' --tests-regex Cuda
 fi
+
+say "All stages"
+.venv/bin/python - "${results[@]}" <<'END'
+import sys
+import xml.etree.ElementTree as xml
+
+suites = [xml.parse(file).getroot().attrib for file in sys.argv[1:]]
+total, failed, skipped, disabled = (sum(int(suite[count]) for suite in suites)
+                                    for count in ("tests", "failures", "skipped", "disabled"))
+print(f"{total - failed - skipped - disabled} passed, {failed} failed, {skipped + disabled} skipped")
+END
