@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <cxxopts.hpp>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "model/weights.hpp"
 #include "pipeline/arithmetic.hpp"
 #include "run/run_directory.hpp"
+#include "run/run_lock.hpp"
 #include "run/stop_signal.hpp"
 #include "solver/solve.hpp"
 #include "support/checksum.hpp"
@@ -37,8 +39,9 @@ cxxopts::Options make_options() {
     return options;
 }
 
-/// What --resume finds: an existing run, or a new one.
+/// What --resume finds: an existing run, or a new one. Rank 0 holds its lock.
 struct OpenedRun {
+    std::unique_ptr<RunLock> lock;
     RunDirectory run;
     std::int64_t finished;
 };
@@ -46,8 +49,11 @@ struct OpenedRun {
 OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm) {
     // Rank 0 makes or repairs; the others only look, after it is done.
     std::int64_t finished = 0;
+    std::unique_ptr<RunLock> lock;
     together(comm, [&] {
         if (comm.rank() != 0) return;
+        if (!RunDirectory::begun(out)) RunDirectory::require_empty(out);  // no lock in a folder of other things
+        lock = RunLock::acquire(out);
         if (resume && RunDirectory::begun(out)) {
             const RunDirectory run = RunDirectory::resume(out, settings);
             finished = run.finished_layers(true);
@@ -59,7 +65,7 @@ OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann
     // Every rank compares: one that read another model or token file (a stale copy on its node) must not take part.
     std::optional<RunDirectory> run;
     together(comm, [&] { run = RunDirectory::resume(out, settings); });
-    return {std::move(*run), finished};
+    return {std::move(lock), std::move(*run), finished};
 }
 
 void report_end(const RunDirectory& run, const Arithmetic& arithmetic, double rate, std::int64_t finished,
@@ -119,7 +125,7 @@ int quantize(int argc, char** argv, Communicator& comm) {
     });
     if (!inputs) return exit_done;
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
-    const auto [run, finished] = open_run(out, resume, run_settings(*inputs), comm);
+    const auto [lock, run, finished] = open_run(out, resume, run_settings(*inputs), comm);
     const std::int64_t layers = inputs->settings.layers;
     if (finished == layers) {
         if (comm.rank() == 0) fmt::print(stderr, "{} is already complete: {} layers\n", out.string(), layers);
