@@ -4,12 +4,11 @@
 
 namespace fairgptq {
 
-void LayerWriter::write(std::filesystem::path file, LayerRecord record, std::function<void()> written) {
+void LayerWriter::write(std::filesystem::path file, LayerRecord record) {
     finish();
-    thread_ = std::thread([this, file = std::move(file), record = std::move(record), written = std::move(written)] {
+    thread_ = std::thread([this, file = std::move(file), record = std::move(record)] {
         try {
             write_layer(file, record);
-            written();
         } catch (...) {
             failure_ = std::current_exception();
         }
