@@ -20,7 +20,7 @@ class LayerWriter {
         if (thread_.joinable()) thread_.join();
     }
 
-    /// Waits for the file before, then writes this one in the background.
+    /// Waits for the file before, then writes this one in the background, a second time if it failed.
     void write(std::filesystem::path file, LayerRecord record);
     /// Waits until the last file is safe.
     void finish();
