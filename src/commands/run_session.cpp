@@ -96,6 +96,13 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
         return exit_done;
     }
     if (comm.rank() == 0) {
+        double tokens = 0, squared_lengths = 0;
+        for (const Chunk& chunk : inputs.chunks.all)
+            for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
+                const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
+                tokens += length;
+                squared_lengths += length * length;
+            }
         for (const RunTarget& target : targets)
             target.run->log({{"event", "start"},
                              {"ranks", comm.size()},
@@ -103,6 +110,11 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"device", backend.name()},
                              {"version", FAIRGPTQ_VERSION},
                              {"layers", layers},
+                             {"forward_tokens", static_cast<std::int64_t>(tokens)},
+                             {"squared_lengths", squared_lengths},
+                             {"hessian_tokens", inputs.chunks.hessian_tokens},
+                             {"pair_columns", inputs.chunks.pair_columns},
+                             {"chunks", inputs.chunks.all.size()},
                              {"finished_layers", target.finished}});
         fmt::print(stderr, "{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n",
                    finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
