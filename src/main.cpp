@@ -30,6 +30,8 @@ struct Entry {
 constexpr std::array entries{
     Entry{"quantize", commands::quantize, true,
           "quantize a model, a checkpoint after every layer (under mpirun or srun)"},
+    Entry{"sweep", commands::sweep, true, "the same with several values of alpha in one pass, a run for each"},
+    Entry{"watch", commands::watch, false, "a live run's progress, from its log"},
     Entry{"export", commands::export_model, false, "write a finished run as a model that other programs load"},
     Entry{"eval", commands::eval, true, "perplexity and bias of a model or a run"},
     Entry{"compare", commands::compare, false, "reports side by side"},

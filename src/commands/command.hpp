@@ -18,6 +18,8 @@ int export_model(int argc, char** argv, Communicator& comm);
 int eval(int argc, char** argv, Communicator& comm);
 int logits(int argc, char** argv, Communicator& comm);
 int compare(int argc, char** argv, Communicator& comm);
+int sweep(int argc, char** argv, Communicator& comm);
+int watch(int argc, char** argv, Communicator& comm);
 int plan(int argc, char** argv, Communicator& comm);
 int inspect(int argc, char** argv, Communicator& comm);
 int solve(int argc, char** argv, Communicator& comm);

@@ -80,10 +80,12 @@ void StageStatistics::accumulate(const Chunk& chunk, TensorView inputs) {
     backend_.accumulate_gram(differences, scratch, {covariance_sum_.as<double>(), n});
 }
 
-void StageStatistics::reduce(Communicator& comm, std::int64_t cols) {
+void StageStatistics::reduce(Communicator& comm, std::int64_t cols, PhaseClock& clock) {
     const auto elements = static_cast<std::size_t>(PackedLower<double>::elements(cols));
     const auto finish = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
+        clock.spent(Phase::covariance);
         comm.all_reduce_sum({sum.as<double>(), elements});
+        clock.spent(Phase::all_reduce);
         const MatrixView<float> matrix = out.matrix<float>(cols, cols);
         backend_.finish_gram({sum.as<const double>(), cols}, 2.0 / static_cast<double>(columns), matrix);
         return matrix;
@@ -91,6 +93,7 @@ void StageStatistics::reduce(Communicator& comm, std::int64_t cols) {
     hessian_ = finish(hessian_sum_, hessian_buffer_, hessian_tokens_);
     if (pair_columns_ > 0) covariance_ = finish(covariance_sum_, covariance_buffer_, pair_columns_);
     clear();
+    clock.spent(Phase::covariance);
 }
 
 }  // namespace fairgptq

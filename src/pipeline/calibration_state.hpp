@@ -8,6 +8,7 @@
 #include "comm/communicator.hpp"
 #include "model/decoder.hpp"
 #include "pipeline/chunks.hpp"
+#include "support/phase_clock.hpp"
 
 namespace fairgptq {
 
@@ -41,8 +42,8 @@ class StageStatistics {
     /// Adds one chunk's stage inputs to the sums.
     void accumulate(const Chunk& chunk, TensorView inputs);
     /// Sums over ranks, divides by columns (method.md "The method": both are means over columns), and starts the sums
-    /// anew.
-    void reduce(Communicator& comm, std::int64_t cols);
+    /// anew. Charges the sums to `all_reduce`, the rest to `covariance`.
+    void reduce(Communicator& comm, std::int64_t cols, PhaseClock& clock);
     /// Valid until the next reduce. The covariance is empty where there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }
     MatrixView<const float> covariance() const { return covariance_; }

@@ -18,29 +18,16 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-Progress::Progress(std::int64_t layers, bool visible)
-    : layers_(layers), visible_(visible), terminal_(::isatty(STDERR_FILENO) == 1), start_(Clock::now()) {
-    mark_ = layer_start_ = solving_start_ = start_;
-}
-
-double Progress::seconds() const {
-    return std::chrono::duration<double>(Clock::now() - start_).count();
-}
-
-void Progress::spent(Phase phase) {
-    const auto now = Clock::now();
-    spent_[static_cast<std::size_t>(phase)] += std::chrono::duration<double>(now - mark_).count();
-    mark_ = now;
-}
+Progress::Progress(PhaseClock& clock, std::int64_t layers, bool visible)
+    : clock_(clock), layers_(layers), visible_(visible), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 void Progress::begin_layer(std::int64_t layer, bool replayed) {
     layer_ = layer;
     replayed_ = replayed;
-    layer_start_ = mark_ = Clock::now();
-    spent_.fill(0);
+    before_layer_ = {clock_.seconds(), clock_.elapsed()};
     if (!replayed && first_solved_ < 0) {
         first_solved_ = layer;
-        solving_start_ = layer_start_;
+        solving_start_ = Clock::now();
     }
     draw(static_cast<double>(layer));
 }
@@ -49,32 +36,47 @@ void Progress::stage_done(int stage) {
     draw(static_cast<double>(layer_) + (stage + 1) / 4.0);
 }
 
-nlohmann::json Progress::end_layer(const LayerRecord* record) {
-    const double took = std::chrono::duration<double>(Clock::now() - layer_start_).count();
-    nlohmann::json event{{"event", replayed_ ? "replayed" : "layer"}, {"layer", layer_}, {"seconds", took}};
-    for (std::size_t phase = 0; phase < spent_.size(); ++phase)
-        event["phases"][phase_names[phase]] = spent_[phase];
-    double before = 0, after = 0, reconstruction = 0;
+RankTimes Progress::layer_times() const {
+    RankTimes times{clock_.seconds(), clock_.elapsed() - before_layer_.elapsed};
+    for (std::size_t phase = 0; phase < times.phases.size(); ++phase)
+        times.phases[phase] -= before_layer_.phases[phase];
+    return times;
+}
+
+nlohmann::json Progress::layer_event(const LayerRecord* record, const std::vector<RankTimes>& ranks) const {
+    double seconds = 0;
+    for (const RankTimes& rank : ranks)
+        seconds = std::max(seconds, rank.elapsed);
+    nlohmann::json event{
+        {"event", replayed_ ? "replayed" : "layer"}, {"layer", layer_}, {"layers", layers_}, {"seconds", seconds}};
+    add_times(event, ranks);
     if (record != nullptr)
-        for (const ModuleSolution& module : record->modules) {
+        for (const ModuleSolution& module : record->modules)
             event["modules"][module.name] = {{"alpha", module.alpha},
                                              {"damp_used", module.damp_used},
                                              {"reconstruction", module.reconstruction},
                                              {"bias_before", module.bias_before},
                                              {"bias_after", module.bias_after}};
-            before += module.bias_before;
-            after += module.bias_after;
-            reconstruction += module.reconstruction;
-        }
+    return event;
+}
+
+void Progress::end_layer(std::span<const LayerRecord> records) {
     if (visible_ && !terminal_) {
-        if (record == nullptr)
-            fmt::print(stderr, "layer {:>3} of {}: replayed in {:.1f} s\n", layer_ + 1, layers_, took);
-        else
-            fmt::print(stderr, "layer {:>3} of {}: {:.1f} s, reconstruction {:.4g}, bias {:.4g} -> {:.4g}\n",
-                       layer_ + 1, layers_, took, reconstruction, before, after);
+        const double took = layer_times().elapsed;
+        std::string figures;
+        if (records.size() == 1) {
+            double before = 0, after = 0, reconstruction = 0;
+            for (const ModuleSolution& module : records.front().modules) {
+                before += module.bias_before;
+                after += module.bias_after;
+                reconstruction += module.reconstruction;
+            }
+            figures = fmt::format(", reconstruction {:.4g}, bias {:.4g} -> {:.4g}", reconstruction, before, after);
+        }
+        fmt::print(stderr, "layer {:>3} of {}: {}{:.1f} s{}\n", layer_ + 1, layers_, replayed_ ? "replayed in " : "",
+                   took, figures);
     }
     draw(static_cast<double>(layer_ + 1));
-    return event;
 }
 
 void Progress::draw(double layers_done) {

@@ -2,43 +2,45 @@
 // log.jsonl.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <nlohmann/json.hpp>
-#include <string>
+#include <span>
+#include <vector>
 
+#include "pipeline/rank_times.hpp"
 #include "run/run_directory.hpp"
 
 namespace fairgptq {
 
-/// Where a layer's time goes.
-enum class Phase : std::uint8_t { read, forward, statistics, reduce, solve, write };
-constexpr std::array<const char*, 6> phase_names{"read", "forward", "statistics", "reduce", "solve", "write"};
-
 class Progress {
   public:
     /// Shows nothing at ranks other than 0.
-    Progress(std::int64_t layers, bool visible);
+    Progress(PhaseClock& clock, std::int64_t layers, bool visible);
 
-    /// Adds the time since the last call (or since begin_layer) to a phase.
-    void spent(Phase phase);
+    PhaseClock& clock() { return clock_; }
+    /// Charges the time since the last call to a phase.
+    void spent(Phase phase) { clock_.spent(phase); }
     void begin_layer(std::int64_t layer, bool replayed);
     /// A stage of the layer is done: moves the bar.
     void stage_done(int stage);
-    /// @returns the layer's event for log.jsonl
-    nlohmann::json end_layer(const LayerRecord* record);
+    /// This rank's time since begin_layer.
+    RankTimes layer_times() const;
+    /// Shows that the layer is done. `records`: those that this rank holds.
+    void end_layer(std::span<const LayerRecord> records);
+    /// The layer's event for log.jsonl. `record` is null where the layer was replayed.
+    nlohmann::json layer_event(const LayerRecord* record, const std::vector<RankTimes>& ranks) const;
     /// Ends the bar's line.
     void close();
-    double seconds() const;
 
   private:
     using Clock = std::chrono::steady_clock;
     void draw(double layers_done);
+    PhaseClock& clock_;
     std::int64_t layers_, layer_ = 0, first_solved_ = -1;
     bool visible_, terminal_, replayed_ = false;
-    Clock::time_point start_, layer_start_, mark_, solving_start_;
-    std::array<double, phase_names.size()> spent_{};
+    Clock::time_point solving_start_;
+    RankTimes before_layer_;
 };
 
 }  // namespace fairgptq

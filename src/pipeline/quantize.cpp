@@ -5,6 +5,7 @@
 
 #include "model/weights.hpp"
 #include "pipeline/calibration_state.hpp"
+#include "pipeline/solve_shares.hpp"
 #include "run/layer_writer.hpp"
 #include "run/quantized_model.hpp"
 #include "run/stop_signal.hpp"
@@ -28,23 +29,29 @@ void at(const std::string& where, const Work& work) {
 class QuantizeRun {
   public:
     QuantizeRun(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                const Chunks& chunks, const RunDirectory& run, Backend& backend, Communicator& comm, Progress& progress)
+                const Chunks& chunks, std::span<const RunTarget> targets, Backend& backend, Communicator& comm,
+                Progress& progress)
         : settings_(settings),
           family_(family),
-          run_(run),
+          targets_(targets),
           backend_(backend),
           comm_(comm),
+          alone_(make_single_rank()),
           progress_(progress),
-          alpha_(settings.alpha, family),
           decoder_(backend, family, chunks.max_tokens),
           state_(backend, family, chunks, deal_chunks(chunks, comm.size())[static_cast<std::size_t>(comm.rank())]),
           statistics_(backend, family, chunks) {
+        for (const RunTarget& target : targets)
+            alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
     }
 
     void replay_layer(LayerWeights layer) {
-        const LayerRecord record = run_.layer(layer.layer);
-        if (settings_.inputs == InputsFrom::sequential) dequantize_layer(backend_, record, layer);
+        if (sequential()) {
+            const LayerRecord record = targets_.front().run->layer(layer.layer);
+            dequantize_layer(backend_, record, layer);
+            progress_.spent(Phase::read);
+        }
         for (auto& item : state_.items()) {
             decoder_.begin_layer(layer, item.state);
             for (int stage = 0; stage < 4; ++stage)
@@ -53,8 +60,12 @@ class QuantizeRun {
         progress_.spent(Phase::forward);
     }
 
-    LayerRecord quantize_layer(LayerWeights layer) {
-        LayerRecord record{layer.layer, run_.fingerprint(), {}};
+    /// @param open the targets that lack this layer
+    /// @returns their records; without modules where another rank has them
+    std::vector<LayerRecord> quantize_layer(LayerWeights layer, std::span<const std::size_t> open) {
+        std::vector<LayerRecord> records;
+        for (const std::size_t target : open)
+            records.push_back({layer.layer, targets_[target].run->fingerprint(), {}});
         for (auto& item : state_.items())
             decoder_.begin_layer(layer, item.state);
         progress_.spent(Phase::forward);
@@ -62,99 +73,135 @@ class QuantizeRun {
             const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
                 accumulate(stage);
-                std::vector<ModuleSolution> solutions = solve(layer, spec);
-                if (settings_.inputs == InputsFrom::sequential)
-                    for (const ModuleSolution& solution : solutions)
-                        dequantize_module(backend_, solution, layer.linears.at(solution.name).weight);
+                solve(layer, spec, open, records);
                 for (auto& item : state_.items())
                     decoder_.run_stage(stage, layer, item.state);
                 progress_.spent(Phase::forward);
-                for (ModuleSolution& solution : solutions)
-                    record.modules.push_back(std::move(solution));
             });
             progress_.stage_done(stage);
         }
-        return record;
+        return records;
     }
 
   private:
+    bool sequential() const { return settings_.inputs == InputsFrom::sequential; }
+
     void embed(const Checkpoint& checkpoint) {
+        progress_.spent(Phase::setup);
         const OuterWeights outer = read_outer(backend_, family_, checkpoint);
+        progress_.spent(Phase::read);
         for (auto& item : state_.items())
             decoder_.embed(outer, item.chunk->tokens, item.state);
+        progress_.spent(Phase::forward);
     }
 
     void accumulate(int stage) {
         for (auto& item : state_.items())
             statistics_.accumulate(*item.chunk, decoder_.stage_input(stage, item.state));
-        progress_.spent(Phase::statistics);
-        statistics_.reduce(comm_, family_.stages[static_cast<std::size_t>(stage)].cols());
-        progress_.spent(Phase::reduce);
+        statistics_.reduce(comm_, family_.stages[static_cast<std::size_t>(stage)].cols(), progress_.clock());
     }
 
-    std::vector<ModuleSolution> solve(const LayerWeights& layer, const StageSpec& spec) {
+    /// Solves the stage for every open target, and with sequential inputs puts the solution in the weights' place.
+    void solve(const LayerWeights& layer, const StageSpec& spec, std::span<const std::size_t> open,
+               std::vector<LayerRecord>& records) {
+        const SolveShares shares(open.size(), comm_);
+        for (std::size_t i = 0; i < open.size(); ++i) {
+            if (!shares.mine(i)) continue;
+            std::vector<ModuleSolution> solutions =
+                solve_stage(backend_, shares.by_all(i) ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]),
+                            settings_.solver, {.clock = &progress_.clock()});
+            for (ModuleSolution& solution : solutions) {
+                if (solution.damp_used > settings_.solver.damp) warn_of_damping(layer.layer, solution);
+                if (sequential()) dequantize_module(backend_, solution, layer.linears.at(solution.name).weight);
+                records[i].modules.push_back(std::move(solution));
+            }
+        }
+    }
+
+    StageProblem problem(const LayerWeights& layer, const StageSpec& spec, const AlphaPolicy& alpha) const {
         StageProblem problem{statistics_.hessian(), statistics_.covariance(), {}};
         for (const LinearSpec& linear : spec.linears)
             problem.modules.push_back(
-                {linear.name, layer.linears.at(linear.name).weight, alpha_(layer.layer, linear.name)});
-        auto solutions = solve_stage(backend_, comm_, problem, settings_.solver);
-        for (const ModuleSolution& solution : solutions)
-            if (solution.damp_used > settings_.solver.damp)
-                spdlog::warn(
-                    "layer {}, {}: its Hessian did not factor; damped by {:g} instead of {:g} times its mean diagonal",
-                    layer.layer, solution.name, solution.damp_used, settings_.solver.damp);
-        progress_.spent(Phase::solve);
-        return solutions;
+                {linear.name, layer.linears.at(linear.name).weight, alpha(layer.layer, linear.name)});
+        return problem;
+    }
+
+    void warn_of_damping(std::int64_t layer, const ModuleSolution& solution) const {
+        spdlog::warn("layer {}, {}: its Hessian did not factor; damped by {:g} instead of {:g} times its mean diagonal",
+                     layer, solution.name, solution.damp_used, settings_.solver.damp);
     }
 
     const QuantizeSettings& settings_;
     const Family& family_;
-    const RunDirectory& run_;
+    std::span<const RunTarget> targets_;
     Backend& backend_;
     Communicator& comm_;
+    std::unique_ptr<Communicator> alone_;
     Progress& progress_;
-    AlphaPolicy alpha_;
+    std::vector<AlphaPolicy> alphas_;
     Decoder decoder_;
     CalibrationState state_;
     StageStatistics statistics_;
 };
 
+/// The targets whose layer `index` is still to be done.
+std::vector<std::size_t> without_layer(std::span<const RunTarget> targets, std::int64_t index) {
+    std::vector<std::size_t> open;
+    for (std::size_t target = 0; target < targets.size(); ++target)
+        if (index >= targets[target].finished) open.push_back(target);
+    return open;
+}
+
 }  // namespace
 
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                       const Chunks& chunks, const RunDirectory& run, std::int64_t finished,
-                       std::int64_t stop_after_layers, Backend& backend, Communicator& comm, Progress& progress) {
-    QuantizeRun quantize(settings, family, checkpoint, chunks, run, backend, comm, progress);
+                       const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
+                       Backend& backend, Communicator& comm, Progress& progress) {
+    if (targets.size() > 1 && settings.inputs == InputsFrom::sequential)
+        throw Failure("several runs in one pass need statistics of the original model");
+    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, backend, comm, progress);
     LayerPrefetcher weights(backend, family, checkpoint, 0, settings.layers);
-    LayerWriter writer;
+    std::vector<LayerWriter> writers(targets.size());
+    const auto finish_writing = [&] {
+        for (LayerWriter& writer : writers)
+            writer.finish();
+        progress.spent(Phase::write);
+    };
+    std::int64_t solved = 0;
     for (std::int64_t index = 0; index < settings.layers; ++index) {
-        const bool replayed = index < finished;
-        progress.begin_layer(index, replayed);
+        const std::vector<std::size_t> open = without_layer(targets, index);
+        progress.begin_layer(index, open.empty());
         LayerWeights layer = weights.next();
         progress.spent(Phase::read);
-        if (replayed) {
+        std::vector<LayerRecord> records;
+        if (open.empty()) {
             quantize.replay_layer(std::move(layer));
-            const auto event = progress.end_layer(nullptr);
-            if (comm.rank() == 0) run.log(event);
         } else {
-            LayerRecord record = quantize.quantize_layer(std::move(layer));
-            writer.finish();
-            progress.spent(Phase::write);
-            const auto event = progress.end_layer(&record);
-            // Owners take turns, so that writing is spread over hosts.
-            if (index % comm.size() == comm.rank())
-                writer.write(run.layer_path(index), std::move(record), [&run, event] { run.log(event); });
+            records = quantize.quantize_layer(std::move(layer), open);
+            finish_writing();
+            ++solved;
         }
-        const bool last = index + 1 == settings.layers;
-        const bool enough = stop_after_layers >= 0 && index + 1 >= finished + stop_after_layers;
-        if (!last && comm.all_reduce_max(enough || stop_requested() ? 1 : 0) != 0) {
-            writer.finish();
-            comm.barrier();
+        const bool enough = stop_after_layers >= 0 && solved >= stop_after_layers;
+        const bool stop = comm.all_reduce_max(enough || stop_requested() ? 1 : 0) != 0;
+        progress.spent(Phase::exchange);
+        const std::vector<RankTimes> times = gather_times(comm, progress.layer_times());
+        progress.end_layer(records);
+        if (open.empty() && comm.rank() == 0)
+            for (const RunTarget& target : targets)
+                target.run->log(progress.layer_event(nullptr, times));
+        const SolveShares shares(open.size(), comm);
+        for (std::size_t i = 0; i < open.size(); ++i) {
+            const RunDirectory& run = *targets[open[i]].run;
+            if (shares.logs(i)) run.log(progress.layer_event(&records[i], times));
+            if (shares.writes(i, index)) writers[open[i]].write(run.layer_path(index), std::move(records[i]));
+        }
+        progress.spent(Phase::write);
+        if (stop && index + 1 < settings.layers) {
+            finish_writing();
             return Outcome::stopped;
         }
     }
-    writer.finish();
-    comm.barrier();
+    finish_writing();
     return Outcome::done;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "backend/backend.hpp"
@@ -33,11 +34,21 @@ struct QuantizeSettings {
 
 enum class Outcome : std::uint8_t { done, stopped };
 
-/// Quantizes layers finished … settings.layers − 1; layers before are replayed from the run's files without solving.
+/// What one pass over the model makes: a run of its own, with an α of its own.
+struct RunTarget {
+    const RunDirectory* run;
+    AlphaSettings alpha;
+    std::int64_t finished;  // layers that it has
+};
+
+/// Quantizes the layers that a target lacks, up to settings.layers; a layer that every target has is replayed from the
+/// run's files without solving. Several targets (a sweep over α) share everything but their solves, which needs
+/// InputsFrom::original: with sequential inputs each target would have statistics of its own.
+/// @param targets one or more; settings.alpha is not read
 /// @param stop_after_layers stop cleanly after that many more layers; < 0: never
 /// @returns `stopped` if a signal or stop_after_layers ended it early, with every finished layer on disk
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                       const Chunks& chunks, const RunDirectory& run, std::int64_t finished,
-                       std::int64_t stop_after_layers, Backend& backend, Communicator& comm, Progress& progress);
+                       const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
+                       Backend& backend, Communicator& comm, Progress& progress);
 
 }  // namespace fairgptq

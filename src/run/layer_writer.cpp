@@ -1,15 +1,22 @@
 #include "run/layer_writer.hpp"
 
+#include <chrono>
 #include <utility>
+
+#include "support/error.hpp"
 
 namespace fairgptq {
 
-void LayerWriter::write(std::filesystem::path file, LayerRecord record, std::function<void()> written) {
+void LayerWriter::write(std::filesystem::path file, LayerRecord record) {
     finish();
-    thread_ = std::thread([this, file = std::move(file), record = std::move(record), written = std::move(written)] {
+    thread_ = std::thread([this, file = std::move(file), record = std::move(record)] {
         try {
-            write_layer(file, record);
-            written();
+            try {
+                write_layer(file, record);
+            } catch (const Failure&) {  // a shared file system may fail once: a layer's work is worth a second try
+                std::this_thread::sleep_for(std::chrono::seconds(2));
+                write_layer(file, record);
+            }
         } catch (...) {
             failure_ = std::current_exception();
         }

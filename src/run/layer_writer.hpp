@@ -3,7 +3,6 @@
 
 #include <exception>
 #include <filesystem>
-#include <functional>
 #include <thread>
 
 #include "run/layer_file.hpp"
@@ -21,9 +20,8 @@ class LayerWriter {
         if (thread_.joinable()) thread_.join();
     }
 
-    /// Waits for the file before, then writes this one in the background; `written` is called in the thread after it is
-    /// safe.
-    void write(std::filesystem::path file, LayerRecord record, std::function<void()> written);
+    /// Waits for the file before, then writes this one in the background, a second time if it failed.
+    void write(std::filesystem::path file, LayerRecord record);
     /// Waits until the last file is safe.
     void finish();
 

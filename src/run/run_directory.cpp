@@ -5,15 +5,15 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
-#include <ctime>
 #include <system_error>
 #include <utility>
 
+#include "run/run_lock.hpp"
 #include "support/error.hpp"
 #include "support/files.hpp"
 #include "support/json.hpp"
+#include "support/utc_time.hpp"
 
 namespace fairgptq {
 namespace {
@@ -22,24 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* format_name = "fairgptq-run";
 constexpr int format_version = 1;
-
-void make_folder(const fs::path& path) {
-    std::error_code error;
-    fs::create_directories(path, error);
-    if (error) throw InvalidInput("the folder {} cannot be made: {}", path.string(), error.message());
-    if (!fs::is_directory(path)) throw InvalidInput("{} is not a folder", path.string());
-}
-
-/// "2026-11-22T16:00:00.123Z"
-std::string now_in_utc() {
-    const auto now = std::chrono::system_clock::now();
-    const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-    const auto since_epoch = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count();
-    std::tm parts{};
-    ::gmtime_r(&seconds, &parts);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
-                       parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, since_epoch % 1000);
-}
 
 /// Keeps a damaged file for whoever wants to look at it, under a name that nothing reads.
 void move_aside(const fs::path& file) {
@@ -58,15 +40,22 @@ void move_aside(const fs::path& file) {
 RunDirectory::RunDirectory(fs::path path, nlohmann::json settings)
     : path_(std::move(path)), settings_(std::move(settings)), fingerprint_(fingerprint_of(settings_)) {}
 
+void RunDirectory::require_empty(const fs::path& path) {
+    std::error_code error;
+    if (!fs::exists(path, error)) return;
+    if (!fs::is_directory(path, error)) throw InvalidInput("{} is not a folder", path.string());
+    const fs::path unfinished = temporary_name(path / "run.json");  // of a run that ended before it began
+    for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error))
+        if (entry->path() != unfinished && !RunLock::is_lock(entry->path()))
+            throw InvalidInput(
+                "{} exists and is not empty: give another folder, or --resume to go on with the run in it",
+                path.string());
+    if (error) throw InvalidInput("the folder {} cannot be read: {}", path.string(), error.message());
+}
+
 RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& settings) {
     make_folder(path);
-    std::error_code error;
-    fs::remove(temporary_name(path / "run.json"), error);  // of a run that ended before it began
-    const bool empty = fs::is_empty(path, error);
-    if (error) throw InvalidInput("the folder {} cannot be read: {}", path.string(), error.message());
-    if (!empty)
-        throw InvalidInput("{} exists and is not empty: give another folder, or --resume to go on with the run in it",
-                           path.string());
+    require_empty(path);
     if (::access(path.c_str(), W_OK | X_OK) != 0)
         throw InvalidInput("the folder {} cannot be written: {}", path.string(), std::strerror(errno));
     RunDirectory run(path, settings);

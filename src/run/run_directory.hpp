@@ -19,6 +19,8 @@ namespace fairgptq {
 ///   ….path, information.…   anywhere: not part of the fingerprint, so that a moved model or token file still resumes
 class RunDirectory {
   public:
+    /// @throws InvalidInput if the folder exists and holds anything but what a run that never began leaves
+    static void require_empty(const std::filesystem::path& path);
     /// Makes the folder, run.json and layers/. Only rank 0 calls it.
     /// @throws InvalidInput if the folder exists and is not empty, or cannot be written
     static RunDirectory create(const std::filesystem::path& path, const nlohmann::json& settings);

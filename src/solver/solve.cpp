@@ -117,6 +117,9 @@ class GroupSolver {
     }
     bool joint() const { return settings_.kind == SolverKind::joint; }
     bool shifts() const { return alpha_ > 0; }
+    void spent(Phase phase) const {
+        if (options_.clock != nullptr) options_.clock->spent(phase);
+    }
     void load(Share& share);
     void invert(double alpha, MatrixView<float> inverse);
     void shift_targets(MatrixView<const float> inverse, Share& share);
@@ -182,7 +185,9 @@ void GroupSolver::load(Share& share) {
             bad = static_cast<std::int64_t>(segment.module);
         if (diagonals_.any_dead()) backend_.gather_columns(weights, natural, diagonals_.dead, rows);
     }
+    spent(Phase::columns);
     bad = comm_.all_reduce_max(bad);
+    spent(Phase::exchange);
     if (bad >= 0)
         throw Failure("{}: its weights hold values that are not finite", modules_[static_cast<std::size_t>(bad)]->name);
 }
@@ -268,9 +273,12 @@ std::vector<ModuleSolution> GroupSolver::solve() {
         // `joint` shifts and rounds by the same Hessian, and so does the first-order reference; the reference's differ.
         if (settings_.kind == SolverKind::reference && shifts()) {
             invert(alpha_, inverse);
+            spent(Phase::factor);
             shift_targets(inverse, share);
+            spent(Phase::columns);
         }
         invert(joint() ? alpha_ : 0, inverse);
+        spent(Phase::factor);
         if (settings_.kind != SolverKind::reference && shifts()) shift_targets(inverse, share);
         if (options_.keep_target) {
             backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
@@ -279,6 +287,7 @@ std::vector<ModuleSolution> GroupSolver::solve() {
                                   share.host_target.size() * sizeof(float));
         }
         quantize(inverse, share);
+        spent(Phase::columns);
     }
 
     if (settings_.order == ColumnOrder::none) {
@@ -293,8 +302,10 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     }
     backend_.subtract(share.weights, share.natural, share.natural);
     quadratic_figures(share.natural, problem_.hessian, &TileFigures::reconstruction, share);
+    spent(Phase::figures);
 
     std::vector<ModuleSolution> solutions = gather(share);
+    spent(Phase::exchange);
     const auto spent =
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
     const auto slowest = static_cast<double>(comm_.all_reduce_max(spent.count())) * 1e-6;

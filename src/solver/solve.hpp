@@ -8,6 +8,7 @@
 #include "backend/backend.hpp"
 #include "comm/communicator.hpp"
 #include "solver/settings.hpp"
+#include "support/phase_clock.hpp"
 
 namespace fairgptq {
 
@@ -48,6 +49,7 @@ struct ModuleSolution {
 
 struct StageOptions {
     bool keep_target = false;
+    PhaseClock* clock = nullptr;  // gets the time of factor, columns, figures and exchange
 };
 
 /// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of

@@ -28,6 +28,13 @@ int FileDescriptor::release() {
     return std::exchange(descriptor_, -1);
 }
 
+void make_folder(const std::filesystem::path& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    if (error) throw InvalidInput("the folder {} cannot be made: {}", path.string(), error.message());
+    if (!std::filesystem::is_directory(path)) throw InvalidInput("{} is not a folder", path.string());
+}
+
 FileDescriptor create_file(const std::filesystem::path& path) {
     FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (file.get() < 0) throw Failure("{} cannot be created: {}", path.string(), std::strerror(errno));

@@ -24,6 +24,9 @@ class FileDescriptor {
     int descriptor_ = -1;
 };
 
+/// Makes a folder and those above it, where missing. @throws InvalidInput naming it and the reason
+void make_folder(const std::filesystem::path& path);
+
 /// Creates or truncates a file for writing. @throws Failure naming file and reason
 FileDescriptor create_file(const std::filesystem::path& path);
 /// Writes every byte. @throws Failure naming `path` and reason

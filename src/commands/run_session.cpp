@@ -1,0 +1,169 @@
+#include "commands/run_session.hpp"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <optional>
+#include <span>
+
+#include "commands/command.hpp"
+#include "pipeline/arithmetic.hpp"
+#include "pipeline/progress.hpp"
+#include "pipeline/rank_times.hpp"
+#include "solver/solve.hpp"
+
+namespace fairgptq::commands {
+namespace {
+
+std::int64_t peak_memory_kib(Communicator& comm) {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return comm.all_reduce_max(usage.ru_maxrss);
+}
+
+const char* plural(std::size_t count) {
+    return count == 1 ? "" : "s";
+}
+
+/// Whatever ends a run is the last thing that its log says, so that `watch` need not guess.
+void log_failure(std::span<const RunTarget> targets, const Communicator& comm, const char* what) {
+    for (const RunTarget& target : targets) {
+        try {
+            target.run->log({{"event", "failed"}, {"rank", comm.rank()}, {"message", what}});
+        } catch (const std::exception&) {  // a full disk: the message on stderr says so
+        }
+    }
+}
+
+}  // namespace
+
+OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm) {
+    // Rank 0 makes or repairs; the others only look, after it is done.
+    std::int64_t finished = 0;
+    std::unique_ptr<RunLock> lock;
+    together(comm, [&] {
+        if (comm.rank() != 0) return;
+        if (!RunDirectory::begun(out)) RunDirectory::require_empty(out);  // no lock in a folder of other things
+        lock = RunLock::acquire(out);
+        if (resume && RunDirectory::begun(out)) {
+            const RunDirectory run = RunDirectory::resume(out, settings);
+            finished = run.finished_layers(true);
+        } else {
+            RunDirectory::create(out, settings);
+        }
+    });
+    finished = comm.all_reduce_max(finished);
+    // Every rank compares: one that read another model or token file (a stale copy on its node) must not take part.
+    std::optional<RunDirectory> run;
+    together(comm, [&] { run = RunDirectory::resume(out, settings); });
+    return {std::move(lock), std::move(*run), finished};
+}
+
+/// Reads every tensor once, ranks sharing the work. @returns one hash of all
+std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm) {
+    std::vector<std::uint64_t> mine;
+    together(comm, [&] { mine = hash_tensors(checkpoint, comm.rank(), comm.size()); });
+    std::vector<std::uint64_t> all(mine.size() * static_cast<std::size_t>(comm.size()));
+    const std::vector<std::size_t> sizes(static_cast<std::size_t>(comm.size()), mine.size() * sizeof(std::uint64_t));
+    comm.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), sizes);
+    for (std::size_t i = 0; i < all.size(); ++i)
+        mine[i % mine.size()] |= all[i];
+    return weights_hash(mine);
+}
+
+std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
+    if (parsed.count("stop-after-layers") == 0) return -1;
+    const auto layers = parsed["stop-after-layers"].as<std::int64_t>();
+    if (layers < 1) throw InvalidInput("--stop-after-layers must be at least 1, not {}", layers);
+    return layers;
+}
+
+int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
+                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm, PhaseClock& clock) {
+    const std::int64_t layers = inputs.settings.layers;
+    std::vector<RunTarget> targets;
+    std::int64_t finished = layers;
+    for (std::size_t i = 0; i < opened.size(); ++i) {
+        finished = std::min(finished, opened[i].finished);
+        if (opened[i].finished < layers) targets.push_back({&opened[i].run, alphas[i], opened[i].finished});
+    }
+    if (targets.empty()) {
+        if (comm.rank() == 0)
+            for (const OpenedRun& one : opened)
+                fmt::print(stderr, "{} is already complete: {} layers\n", one.run.path().string(), layers);
+        return exit_done;
+    }
+    if (comm.rank() == 0) {
+        double tokens = 0, squared_lengths = 0;
+        for (const Chunk& chunk : inputs.chunks.all)
+            for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
+                const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
+                tokens += length;
+                squared_lengths += length * length;
+            }
+        for (const RunTarget& target : targets)
+            target.run->log({{"event", "start"},
+                             {"ranks", comm.size()},
+                             {"threads", threads},
+                             {"device", backend.name()},
+                             {"version", FAIRGPTQ_VERSION},
+                             {"layers", layers},
+                             {"forward_tokens", static_cast<std::int64_t>(tokens)},
+                             {"squared_lengths", squared_lengths},
+                             {"hessian_tokens", inputs.chunks.hessian_tokens},
+                             {"pair_columns", inputs.chunks.pair_columns},
+                             {"chunks", inputs.chunks.all.size()},
+                             {"finished_layers", target.finished}});
+        fmt::print(stderr, "{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n",
+                   finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
+                   inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
+                   plural(static_cast<std::size_t>(comm.size())),
+                   targets.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets.size()));
+    }
+    const double rate = measure_matrix_rate(backend, comm);
+    clock.settle_with([&backend] { backend.synchronize(); });
+    clock.spent(Phase::setup);
+    const double setup = clock.elapsed();
+    Progress progress(clock, layers, comm.rank() == 0);
+    Outcome outcome{};
+    try {
+        outcome = quantize_model(inputs.settings, inputs.family, inputs.checkpoint, inputs.chunks, targets,
+                                 stop_after_layers, backend, comm, progress);
+    } catch (const std::exception& problem) {
+        log_failure(targets, comm, problem.what());
+        throw;
+    }
+    progress.close();
+    const std::int64_t peak_kib = peak_memory_kib(comm);
+    clock.spent(Phase::exchange);
+    const double seconds = clock.elapsed();
+    const std::vector<RankTimes> times = gather_times(comm, {clock.seconds(), seconds});
+    if (comm.rank() != 0) return outcome == Outcome::stopped ? exit_stopped : exit_done;
+
+    nlohmann::json event{
+        {"event", outcome == Outcome::stopped ? "stopped" : "done"}, {"seconds", seconds}, {"peak_rss_kib", peak_kib}};
+    add_times(event, times);
+    std::string ratio;
+    if (outcome == Outcome::done && finished == 0 && targets.size() == 1) {  // otherwise it was only a part of it
+        const AlphaPolicy alpha(targets.front().alpha, inputs.family);
+        const double flop = count_arithmetic(inputs.family, inputs.chunks, alpha, layers, comm.size()).total();
+        const double ratio_to_arithmetic = (seconds - setup) * rate / flop;
+        event.update({{"arithmetic_flop", flop}, {"matrix_rate", rate}, {"times_arithmetic", ratio_to_arithmetic}});
+        ratio = fmt::format(": {:.2f} times what its {:.2f} TFLOP take at this machine's {:.0f} GFLOP/s",
+                            ratio_to_arithmetic, flop * 1e-12, rate * 1e-9);
+    }
+    for (const RunTarget& target : targets)
+        target.run->log(event);
+    if (outcome == Outcome::stopped) {
+        fmt::print(stderr, "stopped on request; every finished layer is saved, start again with --resume\n");
+        return exit_stopped;
+    }
+    fmt::print(stderr, "done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank\n", seconds,
+               comm.size(), plural(static_cast<std::size_t>(comm.size())), threads,
+               plural(static_cast<std::size_t>(threads)), ratio, static_cast<double>(peak_kib) / (1 << 20));
+    fmt::print(stderr, "time: {}\n", times_text(times));
+    return exit_done;
+}
+
+}  // namespace fairgptq::commands

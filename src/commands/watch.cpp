@@ -1,0 +1,94 @@
+// `fairgptq watch`: a live run's progress, from its log alone.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cxxopts.hpp>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+#include "commands/command.hpp"
+#include "commands/options.hpp"
+#include "run/status.hpp"
+
+namespace fairgptq::commands {
+namespace {
+
+std::string read_log(const std::filesystem::path& file) {
+    std::ifstream in(file, std::ios::binary);
+    if (!in)
+        throw InvalidInput("{} cannot be read: give the folder of a run that has begun (quantize --out)",
+                           file.string());
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+RunStatus status_of(const std::filesystem::path& file, const std::string& log, double age) {
+    const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+    try {
+        return read_status(log, now, age);
+    } catch (const InvalidInput& problem) {
+        throw InvalidInput("{}: {}", file.string(), problem.what());
+    }
+}
+
+int exit_code_of(RunState state) {
+    return state == RunState::done ? exit_done : state == RunState::stopped ? exit_stopped : exit_failed;
+}
+
+}  // namespace
+
+int watch(int argc, char** argv, Communicator&) {
+    cxxopts::Options options("fairgptq watch",
+                             "Shows a run's progress until it ends (exit code 0 done, 75 stopped, 1 failed)");
+    options.positional_help("RUN");
+    options.add_options()                                                                        //
+        ("run", "run directory", cxxopts::value<std::string>())                                  //
+        ("once", "show it once (exit code 0)")                                                   //
+        ("interval", "seconds between two looks", cxxopts::value<double>()->default_value("2"))  //
+        ("h,help", "show this");
+    options.parse_positional({"run"});
+    const auto parsed = parse(options, argc, argv);
+    if (!parsed) return exit_done;
+    if (parsed->count("run") == 0) throw InvalidInput("the run directory is missing: fairgptq watch RUN");
+    const double interval = (*parsed)["interval"].as<double>();
+    if (!(interval >= 0.01 && interval <= 86400))
+        throw InvalidInput("--interval must be from 0.01 to 86400 seconds, not {}", interval);
+    const std::filesystem::path run = (*parsed)["run"].as<std::string>();
+    const std::filesystem::path file = run / "log.jsonl";
+
+    using Clock = std::chrono::steady_clock;  // how long the log has stood still does not depend on anybody's clock
+    const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+    std::string log = read_log(file);
+    RunStatus status = status_of(file, log, -1);
+    const double age_at_first = status.age;
+    auto grown = Clock::now();
+    double age_when_grown = age_at_first;
+    std::int64_t lines_shown = 0;
+    for (bool first = true;; first = false) {
+        if (!first) {
+            std::this_thread::sleep_for(std::chrono::duration<double>(interval));
+            std::string now = read_log(file);
+            const bool changed = now != log;
+            if (changed) {
+                log = std::move(now);
+                grown = Clock::now();
+                age_when_grown = 0;
+            }
+            const RunState before = status.state;
+            status = status_of(file, log, age_when_grown + std::chrono::duration<double>(Clock::now() - grown).count());
+            if (!terminal && !changed && status.state == before) continue;  // in a file, a line for every change
+        }
+        const std::string text = status_text(run.string(), status);
+        if (terminal && lines_shown > 0) fmt::print("\033[{}A\033[J", lines_shown);
+        fmt::print("{}", text);
+        std::fflush(stdout);
+        lines_shown = std::count(text.begin(), text.end(), '\n');
+        if (parsed->count("once") > 0) return exit_done;
+        if (status.state != RunState::running && status.state != RunState::stalled) return exit_code_of(status.state);
+    }
+}
+
+}  // namespace fairgptq::commands

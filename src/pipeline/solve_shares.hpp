@@ -1,0 +1,36 @@
+// Who solves, logs and writes what, where one pass makes several runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "comm/communicator.hpp"
+
+namespace fairgptq {
+
+/// Which rank solves which of several targets. As many as deal out evenly are dealt whole, so that their factorizations
+/// are not repeated at every rank; the rest are solved by all ranks, each its share of the rows. Either way gives the
+/// same bytes.
+class SolveShares {
+  public:
+    SolveShares(std::size_t targets, const Communicator& comm)
+        : dealt_(targets / static_cast<std::size_t>(comm.size()) * static_cast<std::size_t>(comm.size())),
+          ranks_(comm.size()),
+          rank_(comm.rank()) {}
+    bool by_all(std::size_t target) const { return target >= dealt_; }
+    bool mine(std::size_t target) const { return by_all(target) || owner(target) == rank_; }
+    /// Keeps the target's log: one rank per log, as appends from several hosts are not safe on NFS.
+    bool logs(std::size_t target) const { return (by_all(target) ? 0 : owner(target)) == rank_; }
+    /// Owners of what all ranks have take turns, so that writing is spread over hosts.
+    bool writes(std::size_t target, std::int64_t layer) const {
+        return (by_all(target) ? static_cast<int>((layer + static_cast<std::int64_t>(target)) % ranks_)
+                               : owner(target)) == rank_;
+    }
+
+  private:
+    int owner(std::size_t target) const { return static_cast<int>(target % static_cast<std::size_t>(ranks_)); }
+    std::size_t dealt_;
+    int ranks_, rank_;
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,164 @@
+#include "run/status.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "support/error.hpp"
+#include "support/utc_time.hpp"
+
+namespace fairgptq {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t recent = 8;              // layers that rates and waits are taken over
+constexpr double patience = 4;                 // times the slowest layer without an event is a stall …
+constexpr double least_patience_seconds = 60;  // … but not less
+
+double number(const json& event, const char* key) {
+    const auto found = event.find(key);
+    return found != event.end() && found->is_number() ? found->get<double>() : 0;
+}
+std::int64_t whole(const json& event, const char* key) {
+    const auto found = event.find(key);
+    return found != event.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
+}
+std::string word(const json& event, const char* key) {
+    const auto found = event.find(key);
+    return found != event.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+std::vector<json> events_of(std::string_view log) {
+    std::vector<json> events;
+    for (std::size_t end; (end = log.find('\n')) != std::string_view::npos; log.remove_prefix(end + 1)) {
+        json event = json::parse(log.substr(0, end), nullptr, false);
+        if (event.is_object() && !word(event, "event").empty()) events.push_back(std::move(event));
+    }
+    return events;
+}
+
+/// Adds what each rank waited for others in a layer; nothing where one rank did it all.
+void add_waits(const json& layer, std::vector<double>& waits) {
+    const auto ranks = layer.find("ranks");
+    if (ranks == layer.end() || !ranks->is_object()) return;
+    for (const char* phase : {"all_reduce", "exchange"}) {
+        const auto row = ranks->find(phase);
+        if (row == ranks->end() || !row->is_array()) continue;
+        waits.resize(std::max(waits.size(), row->size()));
+        for (std::size_t rank = 0; rank < row->size(); ++rank)
+            if ((*row)[rank].is_number()) waits[rank] += (*row)[rank].get<double>();
+    }
+}
+
+std::string duration(double seconds) {
+    if (seconds < 120) return fmt::format("{:.0f} s", seconds);
+    return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
+}
+
+const char* name_of(RunState state) {
+    constexpr const char* names[] = {"running", "stalled", "done", "stopped", "failed"};
+    return names[static_cast<std::size_t>(state)];
+}
+
+}  // namespace
+
+RunStatus read_status(std::string_view log, double now, double age) {
+    const std::vector<json> events = events_of(log);
+    const auto start =
+        std::find_if(events.rbegin(), events.rend(), [](const json& event) { return event["event"] == "start"; });
+    if (start == events.rend()) throw InvalidInput("its log does not say that a run started");
+    const std::size_t first = events.size() - 1 - static_cast<std::size_t>(start - events.rbegin());
+
+    RunStatus status;
+    status.layers = whole(*start, "layers");
+    status.ranks = std::max<std::int64_t>(whole(*start, "ranks"), 1);
+    status.threads = std::max<std::int64_t>(whole(*start, "threads"), 1);
+    status.device = word(*start, "device");
+    status.begun = word(*start, "time");
+    std::vector<const json*> solved;
+    double slowest_before = 0;
+    for (std::size_t i = 0; i < events.size(); ++i) {
+        const std::string kind = word(events[i], "event");
+        if (kind != "layer" && kind != "replayed") continue;
+        if (i < first) {
+            slowest_before = std::max(slowest_before, number(events[i], "seconds"));
+            continue;
+        }
+        status.replaying = kind == "replayed";
+        status.finished = whole(events[i], "layer") + 1;
+        status.slowest_layer = std::max(status.slowest_layer, number(events[i], "seconds"));
+        if (kind == "layer") solved.push_back(&events[i]);
+    }
+    if (status.slowest_layer == 0) status.slowest_layer = slowest_before;
+    if (solved.size() > recent) solved.erase(solved.begin(), solved.end() - recent);
+    double seconds = 0;
+    for (const json* layer : solved) {
+        seconds += number(*layer, "seconds");
+        add_waits(*layer, status.waiting);
+    }
+    if (!solved.empty()) status.seconds_a_layer = seconds / static_cast<double>(solved.size());
+    for (double& wait : status.waiting)
+        wait = seconds > 0 ? wait / seconds : 0;
+    status.seconds_left =
+        status.seconds_a_layer * static_cast<double>(std::max<std::int64_t>(status.layers - status.finished, 0));
+
+    const json& last = events.back();
+    status.last_time = word(last, "time");
+    const auto logged = seconds_since_epoch(status.last_time);
+    status.age = age >= 0 ? age : std::max(logged ? now - *logged : 0, 0.0);
+    const std::string kind = word(last, "event");
+    if (kind == "done") {
+        status.state = RunState::done;
+        status.finished = status.layers;
+    } else if (kind == "stopped") {
+        status.state = RunState::stopped;
+        status.finished = std::max(status.finished, whole(*start, "finished_layers"));
+    } else if (kind == "failed") {
+        status.state = RunState::failed;
+        status.message = fmt::format("rank {}: {}", whole(last, "rank"), word(last, "message"));
+    } else if (status.slowest_layer > 0 &&
+               status.age > std::max(patience * status.slowest_layer, least_patience_seconds)) {
+        status.state = RunState::stalled;
+    }
+    return status;
+}
+
+std::string status_text(const std::string& name, const RunStatus& status) {
+    std::string text =
+        fmt::format("{}: {}, {} of {} layers{}", name, name_of(status.state), status.finished, status.layers,
+                    status.state == RunState::running && status.replaying ? " (replaying finished ones)" : "");
+    if (status.seconds_a_layer > 0) text += fmt::format(", {:.2f} s a layer", status.seconds_a_layer);
+    if (status.state == RunState::running && status.seconds_a_layer > 0)
+        text += fmt::format(", {} left", duration(status.seconds_left));
+    text += fmt::format("\n  since {} with {} rank{} of {} thread{} on {}; last event {} ago\n", status.begun,
+                        status.ranks, status.ranks == 1 ? "" : "s", status.threads, status.threads == 1 ? "" : "s",
+                        status.device, duration(status.age));
+    if (!status.waiting.empty()) {
+        constexpr std::size_t shown = 8;
+        std::vector<std::size_t> ranks(status.waiting.size());
+        std::iota(ranks.begin(), ranks.end(), std::size_t{0});
+        if (ranks.size() > shown) {  // a rank that waits least is one that the others wait for
+            std::sort(ranks.begin(), ranks.end(),
+                      [&](std::size_t a, std::size_t b) { return status.waiting[a] < status.waiting[b]; });
+            ranks.resize(shown);
+        }
+        text += status.waiting.size() > shown ? "  the ranks that the others wait for, and their own waits:"
+                                              : "  waiting for other ranks:";
+        for (std::size_t i = 0; i < ranks.size(); ++i)
+            text += fmt::format("{} rank {} {:.1f} %", i == 0 ? "" : ",", ranks[i], 100 * status.waiting[ranks[i]]);
+        text += "\n";
+    }
+    if (status.state == RunState::stalled)
+        text += fmt::format(
+            "  a layer took {:.1f} s at most, and nothing was logged since {}: if its job is gone, start it again with "
+            "--resume\n",
+            status.slowest_layer, status.last_time);
+    if (status.state == RunState::stopped) text += "  stopped on request: go on with --resume\n";
+    if (status.state == RunState::failed) text += fmt::format("  {}\n", status.message);
+    return text;
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,81 @@
+"""One pass, many α: the same bytes as quantize gives alone, resumable, and refused where nothing could be shared."""
+import subprocess
+
+import pytest
+from workshop import command, read_run, refused, run
+
+ALPHAS = ("0", "0.05", "1")
+
+
+def arguments(tiny, name, out, *more):
+    model, tokens = tiny
+    return (name, "--model", model, "--tokens", tokens, "--out", out, "--group-size", "32", "--inputs", "original", *more)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny, tmp_path_factory):
+    """By (ranks, α): what quantize gives."""
+    folder = tmp_path_factory.mktemp("alone")
+    found = {}
+
+    def get(ranks, alpha):
+        if (ranks, alpha) not in found:
+            out = folder / f"{ranks}_{alpha}"
+            run(ranks, *arguments(tiny, "quantize", out, "--alpha", alpha))
+            found[ranks, alpha] = read_run(out)
+        return found[ranks, alpha]
+    return get
+
+
+@pytest.mark.parametrize("ranks", [0, 2, 3])  # of three runs each rank has all, one and a share of the third, or one
+def test_same_bytes_as_quantize_alone(tiny, alone, tmp_path, ranks):
+    run(ranks, *arguments(tiny, "sweep", tmp_path / "sweep", "--alphas", ",".join(ALPHAS)))
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["alpha_0", "alpha_0.05", "alpha_1"]
+    for alpha in ALPHAS:
+        assert read_run(tmp_path / f"sweep/alpha_{alpha}") == alone(ranks, alpha), alpha
+
+
+def test_stopped_resumed_and_uneven(tiny, alone, tmp_path):
+    out = tmp_path / "sweep"
+    run(2, *arguments(tiny, "sweep", out, "--alphas", "0,0.05", "--stop-after-layers", "1"), code=75)
+    for alpha in ("0", "0.05"):
+        assert len(list((out / f"alpha_{alpha}/layers").iterdir())) == 1
+    # One goes on alone, another is new: layers are solved only where they are missing.
+    run(2, *arguments(tiny, "quantize", out / "alpha_0.05", "--alpha", "0.05", "--resume", "--stop-after-layers", "1"), code=75)
+    before = (out / "alpha_0.05/layers/layer_0001.h5").stat().st_mtime_ns
+    run(2, *arguments(tiny, "sweep", out, "--alphas", ",".join(ALPHAS), "--resume"))
+    for alpha in ALPHAS:
+        assert read_run(out / f"alpha_{alpha}") == alone(2, alpha), alpha
+    assert (out / "alpha_0.05/layers/layer_0001.h5").stat().st_mtime_ns == before
+    assert "already complete" in run(2, *arguments(tiny, "sweep", out, "--alphas", "0,1", "--resume")).stderr
+
+
+def test_each_is_a_run_like_any_other(tiny, tmp_path):
+    out = tmp_path / "sweep"
+    run(0, *arguments(tiny, "sweep", out, "--alphas", "0,0.1"))
+    run(0, "export", out / "alpha_0.1", "--format", "gptq", "--out", tmp_path / "export")
+    assert "3 of 3 layers" in run(0, "inspect", out / "alpha_0.1").stdout
+    assert "done" in run(0, "watch", out / "alpha_0.1").stdout
+
+
+def test_what_cannot_be_shared_is_refused(tiny, tmp_path):
+    model, tokens = tiny
+    basic = ("sweep", "--model", model, "--tokens", tokens, "--out", tmp_path / "sweep", "--group-size", "32")
+    for more in ((), ("--inputs", "sequential")):
+        sentence = refused(*basic, "--alphas", "0,1", *more)
+        assert "--inputs original" in sentence and "statistics" in sentence
+    original = (*basic, "--inputs", "original")
+    assert "--alphas" in refused(*original)
+    assert "--alpha " in refused(*original, "--alphas", "0,1", "--alpha", "0.5")
+    for wrong in ("", ",", "0,", "0,x", "-1", "nan", "inf", "0.1;0.2", "0 ,1"):
+        assert "--alphas" in refused(*original, f"--alphas={wrong}"), wrong
+    assert "twice" in refused(*original, "--alphas", "0.1,1,0.10")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_two_sweeps_into_one_folder(tiny, tmp_path):
+    first = subprocess.Popen(command(0, *arguments(tiny, "sweep", tmp_path / "sweep", "--alphas", "0,1")),
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    second = subprocess.run(command(0, *arguments(tiny, "sweep", tmp_path / "sweep", "--alphas", "0,1")),
+                            capture_output=True, text=True, check=False)
+    assert sorted((first.wait(), second.returncode)) == [0, 2]

@@ -1,0 +1,122 @@
+"""The jobs as a user submits them, on two nodes, disturbed in every way that a cluster knows."""
+import csv
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from conftest import ROOT, until
+from workshop import read_run, write_model
+
+TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
+
+
+def variables(small, out):
+    return {"MODEL": small[0], "TOKENS": small[1], "OUT": out, "QUANTIZE": "--group-size 64"}
+
+
+def layers(out):
+    return len(list(out.glob("run/layers/layer_????.h5")))
+
+
+def test_the_70b_job_preempted_twice_on_two_nodes(cluster, small, expected, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    job = cluster.submit(log, *TWO_NODES, "jobs/fairgptq_llama70b.sh", **variables(small, out))
+    until(lambda: layers(out) >= 1, "the first layer")
+    cluster.call("scontrol", "requeue", job)  # as a preempting job makes Slurm do
+    until(lambda: cluster.state(job)[1] == 1 and cluster.state(job)[0] == "RUNNING", "the restart", 60)
+    # What Slurm sends before the time limit (#SBATCH --signal=B:USR1@300).
+    until(lambda: '"replayed"' in (out / "run/log.jsonl").read_text(), "the resumed run")
+    cluster.call("scancel", "--signal=USR1", "--batch", job)
+    text = cluster.wait(job, log=log)
+    assert cluster.state(job)[1] == 2
+    assert text.count("resuming after layer") >= 1 and "back into the queue" in text
+    assert read_run(out / "run") == expected
+    summary = (out / "summary.txt").read_text()
+    for part in ("done, 6 of 6 layers", "perplexity", "Fair-GPTQ", f"job        {job}, started 2 times again"):
+        assert part in summary
+    assert (out / "gptq/config.json").is_file()
+
+
+def test_a_node_that_dies(cluster, small, expected, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    job = cluster.submit(log, *TWO_NODES, "jobs/fairgptq_llama70b.sh", **variables(small, out))
+    until(lambda: layers(out) >= 1, "the first layer")
+    daemon = int((cluster.folder / "slurmd-n2.pid").read_text())
+    ranks = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            if b"SLURMD_NODENAME=n2" in environment and f"SLURM_JOB_ID={job}\0".encode() in environment:
+                ranks.append(int(process.name))
+        except OSError:
+            continue
+    for pid in [daemon, *ranks]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    try:
+        until(lambda: cluster.state(job)[0] != "RUNNING", "the end of the job on a dead node")
+    finally:
+        assert cluster.local("node", "n2").returncode == 0
+    cluster.wait(job, log=log)
+    assert cluster.state(job)[1] >= 1
+    assert read_run(out / "run") == expected
+
+
+def test_two_jobs_on_one_run(cluster, small, tmp_path):
+    long = (write_model(tmp_path / "model", layers=30, hidden=256, intermediate=640), small[1])
+    out = tmp_path / "out"
+    one_rank = ("--nodes=1", "--cpus-per-task=1", "--ntasks-per-node=1", "jobs/fairgptq_llama8b.sh")
+    first = cluster.submit(tmp_path / "first", *one_rank, **variables(long, out))
+    until(lambda: layers(out) >= 1, "the first layer")
+    second = cluster.submit(tmp_path / "second", *one_rank, **variables(long, out))
+    text = cluster.wait(second, states=("FAILED",), log=tmp_path / "second")
+    assert "is in use by process" in text and f", job {first}, since" in text
+    cluster.wait(first, log=tmp_path / "first")
+
+
+def test_srun_starts_ranks_that_know_each_other(cluster, small, expected, tmp_path):
+    shown = cluster.call("srun", "--mpi=pmix", "--nodes=1", "--ntasks=2", cluster.environment["FAIRGPTQ"], "quantize", "--model",
+                         small[0], "--tokens", small[1], "--out", tmp_path / "run", "--group-size", "64")
+    assert read_run(tmp_path / "run") == expected, shown
+
+
+def test_the_alpha_sweep_names_what_failed_and_ends_with_its_tables(cluster, small, tmp_path):
+    out = tmp_path / "out"
+    settings = {**variables(small, out), "GRID": "0,0.1", "RANDOM_POINTS": "1", "SCOPE": "module", "SEED": "3", "LOW": "0.01",
+                "HIGH": "1", "MAX_LOSS": "9", "RANKS": "1", "SBATCH_TASK": f"--output={tmp_path}/task-%A_%a --cpus-per-task=1"}
+    (out / "runs/point_001").mkdir(parents=True)
+    (out / "runs/point_001/thesis.tex").touch()  # somebody's folder: this value of α cannot be done
+    for failed in (True, False):
+        submit = cluster.submit(tmp_path / "submit", "--cpus-per-task=1", "jobs/alpha_sweep.sh", **settings)
+        cluster.wait(submit, log=tmp_path / "submit")
+        cluster.wait((out / "gather.job").read_text().strip())
+        summary = (out / "summary.txt").read_text()
+        assert ("without a result: point_001" in summary) == failed, summary
+        if failed:
+            (out / "runs/point_001/thesis.tex").unlink()
+    with open(out / "sweep.csv", encoding="utf-8") as file:
+        rows = {row["point"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"point_000", "point_001", "point_002"}
+    best = json.loads((out / "best_alpha_map.json").read_text())
+    least = min(rows.values(), key=lambda row: float(row["bias"]))["point"]
+    assert best == json.loads((out / f"points/{least}.json").read_text())
+    assert len(json.loads((out / "points/point_002.json").read_text())) == 7  # one α for each kind of module
+    try:
+        import matplotlib  # noqa: F401
+        assert (out / "pareto.svg").stat().st_size > 1000
+    except ImportError:
+        assert "no plot" in summary
+
+
+def test_the_same_file_without_slurm(small, expected, tmp_path, cluster):
+    out = tmp_path / "out"
+    environment = {name: value for name, value in cluster.environment.items() if name != "SLURM_CONF"}
+    process = subprocess.run(["bash", "jobs/fairgptq_llama8b.sh"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+                             env={**environment, **{k: str(v) for k, v in variables(small, out).items()}, "RANKS": "2"})
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert read_run(out / "run") == expected
+    assert "Fair-GPTQ" in (out / "summary.txt").read_text()

@@ -1,0 +1,73 @@
+"""The simulator against a run's log made by its own arithmetic, and what it says of more ranks."""
+import json
+import re
+
+import pytest
+from running import refused, run_tool
+
+CONFIG = {"hidden_size": 256, "intermediate_size": 640, "num_attention_heads": 4, "num_key_value_heads": 2}
+PHASES = ("setup", "read", "forward", "covariance", "all_reduce", "factor", "columns", "figures", "exchange", "write")
+
+
+def write_run(folder, ranks, phases, *, layers=6, done=True):
+    (folder.parent / "model").mkdir(exist_ok=True)
+    (folder.parent / "model/config.json").write_text(json.dumps(CONFIG))
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"settings": {"model": {"path": str(folder.parent / "model")}, "layers": layers,
+                                                              "quantization": {"alpha": 0.1}}}))
+    phases = {**dict.fromkeys(PHASES, 0.0), **phases}
+    events = [{"event": "start", "ranks": ranks, "threads": 1, "forward_tokens": 12000, "hessian_tokens": 12000, "pair_columns": 2500,
+               "chunks": 12, "squared_lengths": 1e6},
+              {"event": "done", "seconds": sum(phases.values()), "phases": phases,
+               "ranks": {phase: [seconds] * ranks for phase, seconds in phases.items()}}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events[:2 if done else 1]))
+    return folder
+
+
+ONE = {"setup": 0.5, "read": 0.1, "forward": 8.0, "covariance": 4.0, "factor": 1.0, "columns": 0.6, "figures": 0.2, "exchange": 0.05}
+
+
+@pytest.fixture
+def rates(tmp_path):
+    one = write_run(tmp_path / "one", 1, ONE)
+    file = tmp_path / "rates.json"
+    done = run_tool("simulate.py", "rates", one, "--cores", 4, "--out", file)
+    assert done.returncode == 0, done.stderr
+    return file
+
+
+def test_the_run_that_the_rates_are_of_is_predicted(tmp_path, rates):
+    done = run_tool("simulate.py", "check", "--rates", rates, "--tolerance", "0.02", tmp_path / "one")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_twelve_chunks_on_more_ranks(tmp_path, rates):
+    """Tokens and rows are shared, factorizations are not; five ranks have three chunks at most, as four have."""
+    halved = {"forward": 4.0, "covariance": 2.0, "factor": 1.0, "columns": 0.3, "figures": 0.1, "exchange": 0.15, "setup": 0.25}
+    done = run_tool("simulate.py", "check", "--rates", rates, write_run(tmp_path / "two", 2, halved))
+    assert done.returncode == 0, done.stdout
+    found = dict(re.findall(r"(forward|factor) +([0-9.]+)", done.stdout))
+    assert found == {"forward": "4.00", "factor": "1.00"}
+    times = [re.search(r"forward +([0-9.]+)", run_tool("simulate.py", "check", "--rates", rates, "--tolerance", "99",
+                                                       write_run(tmp_path / f"r{ranks}", ranks, ONE)).stdout)[1] for ranks in (3, 4, 12)]
+    assert times == ["2.67", "2.00", "2.00"]  # four cores: twelve ranks have a third of one each
+    off = run_tool("simulate.py", "check", "--rates", rates, write_run(tmp_path / "off", 2, ONE))
+    assert off.returncode == 1 and "more than 20 %" in off.stdout
+
+
+def test_the_table(rates):
+    for source in ("h100", rates):
+        done = run_tool("simulate.py", "predict", "--rates", source, "--shape", "8b,70b", "--ranks", "1,8,1024")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("100%") >= 2 and len(done.stdout.splitlines()) == 2 + 6 and "predicted" in done.stdout
+
+
+def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
+    assert "9b" in refused(run_tool("simulate.py", "predict", "--shape", "9b"))
+    assert "--ranks" in refused(run_tool("simulate.py", "predict", "--ranks", "0"))
+    half = write_run(tmp_path / "half", 1, ONE, done=False)
+    assert "half" in refused(run_tool("simulate.py", "check", "--rates", rates, half))
+    two = write_run(tmp_path / "two", 2, ONE)
+    assert "single rank" in refused(run_tool("simulate.py", "rates", two, "--cores", 2, "--out", tmp_path / "x.json"))
+    (tmp_path / "rates2.json").write_text("{}")
+    assert "lacks" in refused(run_tool("simulate.py", "check", "--rates", tmp_path / "rates2.json", two))

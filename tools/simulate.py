@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Predicts how long a run takes on R ranks, from measured rates: which part stops scaling, and where.
+
+  simulate.py rates RUN_1_RANK [RUN_2_RANKS] --out rates.json     rates of this machine, out of finished runs' logs
+  simulate.py check --rates rates.json RUN…                       predicted beside measured; exit code 1 where more than 20 % off
+  simulate.py predict --rates rates.json|h100 --shape 70b --ranks 1,8,64     a table
+
+The model of a run is the program's own: ranks share chunks of tokens and rows of weights, every rank factors every Hessian, the
+sums of H and C (packed float64) are all-reduced, codes are all-gathered, reading and writing overlap with computing.
+"""
+import json
+import math
+import sys
+from pathlib import Path
+
+from support import InvalidInput, Parser, read_json_object, read_text, run
+
+# hidden, intermediate, layers, key-value width, attention width, vocabulary
+SHAPES = {"smollm2-135m": (576, 1536, 30, 192, 576), "8b": (4096, 14336, 32, 1024, 4096), "70b": (8192, 28672, 80, 1024, 8192),
+          "405b": (16384, 53248, 126, 1024, 16384), "1t": (24576, 81920, 128, 2048, 24576)}
+
+# An H100 node of 8, as far as known: products and factorizations as measured on one H100 with PyTorch and cuSOLVER (float32
+# factorization, bfloat16 products), the column loop at half of what its arithmetic allows, links and disk as vendors state them.
+# No run of this program on a GPU is behind these figures.
+H100 = {"name": "H100, published figures", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
+        "factor": 2.1e13, "columns": 4e13, "column_seconds": 4e-8, "figures": 4e13, "link": 3.0e11, "network": 2.5e10,
+        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 20, "setup_read": 5e9, "stage_seconds": 2e-4, "weight_bytes": 2}
+
+
+class Work:
+    """What a run computes and moves, by stage: counted as the program counts it (src/pipeline/arithmetic.cpp)."""
+
+    def __init__(self, shape, layers, tokens, hessian_tokens, pair_columns, chunks, squared_lengths, shifted=True):
+        hidden, intermediate, _, kv, attention = shape
+        self.layers, self.tokens, self.chunks = layers, tokens, max(chunks, 1)
+        self.statistics_tokens = hessian_tokens + pair_columns
+        self.pairs = pair_columns > 0
+        self.shifted = shifted and self.pairs
+        self.attention = 2 * squared_lengths * attention
+        self.stages = [(attention + 2 * kv, hidden), (hidden, attention), (2 * intermediate, hidden), (hidden, intermediate)]
+        self.weights = sum(rows * cols for rows, cols in self.stages)
+
+    def predict(self, rates, ranks):
+        """Seconds by phase of a run on so many ranks."""
+        node = rates["ranks_per_node"]
+        nodes = math.ceil(ranks / node)
+        # Ranks of a CPU share its cores; ranks beyond them slow each other down.
+        share = min(1.0, rates["cores_per_node"] / min(ranks, node)) if rates["cores_per_node"] else 1.0
+        # The busiest rank's part of the chunks, and of the row tiles.
+        part = math.ceil(self.chunks / ranks) / self.chunks
+
+        def rows_part(rows):
+            tiles = math.ceil(rows / 64)
+            return math.ceil(tiles / ranks) / tiles * rows
+        bandwidth = rates["link"] if nodes == 1 else min(rates["link"], rates["network"] * node)
+        phases = dict.fromkeys(("setup", "read", "forward", "covariance", "all_reduce", "factor", "columns", "figures", "exchange", "write"), 0.0)
+        phases["forward"] = self.layers * self.attention * part / (rates["forward"] * share)
+        for rows, n in self.stages:
+            mine = rows_part(rows)
+            matrices = 2 if self.pairs else 1
+            phases["forward"] += self.layers * 2 * rows * n * self.tokens * part / (rates["forward"] * share)
+            phases["covariance"] += self.layers * n * n * self.statistics_tokens * part / (rates["covariance"] * share)
+            if ranks > 1:
+                moved = matrices * 8 * n * (n + 1) / 2 * 2 * (ranks - 1) / ranks
+                phases["all_reduce"] += self.layers * (moved / bandwidth + matrices * rates["latency"] * math.log2(ranks))
+                phases["exchange"] += self.layers * (rows * n * (ranks - 1) / ranks / bandwidth + 8 * rates["latency"] * math.log2(ranks))
+            phases["factor"] += self.layers * 2 / 3 * n ** 3 / (rates["factor"] * share)
+            columns = mine * n * n * (5 if self.shifted else 1)
+            phases["columns"] += self.layers * (columns / (rates["columns"] * share) + n * rates["column_seconds"])
+            phases["figures"] += self.layers * (3 if self.pairs else 1) * 2 * mine * n * n / (rates["figures"] * share)
+            phases["exchange"] += self.layers * rates["stage_seconds"]
+        computing = sum(phases.values())
+        # Every node reads every layer from the shared disk; files of quantized layers are small. Both overlap with computing.
+        reading = self.layers * self.weights * rates["weight_bytes"] * nodes / rates["disk_read"]
+        writing = self.layers * self.weights * 0.55 / rates["disk_write"]
+        phases["read"] = max(0.0, reading - computing)
+        phases["write"] = max(0.0, writing - computing) + writing / max(self.layers, 1)
+        phases["setup"] = rates["setup_seconds"] + self.layers * self.weights * rates["weight_bytes"] / rates["setup_read"] / min(
+            nodes * (1 if not rates["cores_per_node"] else share * min(ranks, node)), 8)
+        return phases
+
+
+def read_run(folder):
+    """A finished, uninterrupted run: its Work, its ranks, and the seconds of its phases (the mean over ranks)."""
+    folder = Path(folder)
+    settings = read_json_object(folder / "run.json")["settings"]
+    events = [json.loads(line) for line in read_text(folder / "log.jsonl").splitlines() if line.strip()]
+    starts = [event for event in events if event["event"] == "start"]
+    done = events[-1] if events else {}
+    if len(starts) != 1 or done.get("event") != "done" or "hessian_tokens" not in starts[0]:
+        raise InvalidInput(f"{folder} is not a run that went from start to end at once; others' times say nothing of a whole run")
+    start = starts[0]
+    config = read_json_object(Path(settings["model"]["path"]) / "config.json")
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    shape = (config["hidden_size"], config.get("intermediate_size") or config["ffn_dim"], 0,
+             config.get("num_key_value_heads", heads) * head_dim, heads * head_dim)
+    work = Work(shape, settings["layers"], start["forward_tokens"], start["hessian_tokens"], start["pair_columns"], start["chunks"],
+                start["squared_lengths"], settings["quantization"]["alpha"] != 0)
+    return work, start["ranks"], start["threads"], done
+
+
+def measure(folders, cores):
+    """Rates out of a run of one rank, and the links' out of one of several ranks."""
+    rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0,
+             "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8, "setup_seconds": 0.0,
+             "stage_seconds": 0.0, "weight_bytes": 2}
+    work, ranks, _, done = read_run(folders[0])
+    if ranks != 1:
+        raise InvalidInput(f"{folders[0]} has {ranks} ranks: the first run must be one of a single rank")
+    unit = {**rates, **dict.fromkeys(("forward", "covariance", "factor", "columns", "figures", "setup_read"), 1.0)}
+    counted = work.predict(unit, 1)
+    phases = done["phases"]
+    for phase in ("forward", "covariance", "factor", "columns", "figures"):
+        rates[phase] = counted[phase] / max(phases[phase], 1e-9)
+    # At small sizes what a stage does beside its products counts: the rest of one rank's time, by stage.
+    rates["stage_seconds"] = (phases["exchange"] + phases["all_reduce"] + phases["write"] + phases["read"]) / (4 * work.layers)
+    rates["setup_read"] = work.layers * work.weights * rates["weight_bytes"] / max(phases["setup"], 1e-9)
+    for folder in folders[1:]:
+        other, count, _, ended = read_run(folder)
+        if count == 1:
+            raise InvalidInput(f"{folder} has one rank: the runs after the first are for the links between ranks")
+        # The rank that waits least for the others waits for the wire.
+        seconds = min(ended["ranks"]["all_reduce"]) / other.layers
+        moved = sum((2 if other.pairs else 1) * 8 * n * (n + 1) * (count - 1) / count for _, n in other.stages)
+        rates["link"] = rates["network"] = moved / max(seconds, 1e-9)
+    return rates
+
+
+def load_rates(name):
+    if name == "h100":
+        return H100
+    rates = read_json_object(name)
+    missing = sorted(set(H100) - set(rates))
+    if missing:
+        raise InvalidInput(f"{name} lacks {', '.join(missing)}: `simulate.py rates` writes such a file")
+    return rates
+
+
+def duration(seconds):
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def parse_ranks(text):
+    try:
+        ranks = [int(word) for word in text.split(",")]
+    except ValueError:
+        ranks = [0]
+    if min(ranks) < 1:
+        raise InvalidInput(f"--ranks {text}: whole numbers above 0 with commas between, like 1,8,64")
+    return ranks
+
+
+def predict(options):
+    rates = dict(load_rates(options.rates))
+    if options.disk:
+        rates["disk_read"] = rates["setup_read"] = options.disk * 1e9
+    print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}; predicted")
+    print(f"{'shape':<14}{'ranks':>6}{'time':>11}{'speed-up':>10}{'efficiency':>12}  most time in")
+    for name in options.shape.split(","):
+        if name not in SHAPES:
+            raise InvalidInput(f"--shape {name}: known are {', '.join(SHAPES)}")
+        shape = SHAPES[name]
+        chunks = math.ceil(options.tokens / options.chunk_tokens)
+        work = Work(shape, shape[2], options.tokens, options.tokens, options.pair_columns, chunks, options.tokens * options.sequence)
+        alone = sum(work.predict(rates, 1).values())
+        for ranks in parse_ranks(options.ranks):
+            phases = work.predict(rates, ranks)
+            total = sum(phases.values())
+            most = sorted(phases, key=phases.get, reverse=True)[:3]
+            print(f"{name:<14}{ranks:>6}{duration(total):>11}{alone / total:>10.1f}{100 * alone / total / ranks:>11.0f}%  "
+                  + ", ".join(f"{phase} {100 * phases[phase] / total:.0f} %" for phase in most))
+
+
+def check(options):
+    rates = load_rates(options.rates)
+    worst = 0.0
+    for folder in options.runs:
+        work, ranks, _, done = read_run(folder)
+        phases = work.predict(rates, ranks)
+        total, measured = sum(phases.values()), done["seconds"]
+        worst = max(worst, abs(total / measured - 1))
+        print(f"{folder}: {ranks} rank{'s' if ranks > 1 else ''}, predicted {total:.1f} s, measured {measured:.1f} s, {100 * (total / measured - 1):+.0f} %")
+        for phase, seconds in phases.items():
+            print(f"  {phase:<12}{seconds:>9.2f}{done['phases'][phase]:>9.2f}")
+    if worst > options.tolerance:
+        print(f"off by up to {100 * worst:.0f} %, more than {100 * options.tolerance:.0f} %")
+        sys.exit(1)
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("rates", help="rates of this machine out of finished runs")
+    one.add_argument("runs", nargs="+", help="a run of one rank; then one of several, for the links")
+    one.add_argument("--cores", type=int, required=True, help="cores that the ranks had between them, in units of one rank's threads")
+    one.add_argument("--out", required=True)
+    one = commands.add_parser("predict", help="a table for shapes and ranks")
+    one.add_argument("--rates", default="h100")
+    one.add_argument("--shape", default="8b,70b,405b,1t")
+    one.add_argument("--ranks", default="1,8,64,256,1024")
+    one.add_argument("--tokens", type=int, default=262144)
+    one.add_argument("--pair-columns", type=int, default=60000)
+    one.add_argument("--chunk-tokens", type=int, default=8192)
+    one.add_argument("--disk", type=float, help="GB/s that the shared file system gives to all nodes together (default: the rates' own)")
+    one.add_argument("--sequence", type=int, default=2048, help="tokens of a sequence")
+    one = commands.add_parser("check", help="predictions beside measured runs")
+    one.add_argument("--rates", required=True)
+    one.add_argument("--tolerance", type=float, default=0.2)
+    one.add_argument("runs", nargs="+")
+    options = parser.parse_args()
+    if options.command == "rates":
+        if options.cores < 1:
+            raise InvalidInput(f"--cores must be at least 1, not {options.cores}")
+        Path(options.out).write_text(json.dumps(measure(options.runs, options.cores), indent=1) + "\n", encoding="utf-8")
+    elif options.command == "predict":
+        predict(options)
+    else:
+        check(options)
+
+
+if __name__ == "__main__":
+    run(main)
