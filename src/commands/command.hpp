@@ -18,6 +18,7 @@ int export_model(int argc, char** argv, Communicator& comm);
 int eval(int argc, char** argv, Communicator& comm);
 int logits(int argc, char** argv, Communicator& comm);
 int compare(int argc, char** argv, Communicator& comm);
+int diverge(int argc, char** argv, Communicator& comm);
 int plan(int argc, char** argv, Communicator& comm);
 int inspect(int argc, char** argv, Communicator& comm);
 int solve(int argc, char** argv, Communicator& comm);
