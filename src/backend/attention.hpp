@@ -15,6 +15,21 @@ struct AttentionShape {
     std::int64_t window = 0;  // token t sees t − window + 1 … t; 0: every token before it
 };
 
+/// Consecutive rows of a tensor.
+struct RowRange {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    std::int64_t size() const { return end - begin; }
+    bool operator==(const RowRange&) const = default;
+};
+
+/// One sequence whose keys and values are computed already, in part or as a whole: positions 0 … are the rows of
+/// `prefix`, then those of `own`. Its queries are its last positions.
+struct CachedSequence {
+    RowRange queries;      // rows of query and output; at most as many as `own` has
+    RowRange prefix, own;  // rows of key and value
+};
+
 class AttentionOperations {
   public:
     virtual ~AttentionOperations() = default;
@@ -26,6 +41,19 @@ class AttentionOperations {
     /// @param output     [tokens, heads · head_dim], written; softmax and sums in float32
     virtual void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
                            const AttentionShape& shape, TensorView output) = 0;
+
+    /// Causal attention over keys and values that several sequences may share (a prefix computed once), or that stay
+    /// from one call to the next (a KV cache). Rows of `output` that are no sequence's queries stay as they are.
+    /// @param query, output [rows, heads · head_dim]; @param key, value [key rows, key_value_heads · head_dim]
+    /// @throws Failure if a range leaves its tensor, or this backend cannot (see attends_cached)
+    virtual void cached_attention(TensorView query, TensorView key, TensorView value,
+                                  std::span<const CachedSequence> sequences, const AttentionShape& shape,
+                                  TensorView output) {
+        (void)query, (void)key, (void)value, (void)sequences, (void)shape, (void)output;
+        throw Failure("this backend has no attention over cached keys");
+    }
+    /// Whether cached_attention and rotary_at are there: without them shared prefixes are computed once per sequence.
+    virtual bool attends_cached() const { return false; }
 };
 
 }  // namespace fairgptq

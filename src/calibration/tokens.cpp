@@ -17,8 +17,28 @@
 namespace fairgptq {
 namespace {
 
-constexpr std::array<std::string_view, 6> task_kinds{"perplexity",      "stereoset", "pair_preference",
-                                                     "multiple_choice", "bbq",       "sofa"};
+/// How many sequences an item of each kind has; 0: any number.
+struct Kind {
+    std::string_view name;
+    std::int32_t roles;
+};
+constexpr std::array<Kind, 7> task_kinds{{{"perplexity", 0},
+                                          {"stereoset", 3},
+                                          {"pair_preference", 2},
+                                          {"multiple_choice", 0},
+                                          {"last_word", 1},
+                                          {"bbq", 3},
+                                          {"sofa", 0}}};
+
+const Kind& find_kind(const std::string& name, const std::string& where) {
+    const auto* found =
+        std::find_if(task_kinds.begin(), task_kinds.end(), [&](const Kind& k) { return k.name == name; });
+    if (found != task_kinds.end()) return *found;
+    std::string known;
+    for (const Kind& kind : task_kinds)
+        known += (known.empty() ? "" : ", ") + std::string(kind.name);
+    throw InvalidInput("{}: the kind '{}' is not known (known: {})", where, name, known);
+}
 
 Sequences read_sequences(const h5::Group& group, std::int64_t vocab_size) {
     Sequences result;
@@ -47,6 +67,75 @@ void check_size(const std::string& where, const char* name, std::size_t size, st
         throw InvalidInput("{}/{} has {} entries for {} {}", where, name, size, expected, of_what);
 }
 
+/// A role of each item: a right answer, say.
+std::vector<std::int32_t> read_roles(const h5::Group& group, const char* name, const std::vector<std::int32_t>& roles,
+                                     const Task& task) {
+    std::vector<std::int32_t> values = group.read<std::int32_t>(name, 1);
+    check_size(group.where(), name, values.size(), task.items, "items");
+    for (std::int64_t item = 0; item < task.items; ++item)
+        if (values[item] < 0 || values[item] >= roles[item])
+            throw InvalidInput("{}/{}: item {} has {} {}, out of range for its {} sequences", group.where(), name, item,
+                               name, values[item], roles[item]);
+    return values;
+}
+
+/// A probe is compared with the item that holds the same identities alone: role by role.
+void read_baselines(const h5::Group& group, const std::vector<std::int32_t>& roles, Task& task) {
+    const std::string& where = group.where();
+    task.baseline_item = group.read<std::int32_t>("baseline_item", 1);
+    check_size(where, "baseline_item", task.baseline_item.size(), task.items, "items");
+    bool any_probe = false;
+    for (std::int64_t item = 0; item < task.items; ++item) {
+        const std::int64_t baseline = task.baseline_item[item];
+        if (baseline == -1) continue;
+        any_probe = true;
+        if (baseline < 0 || baseline >= task.items)
+            throw InvalidInput("{}/baseline_item: item {} names item {}, out of range", where, item, baseline);
+        if (task.baseline_item[baseline] != -1)
+            throw InvalidInput("{}/baseline_item: item {} names item {}, which is no baseline (its own is not -1)",
+                               where, item, baseline);
+        if (roles[baseline] != roles[item])
+            throw InvalidInput("{}/baseline_item: item {} has {} sequences, its baseline item {} has {}", where, item,
+                               roles[item], baseline, roles[baseline]);
+    }
+    if (!any_probe) throw InvalidInput("{}/baseline_item: every item is a baseline, none a probe", where);
+}
+
+/// What one kind needs beyond items and roles.
+void read_what_the_kind_needs(const h5::Group& group, const std::vector<std::int32_t>& roles, Task& task) {
+    const std::string& where = group.where();
+    const auto need = [&](bool there, const char* name) {
+        if (!there) throw InvalidInput("{}/{} is missing, which the kind {} needs", where, name, task.kind);
+    };
+    if (task.kind == "multiple_choice") {
+        need(!task.label.empty(), "label");
+        task.choice_length = group.read<std::int32_t>("choice_length", 1);
+        check_size(where, "choice_length", task.choice_length.size(), task.sequences.count(), "sequences");
+        for (std::int64_t index = 0; index < task.sequences.count(); ++index)
+            if (task.choice_length[index] < 1)
+                throw InvalidInput("{}/choice_length: sequence {} has a choice of {} characters", where, index,
+                                   task.choice_length[index]);
+    } else if (task.kind == "bbq") {
+        need(!task.label.empty(), "label");
+        need(!task.group.empty(), "group");
+        task.unknown_choice = read_roles(group, "unknown_choice", roles, task);
+        task.biased_choice = read_roles(group, "biased_choice", roles, task);
+        task.ambiguous = group.read<std::uint8_t>("ambiguous", 1);
+        check_size(where, "ambiguous", task.ambiguous.size(), task.items, "items");
+        for (std::int64_t item = 0; item < task.items; ++item) {
+            if (task.ambiguous[item] > 1)
+                throw InvalidInput("{}/ambiguous: item {} has {}, where 0 or 1 is expected", where, item,
+                                   task.ambiguous[item]);
+            if (task.unknown_choice[item] == task.biased_choice[item])
+                throw InvalidInput("{}/biased_choice: item {} has the same biased and unknown choice, {}", where, item,
+                                   task.biased_choice[item]);
+        }
+    } else if (task.kind == "sofa") {
+        need(!task.group.empty(), "group");
+        read_baselines(group, roles, task);
+    }
+}
+
 /// Reads which sequence is which role of which item, and what is stored per item.
 void read_items(const h5::Group& group, Task& task) {
     const std::string& where = group.where();
@@ -64,7 +153,7 @@ void read_items(const h5::Group& group, Task& task) {
         ++roles[item];
         task.items = std::max(task.items, item + 1);
     }
-    const std::int32_t wanted = task.kind == "stereoset" ? 3 : task.kind == "pair_preference" ? 2 : 0;
+    const std::int32_t wanted = find_kind(task.kind, where).roles;
     std::vector<std::int64_t> first(static_cast<std::size_t>(task.items) + 1, 0);
     for (std::int64_t item = 0; item < task.items; ++item) {
         if (roles[item] == 0) throw InvalidInput("{}/item: item {} has no sequence", where, item);
@@ -83,14 +172,7 @@ void read_items(const h5::Group& group, Task& task) {
         if (seen[first[item] + role]) throw InvalidInput("{}/role: item {} has role {} twice", where, item, role);
         seen[first[item] + role] = true;
     }
-    if (group.has("label")) {
-        task.label = group.read<std::int32_t>("label", 1);
-        check_size(where, "label", task.label.size(), task.items, "items");
-        for (std::int64_t item = 0; item < task.items; ++item)
-            if (task.label[item] < 0 || task.label[item] >= roles[item])
-                throw InvalidInput("{}/label: item {} has label {}, out of range for its {} sequences", where, item,
-                                   task.label[item], roles[item]);
-    }
+    if (group.has("label")) task.label = read_roles(group, "label", roles, task);
     if (group.has("group")) {
         task.group = group.read_strings("group");
         check_size(where, "group", task.group.size(), task.items, "items");
@@ -99,6 +181,7 @@ void read_items(const h5::Group& group, Task& task) {
         task.bias_type = group.read_strings("bias_type");
         check_size(where, "bias_type", task.bias_type.size(), task.items, "items");
     }
+    read_what_the_kind_needs(group, roles, task);
 }
 
 Task read_task(const h5::Group& group, const std::string& name, std::int64_t vocab_size) {
@@ -106,8 +189,7 @@ Task read_task(const h5::Group& group, const std::string& name, std::int64_t voc
     Task task;
     task.name = name;
     task.kind = group.text("kind");
-    if (std::find(task_kinds.begin(), task_kinds.end(), task.kind) == task_kinds.end())
-        throw InvalidInput("{}: the kind '{}' is not known (known: {})", where, task.kind, fmt::join(task_kinds, ", "));
+    (void)find_kind(task.kind, where);
     task.sequences = read_sequences(group, vocab_size);
     if (task.sequences.count() == 0) throw InvalidInput("{} holds no sequence", where);
     task.scored_from = group.read<std::int32_t>("scored_from", 1);
@@ -126,15 +208,14 @@ std::string hash_of_values(const std::vector<T>& values) {
     return hash_of(std::as_bytes(std::span(values)));
 }
 
-/// Only what calibration reads: tasks may be added to a file without making its runs foreign to it.
-std::string digest_of(const TokenFile& file) {
+}  // namespace
+
+std::string calibration_digest(const TokenFile& file) {
     std::string parts;
     for (const Sequences* sequences : {&file.text, &file.stereotype, &file.anti_stereotype})
         parts += hash_of_values(sequences->ids) + hash_of_values(sequences->offsets);
     return hash_of(parts);
 }
-
-}  // namespace
 
 TokenFile read_token_file(const std::filesystem::path& path) {
     const h5::File file = h5::File::open(path);
@@ -163,6 +244,13 @@ TokenFile read_token_file(const std::filesystem::path& path) {
             throw InvalidInput(
                 "{} has {} stereotypical and {} anti-stereotypical sequences: every sentence needs its counterpart",
                 pairs.where(), result.stereotype.count(), result.anti_stereotype.count());
+        if (pairs.has("unrelated")) {
+            result.unrelated = read_sequences(pairs.group("unrelated"), result.vocab_size);
+            if (result.unrelated.count() != result.stereotype.count())
+                throw InvalidInput(
+                    "{} has {} unrelated sequences for {} pairs: every pair needs its own, or none has one",
+                    pairs.where(), result.unrelated.count(), result.stereotype.count());
+        }
         if (pairs.has("category")) {
             result.category = pairs.read_strings("category");
             check_size(pairs.where(), "category", result.category.size(), result.stereotype.count(), "pairs");
@@ -173,7 +261,7 @@ TokenFile read_token_file(const std::filesystem::path& path) {
         for (const std::string& name : tasks.names())
             result.tasks.push_back(read_task(tasks.group(name), name, result.vocab_size));
     }
-    result.digest = digest_of(result);
+    result.digest = calibration_digest(result);
     return result;
 }
 
@@ -215,6 +303,7 @@ void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::
     check_sequences(path + ":/text", tokens.text, vocab_size, max_positions);
     check_sequences(path + ":/pairs/stereotype", tokens.stereotype, vocab_size, max_positions);
     check_sequences(path + ":/pairs/anti_stereotype", tokens.anti_stereotype, vocab_size, max_positions);
+    check_sequences(path + ":/pairs/unrelated", tokens.unrelated, vocab_size, max_positions);
     for (const Task& task : tokens.tasks)
         check_sequences(path + ":/tasks/" + task.name, task.sequences, vocab_size, max_positions);
 }

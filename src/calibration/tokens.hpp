@@ -22,11 +22,15 @@ struct Sequences {
 struct Task {
     std::string name, kind;
     Sequences sequences;
-    std::vector<std::int32_t> scored_from;  // [sequences], in [1, length)
-    std::vector<std::int32_t> item, role;   // [sequences]
-    std::vector<std::int32_t> label;        // [items], or empty
-    std::vector<std::string> group;         // [items], or empty
-    std::vector<std::string> bias_type;     // [items], or empty; stereoset only
+    std::vector<std::int32_t> scored_from;    // [sequences], in [1, length)
+    std::vector<std::int32_t> item, role;     // [sequences]
+    std::vector<std::int32_t> label;          // [items], or empty
+    std::vector<std::string> group;           // [items], or empty
+    std::vector<std::string> bias_type;       // [items], or empty; stereoset only
+    std::vector<std::int32_t> choice_length;  // [sequences], multiple_choice only: characters of the choice's text
+    std::vector<std::int32_t> unknown_choice, biased_choice;  // [items], bbq only: roles
+    std::vector<std::uint8_t> ambiguous;                      // [items], bbq only: 0 or 1
+    std::vector<std::int32_t> baseline_item;  // [items], sofa only: the item of the identities alone, −1 for it itself
     std::int64_t items = 0;
 };
 
@@ -36,15 +40,20 @@ struct TokenFile {
     std::int64_t vocab_size = 0;
     Sequences text;                         // empty where there is none
     Sequences stereotype, anti_stereotype;  // entry p belongs to entry p
+    Sequences unrelated;                    // entry p belongs to pair p; empty where there are none
     std::vector<std::string> category;
     std::vector<Task> tasks;
     std::string digest;  // XXH3-128 of the calibration parts, hex
 };
 
 /// Reads and checks everything: format and version, offsets that start at 0, rise and end at the ids' count, ids in
-/// [0, vocab_size), as many stereotypical as anti-stereotypical sequences, no empty sequence, roles and items complete.
+/// [0, vocab_size), as many stereotypical as anti-stereotypical sequences, no empty sequence, roles and items complete,
+/// and what a task's kind needs beyond them.
 /// @throws InvalidInput naming file, object and what is wrong
 TokenFile read_token_file(const std::filesystem::path& path);
+/// XXH3-128, hex, of what calibration reads: tasks may be added to a file without making its runs foreign to it.
+/// Unrelated sentences are read only in place of others (apply_pair_control).
+std::string calibration_digest(const TokenFile& file);
 /// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions, or
 /// the ids are another tokenizer's than model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
 void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions,

@@ -20,6 +20,7 @@ int logits(int argc, char** argv, Communicator& comm);
 int compare(int argc, char** argv, Communicator& comm);
 int sweep(int argc, char** argv, Communicator& comm);
 int watch(int argc, char** argv, Communicator& comm);
+int diverge(int argc, char** argv, Communicator& comm);
 int plan(int argc, char** argv, Communicator& comm);
 int inspect(int argc, char** argv, Communicator& comm);
 int solve(int argc, char** argv, Communicator& comm);

@@ -5,6 +5,7 @@
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "eval/comparison.hpp"
 #include "eval/report.hpp"
 
 namespace fairgptq::commands {
@@ -14,12 +15,17 @@ int compare(int argc, char** argv, Communicator&) {
     options.positional_help("REPORT.json REPORT.json …");
     options.add_options()  //
         ("names", "headings of the columns, in the reports' order: a list",
-         cxxopts::value<std::vector<std::string>>())                                   //
+         cxxopts::value<std::vector<std::string>>())  //
+        ("format", "table, markdown, csv or json; a star marks what differs from the first report by more than noise",
+         cxxopts::value<std::string>()->default_value("table"))                        //
         ("reports", "reports to compare", cxxopts::value<std::vector<std::string>>())  //
         ("h,help", "show this");
     options.parse_positional({"reports"});
     const auto parsed = parse(options, argc, argv);
     if (!parsed) return exit_done;
+    using Writer = std::string (*)(const Comparison&);
+    const auto write = choose<Writer>(
+        *parsed, "format", {{"table", &as_table}, {"markdown", &as_markdown}, {"csv", &as_csv}, {"json", &as_json}});
     if (parsed->count("reports") == 0)
         throw InvalidInput("no report is given: fairgptq compare REPORT.json REPORT.json …");
 
@@ -32,7 +38,7 @@ int compare(int argc, char** argv, Communicator&) {
         if (titles.size() != reports.size())
             throw InvalidInput("--names has {} names for {} reports", titles.size(), reports.size());
     }
-    fmt::print("{}", comparison_table(reports, titles));
+    fmt::print("{}", write(compare_reports(reports, std::move(titles))));
     for (const std::string& task : tasks_of_different_data(reports))
         fmt::print(stderr, "fairgptq: warning: the reports' figures of task {} come from different sequences\n", task);
     return exit_done;

@@ -1,4 +1,5 @@
-// `fairgptq eval`: a token file's tasks, scored by a model or a run.
+// `fairgptq eval`: a token file's tasks, scored by a model or a run. With --out an interrupted evaluation goes on: what
+// it has scored is in REPORT.json.scores until the report is there.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,22 +11,28 @@
 #include "commands/command.hpp"
 #include "commands/model_or_run.hpp"
 #include "commands/options.hpp"
+#include "eval/comparison.hpp"
 #include "eval/metrics.hpp"
 #include "eval/model_scorer.hpp"
 #include "eval/report.hpp"
+#include "support/checksum.hpp"
 #include "support/files.hpp"
+#include "support/json.hpp"
+#include "support/progress_bar.hpp"
 
 namespace fairgptq::commands {
 namespace {
 
 cxxopts::Options make_options() {
-    cxxopts::Options options("fairgptq eval", "Perplexity and bias of a model, or of a run's quantized weights");
+    cxxopts::Options options("fairgptq eval", "Ability and bias of a model, or of a run's quantized weights");
     add_model_or_run(options);
     options.add_options()                                                                                //
         ("tokens", "token file with tasks, written by tools/prepare.py", cxxopts::value<std::string>())  //
         ("tasks", "only these tasks: a list of names", cxxopts::value<std::vector<std::string>>())       //
-        ("out", "report to write (JSON)", cxxopts::value<std::string>())                                 //
-        ("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"))            //
+        ("out", "report to write (JSON); started again after an interruption, it goes on where it was",
+         cxxopts::value<std::string>())                                                        //
+        ("chunk-tokens", "tokens that go through a layer at once", cxxopts::value<std::int64_t>()->default_value("8192"))  //
+        ("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"))  //
         ("h,help", "show this");
     return options;
 }
@@ -61,6 +68,7 @@ class ReportFile {
             throw InvalidInput("--out: {}", failure.what());
         }
     }
+    const std::filesystem::path& path() const { return path_; }
     void write(const std::string& text) {
         write_all(file_, text, path_);
         flush_to_disk(file_, path_);
@@ -79,6 +87,7 @@ struct Work {
     ModelOrRun subject;
     std::filesystem::path tokens_path;
     std::vector<Task> tasks;
+    std::int64_t chunk_tokens;
     std::unique_ptr<Backend> backend;
     std::unique_ptr<ReportFile> out;  // rank 0's
 };
@@ -95,7 +104,9 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
     std::vector<std::string> names;
     if (parsed->count("tasks") > 0) names = (*parsed)["tasks"].as<std::vector<std::string>>();
     std::vector<Task> tasks = choose_tasks(std::move(tokens), names);
-    work.emplace(Work{std::move(subject), tokens_path, std::move(tasks),
+    const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
+    if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
+    work.emplace(Work{std::move(subject), tokens_path, std::move(tasks), chunk_tokens,
                       make_backend((*parsed)["device"].as<std::string>()), nullptr});
     if (parsed->count("out") > 0) refuse_overwriting(required_path(*parsed, "out"), required_path(*parsed, "tokens"));
     if (parsed->count("out") > 0 && first_rank) work->out = std::make_unique<ReportFile>(required_path(*parsed, "out"));
@@ -113,6 +124,30 @@ Subject describe(const ModelOrRun& opened) {
     return subject;
 }
 
+/// Names everything that decides scores. A model's files are told apart by size, header and time of change: reading
+/// them all would cost a minute for every hundred gigabytes.
+std::string name_evaluation(const Work& work) {
+    nlohmann::json parts{{"version", FAIRGPTQ_VERSION}, {"device", work.backend->name()}, {"chunk_tokens", work.chunk_tokens}};
+    for (const Checkpoint::FileInfo& file : work.subject.checkpoint.files()) {
+        const auto changed = std::filesystem::last_write_time(work.subject.model_dir / file.name).time_since_epoch();
+        parts["files"].push_back({file.name, file.bytes, file.header_hash, changed.count()});
+    }
+    if (work.subject.run) parts["run"] = work.subject.run->fingerprint();
+    for (const Task& task : work.tasks)
+        parts["tasks"].push_back({task.name, hash_of_data(task)});
+    return hash_of(parts.dump());
+}
+
+/// Rank 0's, if a report is to be written.
+std::optional<ScoreJournal> open_journal(const Work& work) {
+    if (!work.out) return std::nullopt;
+    std::filesystem::path file = work.out->path();
+    file += ".scores";
+    ScoreJournal journal(file, name_evaluation(work));
+    if (!journal.finished().empty()) fmt::print(stderr, "going on with what {} holds\n", file.string());
+    return journal;
+}
+
 }  // namespace
 
 int eval(int argc, char** argv, Communicator& comm) {
@@ -122,15 +157,26 @@ int eval(int argc, char** argv, Communicator& comm) {
     if (!work) return exit_done;
     ModelScorer scorer({*work->backend, work->subject.family, work->subject.checkpoint,
                         work->subject.override_weights(*work->backend)});
-    const std::vector<LogLikelihoods> scores = log_likelihoods(work->tasks, scorer, comm);
+    std::optional<ScoreJournal> journal;
+    together(comm, [&] { journal = open_journal(*work); });
+    std::vector<LogLikelihoods> scores;
+    {
+        ProgressBar bar("evaluating", comm.rank() == 0);
+        ScoreOptions score_options;
+        score_options.chunk_tokens = work->chunk_tokens;
+        score_options.journal = journal ? &*journal : nullptr;
+        score_options.progress = [&](double share) { bar.at(share); };
+        scores = log_likelihoods(work->tasks, scorer, comm, score_options);
+    }
     together(comm, [&] {
         if (comm.rank() != 0) return;
         const nlohmann::ordered_json report =
             make_report(describe(work->subject), std::filesystem::absolute(work->tokens_path).lexically_normal(),
                         work->tasks, scores);
         const std::vector<nlohmann::json> reports{report};
-        if (work->out) work->out->write(report.dump(2) + "\n");
-        fmt::print("{}", comparison_table(reports, report_titles(reports)));
+        if (work->out) work->out->write(readable(report) + "\n");
+        if (journal) journal->remove();
+        fmt::print("{}", as_table(compare_reports(reports, report_titles(reports))));
     });
     return exit_done;
 }

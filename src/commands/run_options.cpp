@@ -20,7 +20,9 @@ void add_run_options(cxxopts::Options& options) {
         ("hessian-from", "pairs, text or both (default: both where the file has a text, else pairs)",
          cxxopts::value<std::string>())  //
         ("inputs", "sequential: statistics from the partly quantized model; original: from the original one",
-         text("sequential"))                                              //
+         text("sequential"))  //
+        ("pairs", "as-given; controls: shuffled (other partners), unrelated (StereoSet's unrelated sentences)",
+         text("as-given"))                                                //
         ("pair-alignment", "position, common or mean", text("position"))  //
         ("chunk-tokens", "most tokens in a unit of calibration work",
          cxxopts::value<std::int64_t>()->default_value("8192"))                                          //
@@ -48,6 +50,10 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     settings.alignment = choose<PairAlignment>(
         parsed, "pair-alignment",
         {{"position", PairAlignment::position}, {"common", PairAlignment::common}, {"mean", PairAlignment::mean}});
+    settings.pairs = choose<PairControl>(parsed, "pairs",
+                                         {{"as-given", PairControl::as_given},
+                                          {"shuffled", PairControl::shuffled},
+                                          {"unrelated", PairControl::unrelated}});
     settings.chunk_tokens = parsed["chunk-tokens"].as<std::int64_t>();
     settings.layers = family.config.layers;
     if (parsed.count("max-layers") > 0) {
@@ -74,9 +80,10 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
     if (choose<int>(parsed, "comm", {{"auto", 0}, {"mpi", 1}, {"nccl", 2}}) == 2)
         throw InvalidInput("--comm nccl: this build has no NCCL; use --comm mpi");
     const Family family = describe_family(read_config(model_dir));
-    const TokenFile tokens = read_token_file(token_path);
+    TokenFile tokens = read_token_file(token_path);
     check_against_model(tokens, family.config.vocab_size, family.config.max_positions, model_dir);
     QuantizeSettings settings = read_settings(parsed, tokens, family);
+    apply_pair_control(settings.pairs, tokens);
     const AlphaPolicy alpha(settings.alpha, family);
     if (alpha.any() && tokens.stereotype.count() == 0)
         throw InvalidInput("{} has no pairs, which the bias term needs; use --alpha 0 for plain GPTQ, or add pairs",
@@ -116,6 +123,9 @@ nlohmann::json run_settings(const RunInputs& inputs) {
                          {"inputs", settings.inputs == InputsFrom::sequential ? "sequential" : "original"},
                          {"pair_alignment", name_of(settings.alignment)},
                          {"chunk_tokens", settings.chunk_tokens}});
+    // Only where it is not the default: runs made before there were controls go on.
+    if (settings.pairs != PairControl::as_given)
+        quantization["pairs"] = settings.pairs == PairControl::shuffled ? "shuffled" : "unrelated";
     return {{"model",
              {{"path", std::filesystem::absolute(inputs.model_dir).lexically_normal().string()},
               {"architecture", inputs.family.config.architecture},

@@ -10,8 +10,9 @@ namespace fairgptq {
 class ModelScorer final : public TokenScorer {
   public:
     explicit ModelScorer(ForwardModel model) : model_(std::move(model)) {}
-    std::vector<std::vector<float>> score(std::span<const ChunkTokens> chunks,
-                                          std::span<const ScoredRows> rows) override;
+    std::vector<RowScores> score(std::span<const ChunkTokens> chunks, std::span<const ScoredRows> rows,
+                                 const ShareDone& progress = {}) override;
+    bool shares_prefixes() const override { return model_.backend.attends_cached(); }
 
   private:
     ForwardModel model_;

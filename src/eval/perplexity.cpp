@@ -1,17 +1,42 @@
 #include <cmath>
-#include <numeric>
+#include <numbers>
 
 #include "eval/metrics.hpp"
 
 namespace fairgptq {
+namespace {
 
-TaskReport perplexity(const Task& task, const LogLikelihoods& scores) {
-    const double total = std::accumulate(scores.total.begin(), scores.total.end(), 0.0);
-    const std::int64_t tokens = std::accumulate(scores.tokens.begin(), scores.tokens.end(), std::int64_t{0});
-    return {{"kind", task.kind},
-            {"perplexity", std::exp(-total / static_cast<double>(tokens))},
-            {"tokens", tokens},
-            {"sequences", task.sequences.count()}};
+constexpr const char* columns[] = {"log_likelihood", "tokens"};
+enum Column : std::size_t { log_likelihood, token_count };
+constexpr Figure figures[] = {
+    {"perplexity", "perplexity"}, {"bits_per_token", "bits per token"}, {"tokens", nullptr}, {"sequences", nullptr}};
+
+ItemTable items(const Task& task, const LogLikelihoods& scores) {
+    ItemTable table;
+    table.columns = {scores.total, {scores.tokens.begin(), scores.tokens.end()}};
+    draw_items_alone(table, task.sequences.count());
+    return table;
+}
+
+void compute(const ItemTable& table, std::span<const double> weights, std::span<double> values) {
+    double total = 0, tokens = 0, sequences = 0;
+    for (std::int64_t item = 0; item < table.items(); ++item) {
+        const double weight = weights[table.cluster[item]];
+        total += weight * table.columns[log_likelihood][item];
+        tokens += weight * table.columns[token_count][item];
+        sequences += weight;
+    }
+    values[0] = std::exp(-total / tokens);
+    values[1] = -total / tokens / std::numbers::ln2;
+    values[2] = tokens;
+    values[3] = sequences;
+}
+
+}  // namespace
+
+const Metric& perplexity_metric() {
+    static const Metric metric{"perplexity", columns, figures, items, compute};
+    return metric;
 }
 
 }  // namespace fairgptq

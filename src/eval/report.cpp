@@ -2,17 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "eval/metrics.hpp"
 #include "support/checksum.hpp"
 #include "support/error.hpp"
 #include "support/json.hpp"
-#include "support/table.hpp"
 
 namespace fairgptq {
 namespace {
@@ -20,33 +16,46 @@ namespace {
 constexpr const char* format_name = "fairgptq-report";
 constexpr int format_version = 1;
 
-/// The figures that a table shows, in this order; counts are in the file only.
-constexpr std::array<std::pair<const char*, const char*>, 7> figures{{
-    {"perplexity", "perplexity"},
-    {"ss", "SS %"},
-    {"lms", "LMS %"},
-    {"icat", "ICAT %"},
-    {"stereotype_preferred", "stereotype preferred %"},
-    {"mean_abs_difference", "mean |Δ|"},
-    {"mean_abs_difference_per_token", "mean |Δ| per token"},
-}};
-
-std::string hash_of_data(const Task& task) {
-    const auto hash = [](const auto& values) { return hash_of(std::as_bytes(std::span(values))); };
-    return hash_of(hash(task.sequences.ids) + hash(task.sequences.offsets) + hash(task.scored_from) + hash(task.item) +
-                   hash(task.role));
-}
-
 std::string title_of(const nlohmann::json& report) {
     const nlohmann::json& settings = report["settings"];
     if (settings.is_null()) return "original";
     const double alpha = settings["alpha"].get<double>();
     if (!settings.value("alpha_map", nlohmann::json::array()).empty()) return "Fair-GPTQ, α by map";
-    return alpha == 0 ? fmt::format("GPTQ {}-bit", settings["bits"].get<int>())
-                      : fmt::format("Fair-GPTQ α={:g}", alpha);
+    if (alpha == 0) return fmt::format("GPTQ {}-bit", settings["bits"].get<int>());
+    const nlohmann::json pairs = settings.value("pairs", nlohmann::json());  // a control, or the pairs as given
+    return fmt::format("Fair-GPTQ α={:g}{}", alpha,
+                       pairs.is_string() ? fmt::format(", {} pairs", pairs.get<std::string>()) : "");
+}
+
+void check_part(const nlohmann::json& part, const std::string& where) {
+    if (!part.is_object()) throw InvalidInput("{} is not an object", where);
+    if (!part.value("data", nlohmann::json()).is_string()) throw InvalidInput("{}: \"data\" is not a string", where);
+    const nlohmann::json kind = part.value("kind", nlohmann::json());
+    if (!kind.is_string()) throw InvalidInput("{}: \"kind\" is not a string", where);
+    for (const Metric* metric : all_metrics()) {
+        if (metric->kind != kind.get_ref<const std::string&>()) continue;
+        for (const Figure& figure : metric->figures)
+            if (part.contains(figure.key) && !part[figure.key].is_number())
+                throw InvalidInput("{}: \"{}\" is not a number", where, figure.key);
+        if (part.contains("per_item")) (void)item_table_from_json(part["per_item"], metric->columns, where);
+        return;
+    }
+    throw InvalidInput("{}: the kind \"{}\" is not known", where, kind.get<std::string>());
 }
 
 }  // namespace
+
+std::string hash_of_data(const Task& task) {
+    const auto hash = [](const auto& values) { return hash_of(std::as_bytes(std::span(values))); };
+    std::string parts = hash(task.sequences.ids) + hash(task.sequences.offsets) + hash(task.scored_from) +
+                        hash(task.item) + hash(task.role);
+    // Kinds that have these have always had them; the others' hashes stay what they were before.
+    for (const auto* values :
+         {&task.label, &task.choice_length, &task.unknown_choice, &task.biased_choice, &task.baseline_item})
+        if (!values->empty()) parts += hash(*values);
+    if (!task.ambiguous.empty()) parts += hash(task.ambiguous);
+    return hash_of(parts);
+}
 
 nlohmann::ordered_json make_report(const Subject& subject, const std::filesystem::path& tokens_file,
                                    std::span<const Task> tasks, std::span<const LogLikelihoods> scores) {
@@ -81,14 +90,8 @@ nlohmann::json read_report(const std::filesystem::path& file) {
     const nlohmann::json& tasks = report.value("tasks", nlohmann::json());
     if (!tasks.is_object() || tasks.empty())
         throw InvalidInput("{}: \"tasks\" is not an object that holds tasks", name);
-    for (const auto& [task, part] : tasks.items()) {
-        if (!part.is_object()) throw InvalidInput("{}: task \"{}\" is not an object", name, task);
-        if (!part.value("data", nlohmann::json()).is_string())
-            throw InvalidInput("{}: \"data\" of task \"{}\" is not a string", name, task);
-        for (const auto& [key, label] : figures)
-            if (part.contains(key) && !part[key].is_number())
-                throw InvalidInput("{}: \"{}\" of task \"{}\" is not a number", name, key, task);
-    }
+    for (const auto& [task, part] : tasks.items())
+        check_part(part, fmt::format("{}: task \"{}\"", name, task));
     return report;
 }
 
@@ -108,39 +111,6 @@ std::vector<std::string> report_titles(std::span<const nlohmann::json> reports) 
         titles.push_back(std::move(title));
     }
     return titles;
-}
-
-std::string comparison_table(std::span<const nlohmann::json> reports, const std::vector<std::string>& titles) {
-    std::set<std::string> tasks;
-    for (const nlohmann::json& report : reports)
-        for (const auto& [task, part] : report["tasks"].items())
-            tasks.insert(task);
-    std::vector<std::vector<std::string>> rows{{""}};
-    rows.front().insert(rows.front().end(), titles.begin(), titles.end());
-    for (const std::string& task : tasks)
-        for (const auto& [key, label] : figures) {
-            std::vector<std::string> row{fmt::format("{}: {}", task, label)};
-            bool any = false;
-            for (const nlohmann::json& report : reports) {
-                const nlohmann::json part = report["tasks"].value(task, nlohmann::json::object());
-                const auto figure = part.find(key);
-                any = any || figure != part.end();
-                row.push_back(figure == part.end() ? "–" : format_figure(figure->get<double>()));
-            }
-            if (any) rows.push_back(std::move(row));
-        }
-    return format_table(rows);
-}
-
-std::vector<std::string> tasks_of_different_data(std::span<const nlohmann::json> reports) {
-    std::map<std::string, std::set<std::string>> data;
-    for (const nlohmann::json& report : reports)
-        for (const auto& [task, part] : report["tasks"].items())
-            data[task].insert(part["data"].get<std::string>());
-    std::vector<std::string> names;
-    for (const auto& [task, hashes] : data)
-        if (hashes.size() > 1) names.push_back(task);
-    return names;
 }
 
 }  // namespace fairgptq

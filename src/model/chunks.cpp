@@ -19,6 +19,16 @@ std::vector<ChunkTokens> cut_into_chunks(std::span<const std::int32_t> ids, std:
     return chunks;
 }
 
+std::vector<std::int64_t> positions_of(std::span<const std::int64_t> offsets, std::span<const RowRange> prefixes) {
+    std::vector<std::int64_t> positions;
+    for (std::size_t sequence = 0; sequence + 1 < offsets.size(); ++sequence) {
+        const std::int64_t first = prefixes.empty() ? 0 : prefixes[sequence].size();
+        for (std::int64_t token = offsets[sequence]; token < offsets[sequence + 1]; ++token)
+            positions.push_back(first + token - offsets[sequence]);
+    }
+    return positions;
+}
+
 std::int64_t largest_chunk(std::span<const ChunkTokens> chunks) {
     std::int64_t largest = 0;
     for (const ChunkTokens& chunk : chunks)

@@ -25,6 +25,11 @@ Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
             max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key};
 }
 
+/// Each token's place in its sequence.
+std::vector<std::int64_t> positions(const ChunkState& state) {
+    return state.cache != nullptr ? state.cache->positions : positions_of(state.offsets, state.prefixes);
+}
+
 }  // namespace
 
 Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens)
@@ -79,17 +84,15 @@ void Decoder::embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkSt
                                family_.config.vocab_size);
     backend_.embed(outer.embedding, chunk.ids, state.hidden, false);
     if (family_.positions.empty()) return;
-    std::vector<std::int32_t> positions;
-    positions.reserve(chunk.ids.size());
-    for (std::size_t sequence = 0; sequence + 1 < chunk.offsets.size(); ++sequence) {
-        const std::int64_t length = chunk.offsets[sequence + 1] - chunk.offsets[sequence];
-        if (length > family_.config.max_positions)
-            throw InvalidInput("a sequence of {} tokens is longer than the model's {} positions", length,
+    std::vector<std::int32_t> entries;
+    entries.reserve(chunk.ids.size());
+    for (const std::int64_t position : positions(state)) {
+        if (position >= family_.config.max_positions)
+            throw InvalidInput("a sequence of {} tokens is longer than the model's {} positions", position + 1,
                                family_.config.max_positions);
-        for (std::int64_t token = 0; token < length; ++token)
-            positions.push_back(static_cast<std::int32_t>(token + family_.position_offset));
+        entries.push_back(static_cast<std::int32_t>(position + family_.position_offset));
     }
-    backend_.embed(outer.positions, positions, state.hidden, true);
+    backend_.embed(outer.positions, entries, state.hidden, true);
 }
 
 void Decoder::begin_layer(const LayerWeights& layer, ChunkState& state) {
@@ -142,16 +145,45 @@ void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
         const TensorView heads = each_head(key, config.key_value_heads);
         backend_.rms_norm(heads, layer.key_norm.weight, epsilon, heads);
     }
-    if (family_.rotary) {
-        backend_.rotary(query, config.head_dim, state.offsets, frequencies_, 1.0F);
-        backend_.rotary(key, config.head_dim, state.offsets, frequencies_, 1.0F);
-    }
     const AttentionShape shape{.heads = config.heads,
                                .key_value_heads = config.key_value_heads,
                                .head_dim = config.head_dim,
                                .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim))),
                                .window = config.windows.at(static_cast<std::size_t>(layer.layer))};
-    backend_.attention(query, key, value, state.offsets, shape, stage_input(1, state));
+    gather(query, key, value, shape, state);
+}
+
+// Positions and attention: of whole sequences, of sequences that share prefixes, or over a cache.
+void Decoder::gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape,
+                     ChunkState& state) {
+    const TensorView output = stage_input(1, state);
+    const bool whole = state.cache == nullptr && state.prefixes.empty();
+    if (family_.rotary)
+        for (const TensorView heads : {query, key}) {
+            if (whole)
+                backend_.rotary(heads, shape.head_dim, state.offsets, frequencies_, 1.0F);
+            else
+                backend_.rotary_at(heads, shape.head_dim, positions(state), frequencies_, 1.0F);
+        }
+    if (whole) {
+        backend_.attention(query, key, value, state.offsets, shape, output);
+    } else if (state.cache == nullptr) {
+        std::vector<CachedSequence> sequences;
+        for (std::size_t sequence = 0; sequence + 1 < state.offsets.size(); ++sequence) {
+            const RowRange rows{state.offsets[sequence], state.offsets[sequence + 1]};
+            sequences.push_back({rows, state.prefixes[sequence], rows});
+        }
+        backend_.cached_attention(query, key, value, sequences, shape, output);
+    } else {
+        const CacheStep& cache = *state.cache;
+        for (const CachedSequence& sequence : cache.sequences) {
+            const std::int64_t first = sequence.own.end - sequence.queries.size();
+            const auto bytes = static_cast<std::size_t>(sequence.queries.size() * key.cols) * size_of(key.type);
+            backend_.copy_on_device(cache.keys.row(first), key.row(sequence.queries.begin), bytes);
+            backend_.copy_on_device(cache.values.row(first), value.row(sequence.queries.begin), bytes);
+        }
+        backend_.cached_attention(query, cache.keys, cache.values, cache.sequences, shape, output);
+    }
 }
 
 // The first half of the MLP, with its activation → the last stage's input.

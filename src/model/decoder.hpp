@@ -12,12 +12,21 @@
 
 namespace fairgptq {
 
+/// Keys and values of positions that went before, for generating token by token: the chunk's own are added to them.
+struct CacheStep {
+    std::vector<std::int64_t> positions;    // [tokens of the chunk]
+    std::vector<CachedSequence> sequences;  // queries: rows of the chunk; own: rows of the cache, this step's included
+    TensorView keys, values;                // this layer's cache: [rows, key_value_heads · head_dim]
+};
+
 /// The state of one chunk between stages. Both views are the caller's memory.
 struct ChunkState {
     TensorView hidden;  // [tokens, hidden_size], the residual stream
     TensorView inputs;  // [tokens, ≥ widest stage input]; the current stage's input is its first stage.cols() columns,
                         // rows `stride` apart
     std::span<const std::int64_t> offsets;
+    std::span<const RowRange> prefixes = {};  // ChunkTokens::prefixes
+    const CacheStep* cache = nullptr;         // only while generating
 };
 
 class Decoder {
@@ -51,6 +60,7 @@ class Decoder {
     void norm(const LayerWeights::Norm& norm, TensorView inputs, TensorView output);
     void project(const LinearWeights& linear, TensorView inputs, TensorView output, bool accumulate);
     void attend(const LayerWeights& layer, ChunkState& state);
+    void gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, ChunkState& state);
     void expand(const LayerWeights& layer, ChunkState& state);
     const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
 

@@ -30,7 +30,7 @@ void run_model(const ForwardModel& model, std::span<const ChunkTokens> chunks,
     std::int64_t first = 0;
     for (const ChunkTokens& chunk : chunks) {
         states.push_back({hidden.tensor(type, all_tokens, config.hidden_size).rows_from(first, chunk.tokens()),
-                          inputs.tensor(type, chunk.tokens(), widest), chunk.offsets});
+                          inputs.tensor(type, chunk.tokens(), widest), chunk.offsets, chunk.prefixes});
         first += chunk.tokens();
         decoder.embed(outer, chunk, states.back());
     }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backend/backend.hpp"
+#include "calibration/pair_control.hpp"
 #include "calibration/tokens.hpp"
 #include "comm/communicator.hpp"
 #include "model/family.hpp"
@@ -27,6 +28,7 @@ struct QuantizeSettings {
     AlphaSettings alpha;
     HessianSource hessian_from = HessianSource::both;
     PairAlignment alignment = PairAlignment::position;
+    PairControl pairs = PairControl::as_given;
     InputsFrom inputs = InputsFrom::sequential;
     std::int64_t chunk_tokens = 8192;
     std::int64_t layers = 0;  // how many of the model's layers, from the first

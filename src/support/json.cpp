@@ -50,4 +50,18 @@ nlohmann::json read_json_object(const std::filesystem::path& file, std::size_t m
     return parse_json_object(text, name);
 }
 
+std::string readable(const nlohmann::ordered_json& json) {
+    const auto write = [](const auto& self, const nlohmann::ordered_json& value, std::size_t depth) -> std::string {
+        if (!value.is_object() || value.empty())
+            return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        std::string text = "{";
+        for (const auto& [key, member] : value.items())
+            text += (text.size() == 1 ? "\n" : ",\n") + std::string(2 * depth + 2, ' ') +
+                    nlohmann::json(key).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + ": " +
+                    self(self, member, depth + 1);
+        return text + "\n" + std::string(2 * depth, ' ') + "}";
+    };
+    return write(write, json, 0);
+}
+
 }  // namespace fairgptq

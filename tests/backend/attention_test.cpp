@@ -27,6 +27,28 @@ class AttentionTest : public BackendTest {
         backend->attention(query.view, key.view, value.view, offsets, shape, output.view);
         return download(output.view);
     }
+    HostMatrix cached(const Inputs& inputs, const std::vector<CachedSequence>& sequences, std::int64_t rows,
+                      const AttentionShape& shape) const {
+        const DeviceMatrix query = upload(inputs.query);
+        const DeviceMatrix key = upload(inputs.key);
+        const DeviceMatrix value = upload(inputs.value);
+        const DeviceMatrix output = device_matrix(rows, inputs.query.cols, type, 1);
+        backend->cached_attention(query.view, key.view, value.view, sequences, shape, output.view);
+        return download(output.view);
+    }
+    /// The rows of prefix and sequence, end to end.
+    static HostMatrix written_out(const HostMatrix& matrix, const CachedSequence& sequence) {
+        HostMatrix result(sequence.prefix.size() + sequence.own.size(), matrix.cols);
+        for (std::int64_t row = 0; row < result.rows; ++row)
+            for (std::int64_t col = 0; col < matrix.cols; ++col)
+                result(row, col) =
+                    matrix(row < sequence.prefix.size() ? sequence.prefix.begin + row
+                                                        : sequence.own.begin + row - sequence.prefix.size(),
+                           col);
+        return result;
+    }
+    void expect_shared_prefix(std::int64_t shared, const std::vector<std::int64_t>& lengths,
+                              const AttentionShape& shape) const;
     void expect_reference(const Inputs& inputs, const std::vector<std::int64_t>& offsets,
                           const AttentionShape& shape) const {
         SCOPED_TRACE(::testing::Message()
@@ -117,6 +139,84 @@ TEST_P(AttentionTest, SequencesDoNotSeeEachOther) {
             same = same && before(row, col) == after(row, col);
         EXPECT_EQ(same, row < 3 || row >= 10) << "token " << row;
     }
+}
+
+/// A prefix of `shared` tokens and sequences that begin with it, by cached attention; every row against plain loops
+/// over the sequences written out.
+void AttentionTest::expect_shared_prefix(std::int64_t shared, const std::vector<std::int64_t>& lengths,
+                                         const AttentionShape& shape) const {
+    SCOPED_TRACE(::testing::Message() << shared << " shared tokens, window " << shape.window);
+    std::vector<CachedSequence> sequences{{{0, shared}, {}, {0, shared}}};
+    std::int64_t rows = shared;
+    for (const std::int64_t length : lengths) {
+        sequences.push_back({{rows, rows + length}, {0, shared}, {rows, rows + length}});
+        rows += length;
+    }
+    const Inputs inputs = random_inputs(rows, shape);
+    const HostMatrix found = cached(inputs, sequences, rows, shape);
+    for (const CachedSequence& sequence : sequences) {
+        const Inputs alone{written_out(inputs.query, sequence), written_out(inputs.key, sequence),
+                           written_out(inputs.value, sequence)};
+        const std::int64_t total = alone.query.rows;
+        const HostMatrix expected = attention(alone, {0, total}, shape);
+        // Both are within the bound of plain loops; they differ in where blocks of keys end.
+        const double bound = 4 * (static_cast<double>(total) + 30) * unit_roundoff(type);
+        for (std::int64_t row = 0; row < sequence.queries.size(); ++row)
+            for (std::int64_t col = 0; col < found.cols; ++col)
+                ASSERT_NEAR(found(sequence.queries.begin + row, col),
+                            expected(total - sequence.queries.size() + row, col), bound * 5);
+    }
+}
+
+TEST_P(AttentionTest, SequencesMayShareAPrefix) {
+    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
+    for (const std::int64_t shared : {1, 17, 127, 128, 129, 300})
+        for (const AttentionShape& shape : {shape_of(9, 3, 64), shape_of(2, 2, 16)})
+            expect_shared_prefix(shared, {1, 5, 64, 0, 65, 130}, shape);
+}
+
+TEST_P(AttentionTest, WindowsReachIntoASharedPrefix) {
+    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
+    for (const std::int64_t window : {1, 2, 3, 20, 100, 128, 200, 500})
+        expect_shared_prefix(140, {1, 3, 30, 150}, shape_of(2, 1, 16, window));
+}
+
+TEST_P(AttentionTest, QueriesMayBeTheLastTokensOfTheirKeys) {
+    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
+    // A cache of two sequences with room for 200 positions each, of which 150 and 3 are there; 1 and 2 queries.
+    for (const std::int64_t window : {0, 40}) {
+        const AttentionShape shape = shape_of(4, 2, 16, window);
+        Inputs inputs = random_inputs(400, shape);
+        const std::vector<CachedSequence> sequences{{{0, 1}, {}, {0, 150}}, {{1, 3}, {}, {200, 203}}};
+        const HostMatrix all_queries = inputs.query;
+        inputs.query = HostMatrix(3, inputs.query.cols);
+        for (std::int64_t col = 0; col < inputs.query.cols; ++col) {
+            inputs.query(0, col) = all_queries(149, col);
+            inputs.query(1, col) = all_queries(201, col);
+            inputs.query(2, col) = all_queries(202, col);
+        }
+        const HostMatrix found = cached(inputs, sequences, 3, shape);
+        const HostMatrix whole = attention({all_queries, inputs.key, inputs.value}, {0, 200, 400}, shape);
+        const double bound = 20 * 200 * unit_roundoff(type);
+        for (std::int64_t col = 0; col < found.cols; ++col) {
+            EXPECT_NEAR(found(0, col), whole(149, col), bound);
+            EXPECT_NEAR(found(1, col), whole(201, col), bound);
+            EXPECT_NEAR(found(2, col), whole(202, col), bound);
+        }
+    }
+}
+
+TEST_P(AttentionTest, CachedRowsThatDoNotFitAreRefused) {
+    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
+    const AttentionShape shape = shape_of(2, 2, 8);
+    const Inputs inputs = random_inputs(5, shape);
+    const auto run = [&](const CachedSequence& sequence) { cached(inputs, {sequence}, 5, shape); };
+    EXPECT_NO_THROW(run({{3, 5}, {0, 3}, {3, 5}}));
+    EXPECT_THROW(run({{3, 6}, {0, 3}, {2, 5}}), Failure);
+    EXPECT_THROW(run({{3, 5}, {-1, 3}, {3, 5}}), Failure);
+    EXPECT_THROW(run({{3, 5}, {3, 2}, {3, 5}}), Failure);
+    EXPECT_THROW(run({{3, 5}, {0, 3}, {4, 6}}), Failure);
+    EXPECT_THROW(run({{2, 5}, {0, 3}, {3, 5}}), Failure);
 }
 
 TEST_P(AttentionTest, ThreadsChangeNothing) {

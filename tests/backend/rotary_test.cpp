@@ -42,6 +42,29 @@ TEST_P(RotaryTest, RotatesEachSequenceFromPositionZero) {
         }
 }
 
+TEST_P(RotaryTest, RotatesAtAnyPositions) {
+    if (!backend->attends_cached()) GTEST_SKIP() << "this backend cannot rotate at given positions";
+    const std::vector<float> frequencies = usual_frequencies(32);
+    const HostMatrix x = rounded(random_matrix(6, 64, 3));
+    const std::vector<std::int64_t> positions{7, 3, 1000, 3, 8, 999};
+    const DeviceMatrix heads = upload(x);
+    backend->rotary_at(heads.view, 32, positions, frequencies, 1.0F);
+    const HostMatrix found = download(heads.view);
+    for (std::int64_t row = 0; row < x.rows; ++row) {
+        // The same token as the last of a sequence that is long enough.
+        const std::int64_t position = positions[static_cast<std::size_t>(row)];
+        HostMatrix sequence(position + 1, x.cols);
+        for (std::int64_t col = 0; col < x.cols; ++col)
+            sequence(position, col) = x(row, col);
+        const HostMatrix expected = rotary(sequence, 32, {0, position + 1}, frequencies, 1.0F);
+        for (std::int64_t col = 0; col < x.cols; ++col)
+            ASSERT_EQ(found(row, col), expected(position, col)) << row;
+    }
+    EXPECT_THROW(backend->rotary_at(heads.view, 32, std::vector<std::int64_t>{1}, frequencies, 1), Failure);
+    EXPECT_THROW(backend->rotary_at(heads.view, 32, std::vector<std::int64_t>{0, 0, 0, 0, 0, -1}, frequencies, 1),
+                 Failure);
+}
+
 TEST_P(RotaryTest, PositionZeroChangesNothing) {
     const HostMatrix x = rounded(random_matrix(4, 64, 1));
     EXPECT_EQ(rotary(x, 32, {0, 1, 2, 3, 4}, usual_frequencies(32), 1.0F).values, x.values);

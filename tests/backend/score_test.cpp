@@ -11,7 +11,15 @@ class ScoreTest : public BackendTest {
     std::vector<float> scores(const HostMatrix& logits, const std::vector<std::int32_t>& targets) const {
         const DeviceMatrix device_logits = upload(logits);
         std::vector<float> result(targets.size());
-        backend->token_log_probabilities(device_logits.view, targets, result);
+        backend->token_log_probabilities(device_logits.view, targets, result, {});
+        return result;
+    }
+    std::vector<std::int32_t> best(const HostMatrix& logits) const {
+        const DeviceMatrix device_logits = upload(logits);
+        const auto rows = static_cast<std::size_t>(logits.rows);
+        std::vector<float> scores(rows);
+        std::vector<std::int32_t> result(rows, -1);
+        backend->token_log_probabilities(device_logits.view, std::vector<std::int32_t>(rows, 0), scores, result);
         return result;
     }
 };
@@ -40,14 +48,37 @@ TEST_P(ScoreTest, MatchesLogSoftmax) {
         }
 }
 
+TEST_P(ScoreTest, FindsTheMostProbableToken) {
+    for (const std::int64_t vocabulary : {1, 2, 511, 512, 513, 1024, 5000}) {
+        const HostMatrix logits = rounded(random_matrix(6, vocabulary, 2));
+        const std::vector<std::int32_t> result = best(logits);
+        for (std::int64_t row = 0; row < logits.rows; ++row)
+            EXPECT_EQ(result[static_cast<std::size_t>(row)], reference::most_probable_token(logits.view(), row));
+    }
+}
+
+TEST_P(ScoreTest, TakesTheFirstOfEqualTokens) {
+    // Equal largest entries within a block of 512, in two blocks, and everywhere.
+    HostMatrix logits(3, 1200, -2);
+    logits(0, 40) = logits(0, 41) = logits(0, 90) = 1;
+    logits(1, 700) = logits(1, 1199) = 3;
+    EXPECT_EQ(best(logits), (std::vector<std::int32_t>{40, 700, 0}));
+}
+
 TEST_P(ScoreTest, NoTokens) {
     EXPECT_TRUE(scores(HostMatrix(0, 5), {}).empty());
+    EXPECT_TRUE(best(HostMatrix(0, 5)).empty());
 }
 
 TEST_P(ScoreTest, WhatDoesNotFitIsRefused) {
     EXPECT_THROW(scores(HostMatrix(1, 5), {5}), InvalidInput);
     EXPECT_THROW(scores(HostMatrix(1, 5), {-1}), InvalidInput);
     EXPECT_THROW(scores(HostMatrix(2, 5), {0}), Failure);
+    const DeviceMatrix logits = upload(HostMatrix(2, 5));
+    std::vector<float> result(2);
+    std::vector<std::int32_t> short_best(1);
+    EXPECT_THROW(backend->token_log_probabilities(logits.view, std::vector<std::int32_t>{0, 0}, result, short_best),
+                 Failure);
 }
 
 }  // namespace

@@ -43,19 +43,28 @@ TEST(TokenFile, HoldsWhatWasWritten) {
     EXPECT_EQ(file.stereotype.ids, (std::vector<std::int32_t>{1, 10, 11, 1, 12}));
     EXPECT_EQ(file.anti_stereotype.offsets, (std::vector<std::int64_t>{0, 3, 6}));
     EXPECT_EQ(file.category, (std::vector<std::string>{"race", "gender"}));
-    ASSERT_EQ(file.tasks.size(), 4U);
+    ASSERT_EQ(file.tasks.size(), 7U);  // in name order
     const Task& choices = file.tasks[0];
     EXPECT_EQ(choices.name, "choices");
     EXPECT_EQ(choices.kind, "multiple_choice");
     EXPECT_EQ(choices.items, 2);
     EXPECT_EQ(choices.label, (std::vector<std::int32_t>{1, 3}));
     EXPECT_EQ(choices.scored_from, (std::vector<std::int32_t>{1, 1, 1, 1, 1, 2}));
-    const Task& stereo = file.tasks[2];
+    EXPECT_EQ(choices.choice_length, (std::vector<std::int32_t>{4, 5, 1, 1, 2, 3}));
+    EXPECT_EQ(file.tasks[1].kind, "last_word");
+    EXPECT_EQ(file.tasks[1].items, 6);
+    const Task& probes = file.tasks[3];
+    EXPECT_EQ(probes.baseline_item, (std::vector<std::int32_t>{-1, 0, 0}));
+    const Task& questions = file.tasks[4];
+    EXPECT_EQ(questions.unknown_choice, (std::vector<std::int32_t>{2, 1}));
+    EXPECT_EQ(questions.biased_choice, (std::vector<std::int32_t>{0, 2}));
+    EXPECT_EQ(questions.ambiguous, (std::vector<std::uint8_t>{1, 0}));
+    const Task& stereo = file.tasks[5];
     EXPECT_EQ(stereo.item, (std::vector<std::int32_t>{1, 1, 1, 0, 0, 0}));
     EXPECT_EQ(stereo.role, (std::vector<std::int32_t>{0, 1, 2, 0, 1, 2}));
     EXPECT_EQ(stereo.group, (std::vector<std::string>{"cook", "nurse"}));
     EXPECT_EQ(stereo.bias_type, (std::vector<std::string>{"profession", "profession"}));
-    EXPECT_EQ(file.tasks[3].items, 0);
+    EXPECT_EQ(file.tasks[6].items, 0);
 }
 
 TEST(TokenFile, NeedsNoPart) {
@@ -79,6 +88,7 @@ TEST(TokenFile, DigestNamesTheCalibrationPartsAlone) {
     EXPECT_EQ(original.size(), 32U);
     EXPECT_EQ(digest([](TokenFileData&) {}, true), original);
     EXPECT_EQ(digest([](TokenFileData& data) { data.tasks.clear(); }), original);
+    EXPECT_EQ(digest([](TokenFileData& data) { data.unrelated.reset(); }), original);
     EXPECT_NE(digest([](TokenFileData& data) { data.text->ids[5] = 7; }), original);
     EXPECT_NE(digest([](TokenFileData& data) { data.text->offsets[1] = 2; }), original);
     EXPECT_NE(digest([](TokenFileData& data) { data.stereotype->ids[0] = 7; }), original);
@@ -112,6 +122,12 @@ TaskData& pairs(TokenFileData& data) {
 TaskData& stereo(TokenFileData& data) {
     return data.tasks[2];
 }
+TaskData& questions(TokenFileData& data) {
+    return data.tasks[5];
+}
+TaskData& probes(TokenFileData& data) {
+    return data.tasks[6];
+}
 
 const Variant variants[] = {
     {"another_format", [](auto& d) { d.format = "something else"; }, "is not a token file"},
@@ -138,9 +154,17 @@ const Variant variants[] = {
     {"odd_pair_counts",
      [](auto& d) {
          d.stereotype = SequenceData({{1, 2}});
+         d.unrelated.reset();
      },
      "has 1 stereotypical and 2 anti-stereotypical"},
     {"no_counterparts", [](auto& d) { d.anti_stereotype.reset(); }, ":/pairs/anti_stereotype is missing"},
+    {"unrelated_short",
+     [](auto& d) {
+         d.unrelated = SequenceData({{1, 2}});
+     },
+     ":/pairs has 1 unrelated sequences for 2 pairs"},
+    {"unrelated_id_beyond_vocabulary", [](auto& d) { d.unrelated->ids[0] = 100; },
+     ":/pairs/unrelated/token_ids holds 100 at place 0"},
     {"categories_short", [](auto& d) { d.category = {"race"}; }, ":/pairs/category has 1 entries for 2 pairs"},
     {"task_without_sequences", [](auto& d) { choices(d).sequences = SequenceData(); },
      ":/tasks/choices holds no sequence"},
@@ -167,6 +191,52 @@ const Variant variants[] = {
     {"negative_label", [](auto& d) { choices(d).label[0] = -1; }, ":/tasks/choices/label: item 0 has label -1"},
     {"labels_long", [](auto& d) { choices(d).label.push_back(0); }, ":/tasks/choices/label has 3 entries for 2 items"},
     {"groups_short", [](auto& d) { pairs(d).group.pop_back(); }, ":/tasks/pairs/group has 2 entries for 3 items"},
+    {"choices_without_labels", [](auto& d) { choices(d).label.clear(); },
+     ":/tasks/choices/label is missing, which the kind multiple_choice needs"},
+    {"no_choice_lengths", [](auto& d) { choices(d).choice_length.clear(); },
+     ":/tasks/choices/choice_length is missing"},
+    {"choice_lengths_short", [](auto& d) { choices(d).choice_length.pop_back(); },
+     ":/tasks/choices/choice_length has 5 entries for 6 sequences"},
+    {"choice_of_no_length", [](auto& d) { choices(d).choice_length[3] = 0; },
+     ":/tasks/choices/choice_length: sequence 3 has a choice of 0 characters"},
+    {"two_last_words", [](auto& d) { d.tasks[4].item = {0, 0, 1, 2, 3, 4}; },
+     "item 0 has 2 sequences where last_word takes 1"},
+    {"question_of_two", [](auto& d) { questions(d).item = {0, 0, 1, 1, 1, 1}; },
+     "item 0 has 2 sequences where bbq takes 3"},
+    {"questions_without_labels", [](auto& d) { questions(d).label.clear(); },
+     ":/tasks/questions/label is missing, which the kind bbq needs"},
+    {"questions_without_groups", [](auto& d) { questions(d).group.clear(); },
+     ":/tasks/questions/group is missing, which the kind bbq needs"},
+    {"no_unknown_choices", [](auto& d) { questions(d).unknown_choice.clear(); },
+     ":/tasks/questions/unknown_choice is missing"},
+    {"unknown_choice_beyond", [](auto& d) { questions(d).unknown_choice[1] = 3; },
+     ":/tasks/questions/unknown_choice: item 1 has unknown_choice 3, out of range for its 3 sequences"},
+    {"negative_biased_choice", [](auto& d) { questions(d).biased_choice[0] = -1; },
+     ":/tasks/questions/biased_choice: item 0 has biased_choice -1"},
+    {"biased_choice_is_unknown", [](auto& d) { questions(d).biased_choice[0] = 2; },
+     ":/tasks/questions/biased_choice: item 0 has the same biased and unknown choice, 2"},
+    {"ambiguous_short", [](auto& d) { questions(d).ambiguous.pop_back(); },
+     ":/tasks/questions/ambiguous has 1 entries for 2 items"},
+    {"ambiguous_2", [](auto& d) { questions(d).ambiguous[1] = 2; },
+     ":/tasks/questions/ambiguous: item 1 has 2, where 0 or 1 is expected"},
+    {"probes_without_groups", [](auto& d) { probes(d).group.clear(); },
+     ":/tasks/probes/group is missing, which the kind sofa needs"},
+    {"no_baselines", [](auto& d) { probes(d).baseline_item.clear(); }, ":/tasks/probes/baseline_item is missing"},
+    {"baseline_beyond", [](auto& d) { probes(d).baseline_item[2] = 3; }, "item 2 names item 3, out of range"},
+    {"baseline_negative", [](auto& d) { probes(d).baseline_item[2] = -2; }, "item 2 names item -2, out of range"},
+    {"baseline_is_a_probe", [](auto& d) { probes(d).baseline_item[2] = 1; },
+     "item 2 names item 1, which is no baseline"},
+    {"baselines_alone",
+     [](auto& d) {
+         probes(d).baseline_item = {-1, -1, -1};
+     },
+     ":/tasks/probes/baseline_item: every item is a baseline, none a probe"},
+    {"baseline_of_other_size",
+     [](auto& d) {
+         probes(d).item = {0, 0, 1, 1, 1, 2};
+         probes(d).role = {0, 1, 0, 1, 2, 0};
+     },
+     "item 1 has 3 sequences, its baseline item 0 has 2"},
     {"bias_types_short", [](auto& d) { stereo(d).bias_type.pop_back(); },
      ":/tasks/stereo/bias_type has 1 entries for 2 items"},
 };

@@ -2,14 +2,16 @@
 import json
 import os
 import re
+import signal
+import time
 
 import numpy as np
 import pytest
-from workshop import refused, run, write_model
+from workshop import refused, run, start, write_model
 
 from token_file import write_token_file  # workshop puts tools/ on the path
 
-FIGURES = {"words": ["perplexity"], "stereo": ["ss", "lms", "icat", "mean_abs_difference_per_token"],
+FIGURES = {"words": ["perplexity", "bits_per_token"], "stereo": ["ss", "lms", "icat", "mean_abs_difference_per_token"],
            "pairs": ["stereotype_preferred", "mean_abs_difference", "mean_abs_difference_per_token"]}
 
 
@@ -79,11 +81,78 @@ def test_run_is_evaluated_and_compared(bench, tmp_path):
     assert quantized["tasks"]["words"]["perplexity"] != original["tasks"]["words"]["perplexity"]
     table = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json").stdout.splitlines()
     assert re.fullmatch(r" +original +GPTQ 2-bit", table[0])
-    assert len(table) == 2 + sum(map(len, FIGURES.values()))
-    assert len({len(line) for line in table}) == 1  # aligned, |Δ| or not
+    assert table[-1].startswith("* differs from the first column")  # 500 sequences at 2 bits
+    rows = table[2:-1]
+    assert len(rows) == sum(map(len, FIGURES.values()))
+    assert len({len(line.rstrip("*")) for line in rows}) == 1  # aligned, |Δ| and stars or not
+    assert next(line for line in rows if line.startswith("words: perplexity")).endswith("*")
+    check_formats(tmp_path, original, quantized)
     named = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b").stdout
     assert named.split()[:2] == ["a", "b"]
     assert "2 reports" in refused("compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b,c")
+
+
+def check_formats(folder, original, quantized):
+    """The table's other forms say the same; the difference's interval is that of numpy on the same per-item values."""
+    files = (folder / "original.json", folder / "gptq.json")
+    rows = json.loads(run(0, "compare", *files, "--format", "json").stdout)["rows"]
+    words = next(row for row in rows if (row["task"], row["figure"]) == ("words", "perplexity"))
+    values = [report["tasks"]["words"]["perplexity"] for report in (original, quantized)]
+    assert words["values"] == values and words["significant"] == [None, True]
+    assert words["intervals"][0] == original["tasks"]["words"]["intervals"]["perplexity"]
+    random = np.random.default_rng(1)
+    totals = [np.array(report["tasks"]["words"]["per_item"]["columns"]["log_likelihood"]) for report in (original, quantized)]
+    tokens = np.array(original["tasks"]["words"]["per_item"]["columns"]["tokens"])
+    draws = [random.integers(0, tokens.size, tokens.size) for _ in range(2000)]
+    differences = [np.exp(-totals[1][draw].sum() / tokens[draw].sum()) - np.exp(-totals[0][draw].sum() / tokens[draw].sum())
+                   for draw in draws]
+    # Other draws: each end has a standard error of about 6 % of the interval's half width.
+    expected = np.quantile(differences, [0.025, 0.975])
+    assert words["differences"][1] == pytest.approx(expected, abs=4 * 0.06 * (expected[1] - expected[0]) / 2)
+    table = run(0, "compare", *files, "--format", "csv").stdout.splitlines()
+    assert len(table) == 1 + 2 * len(rows)
+    assert f"words,perplexity,original,{values[0]!r}," in next(line for line in table if "words,perplexity,original" in line)
+    markdown = run(0, "compare", *files, "--format", "markdown").stdout.splitlines()
+    assert markdown[1] == "| --- | ---: | ---: |" and len([line for line in markdown if line.startswith("|")]) == 2 + len(rows)
+    assert "--format must be one of" in refused("compare", *files, "--format", "html")
+
+
+def test_an_interrupted_evaluation_goes_on(small, bench, tmp_path):
+    """Killed between passes of 16 chunks: what is finished is not done again, and the report is the same."""
+    _, tokens, _ = bench
+    command = ("eval", "--model", small[0], "--tokens", tokens, "--chunk-tokens", "64")
+    run(0, *command, "--out", tmp_path / "whole.json")
+    scores = tmp_path / "r.json.scores"
+    process = start(0, *command, "--out", tmp_path / "r.json")
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if scores.exists() and scores.read_bytes().count(b"\n") > 16:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "r.json").exists()
+    finished = scores.read_bytes().count(b"\n") - 1
+    resumed = run(2, *command, "--out", tmp_path / "r.json")
+    assert f"going on with what {scores} holds" in resumed.stderr
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads((tmp_path / "whole.json").read_text())
+    assert finished > 16 and not scores.exists()
+    # Of other settings: begun anew.
+    scores.write_text("of something else\n")
+    again = run(0, *command, "--tasks", "pairs", "--out", tmp_path / "r.json")
+    assert "going on" not in again.stderr and not scores.exists()
+
+
+def test_chunks_change_nothing_but_last_bits(bench, tmp_path):
+    expected, _ = evaluate(bench, tmp_path / "whole.json")
+    for chunk in ("1", "50"):
+        report, _ = evaluate(bench, tmp_path / f"{chunk}.json", "--chunk-tokens", chunk)
+        assert report["tasks"]["words"]["perplexity"] == pytest.approx(expected["tasks"]["words"]["perplexity"], rel=1e-5)
+        for name in ("difference", "difference_per_token"):
+            assert report["tasks"]["pairs"]["per_item"]["columns"][name] == pytest.approx(
+                expected["tasks"]["pairs"]["per_item"]["columns"][name], abs=1e-4)
+    model, tokens, _ = bench
+    assert "--chunk-tokens" in refused("eval", "--model", model, "--tokens", tokens, "--chunk-tokens", "0")
 
 
 def test_refusals(bench, tmp_path):

@@ -201,7 +201,8 @@ def test_figures_are_those_of_the_logits(tiny, tasks, tmp_path):
 
     table = run(0, "compare", *(tmp_path / f"report{which}.json" for which in titles)).stdout.splitlines()
     assert "original" in table[0] and "Fair-GPTQ α=0.1" in table[0]
-    cells = {line.rsplit(maxsplit=2)[0]: [float(cell) for cell in line.rsplit(maxsplit=2)[1:]] for line in table[2:]}
+    rows = [line.rstrip("* ") for line in table[2:] if not line.startswith("*")]
+    cells = {line.rsplit(maxsplit=2)[0]: [float(cell) for cell in line.rsplit(maxsplit=2)[1:]] for line in rows}
     for label, task, key in (("prose: perplexity", "prose", "perplexity"), ("stereo: SS %", "stereo", "ss"),
                              ("stereo: LMS %", "stereo", "lms"), ("stereo: ICAT %", "stereo", "icat"),
                              ("crows: stereotype preferred %", "crows", "stereotype_preferred"),

@@ -34,7 +34,7 @@ std::vector<Task> two_tasks() {
     return {words, pairs};
 }
 
-const std::vector<LogLikelihoods> two_scores{{{-6.0}, {3}}, {{-2.5, -1.25}, {1, 1}}};
+const std::vector<LogLikelihoods> two_scores{{{-6.0}, {3}, {0}}, {{-2.5, -1.25}, {1, 1}, {0, 0}}};
 
 nlohmann::json report_of(const Subject& subject) {
     return make_report(subject, "tokens.h5", two_tasks(), two_scores);
@@ -94,42 +94,42 @@ TEST(Report, OfAnotherFormIsRefused) {
     EXPECT_THAT(message([](auto& r) { r.erase("tasks"); }), HasSubstr("\"tasks\" is not an object"));
     EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"] = 1; }), HasSubstr("task \"crows\" is not an object"));
     EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"]["mean_abs_difference"] = "1"; }),
-                HasSubstr("\"mean_abs_difference\" of task \"crows\" is not a number"));
-    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"].erase("data"); }), HasSubstr("\"data\" of task \"crows\""));
+                HasSubstr("task \"crows\": \"mean_abs_difference\" is not a number"));
+    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"].erase("data"); }),
+                HasSubstr("task \"crows\": \"data\" is not a string"));
+    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"]["kind"] = "haiku"; }), HasSubstr("the kind \"haiku\""));
+    EXPECT_THAT(message([](auto& r) { r["tasks"]["crows"].erase("kind"); }), HasSubstr("\"kind\" is not a string"));
+    const auto items = [](nlohmann::json& r) -> nlohmann::json& { return r["tasks"]["crows"]["per_item"]; };
+    EXPECT_THAT(message([&](auto& r) { items(r) = 1; }), HasSubstr("\"per_item\" holds no object \"columns\""));
+    EXPECT_THAT(message([&](auto& r) { items(r)["columns"].erase("difference"); }),
+                HasSubstr("\"per_item\" has no array \"difference\""));
+    EXPECT_THAT(message([&](auto& r) { items(r)["columns"]["difference"] = nlohmann::json::array(); }),
+                HasSubstr("\"per_item\" has no array \"difference\""));
+    EXPECT_THAT(message([&](auto& r) { items(r)["columns"]["difference"] = {"a"}; }),
+                HasSubstr("\"difference\" holds \"a\", not a number"));
+    EXPECT_THAT(message([&](auto& r) {
+                    items(r)["columns"]["difference_per_token"] = {1, 2};
+                }),
+                HasSubstr("\"difference_per_token\" has 2 items, the other columns have 1"));
+    EXPECT_THAT(message([&](auto& r) { items(r)["group"] = {1}; }),
+                HasSubstr("\"group\" holds 1, which is not a whole number below 1"));
+    EXPECT_THAT(message([&](auto& r) { items(r)["group"] = {0, 0}; }), HasSubstr("for each of the 1 items"));
+    EXPECT_THAT(message([&](auto& r) { items(r)["cluster"] = {-1}; }), HasSubstr("\"cluster\" holds -1"));
+    EXPECT_THAT(message([&](auto& r) { items(r)["group_names"] = {1}; }), HasSubstr("\"group_names\" holds 1"));
 }
 
 TEST(Report, TitlesComeFromSettings) {
     const std::vector<nlohmann::json> distinct{report_of(original), report_of(run_with(0, "/runs/gptq")),
                                                report_of(run_with(0.1, "/runs/fair"))};
     EXPECT_THAT(report_titles(distinct), ElementsAre("original", "GPTQ 4-bit", "Fair-GPTQ α=0.1"));
+    Subject control = run_with(0.1, "/runs/control");
+    control.settings["pairs"] = "shuffled";
+    EXPECT_THAT(report_titles(std::vector<nlohmann::json>{report_of(control)}),
+                ElementsAre("Fair-GPTQ α=0.1, shuffled pairs"));
     const std::vector<nlohmann::json> alike{report_of(run_with(0.5, "/runs/four")),
                                             report_of(run_with(0.5, "/runs/three/", 3)),
                                             report_of(run_with(0, "/runs/gptq", 3))};
     EXPECT_THAT(report_titles(alike), ElementsAre("Fair-GPTQ α=0.5 (four)", "Fair-GPTQ α=0.5 (three)", "GPTQ 3-bit"));
-}
-
-TEST(Report, IsComparedTaskByTask) {
-    nlohmann::json fair = report_of(run_with(0.1, "/runs/fair"));
-    fair["tasks"].erase("crows");
-    const std::vector<nlohmann::json> reports{report_of(original), fair};
-    EXPECT_EQ(comparison_table(reports, report_titles(reports)),
-              "                               original  Fair-GPTQ α=0.1\n"
-              "-----------------------------  --------  ---------------\n"
-              "crows: stereotype preferred %    0.0000                –\n"
-              "crows: mean |Δ|                   1.250                –\n"
-              "crows: mean |Δ| per token         1.250                –\n"
-              "wikitext: perplexity              7.389            7.389\n");
-}
-
-TEST(Report, OfOtherSequencesIsTold) {
-    nlohmann::json other = report_of(original);
-    const std::vector<nlohmann::json> same{report_of(original), other};
-    EXPECT_TRUE(tasks_of_different_data(same).empty());
-    std::vector<Task> tasks = two_tasks();
-    tasks[1].sequences.ids[3] = 4;
-    const std::vector<nlohmann::json> different{report_of(original),
-                                                make_report(original, "other.h5", tasks, two_scores)};
-    EXPECT_THAT(tasks_of_different_data(different), ElementsAre("crows"));
 }
 
 }  // namespace

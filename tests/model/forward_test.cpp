@@ -71,6 +71,32 @@ TEST_P(Forward, AgreesWithPlainLoops) {
                  "logits");
 }
 
+TEST_P(Forward, ComputesASharedPrefixOnce) {
+    // Rows 0 … 6 begin the sequences of rows 7 … 8, 9 and 10 … 14; rows 15 … 17 are a sequence by themselves.
+    const TinyModel model(GetParam());
+    const Checkpoint checkpoint(model.path());
+    const ChunkTokens chunk{model.random_tokens(18, 6), {0, 7, 9, 10, 15, 18}, {{}, {0, 7}, {0, 7}, {0, 7}, {}}};
+    ChunkTokens written_out{{}, {0}};
+    std::vector<std::int64_t> rows;  // of the shared chunk, one for each token written out
+    for (std::size_t s = 0; s + 1 < chunk.offsets.size(); ++s) {
+        for (std::int64_t row = chunk.prefixes[s].begin; row < chunk.prefixes[s].end; ++row)
+            rows.push_back(row);
+        for (std::int64_t row = chunk.offsets[s]; row < chunk.offsets[s + 1]; ++row)
+            rows.push_back(row);
+        written_out.offsets.push_back(static_cast<std::int64_t>(rows.size()));
+    }
+    for (const std::int64_t row : rows)
+        written_out.ids.push_back(chunk.ids[static_cast<std::size_t>(row)]);
+    const auto vocabulary = static_cast<std::size_t>(model.config().vocab_size);
+    const std::vector<ChunkTokens> chunks{chunk};
+    const std::vector<float> shared = testing::all_logits({*backend_, model.family(), checkpoint, {}}, chunks);
+    std::vector<float> found;
+    for (const std::int64_t row : rows)
+        found.insert(found.end(), shared.begin() + row * static_cast<std::int64_t>(vocabulary),
+                     shared.begin() + (row + 1) * static_cast<std::int64_t>(vocabulary));
+    expect_close(found, expected_of(model.reference(), written_out).logits, tolerance(model.family()), "logits");
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, Forward, ::testing::ValuesIn(testing::tiny_model_cases()),
                          [](const auto& parameter) { return parameter.param.name; });
 

@@ -30,6 +30,7 @@ struct TaskData {
     SequenceData sequences;
     std::vector<std::int32_t> scored_from, item, role, label;
     std::vector<std::string> group, bias_type;
+    std::vector<std::int32_t> choice_length, unknown_choice, biased_choice, ambiguous, baseline_item;
 };
 
 struct TokenFileData {
@@ -37,17 +38,19 @@ struct TokenFileData {
     std::int64_t version = 1;
     std::string tokenizer_sha256 = std::string(64, 'a');
     std::int64_t vocab_size = 100;
-    std::optional<SequenceData> text, stereotype, anti_stereotype;
+    std::optional<SequenceData> text, stereotype, anti_stereotype, unrelated;
     std::vector<std::string> category;
     std::vector<TaskData> tasks;
 };
 
-/// One of everything: a text of 3 sequences, 2 pairs, a task of each kind.
+/// One of everything: a text of 3 sequences, 2 pairs, a task of each kind (choices, pairs, stereo, words, cloze,
+/// questions, probes).
 inline TokenFileData small_token_file() {
     TokenFileData file;
     file.text = SequenceData({{1, 2, 3}, {4}, {5, 6}});
     file.stereotype = SequenceData({{1, 10, 11}, {1, 12}});
     file.anti_stereotype = SequenceData({{1, 20, 11}, {1, 21, 22}});
+    file.unrelated = SequenceData({{1, 13}, {1, 14, 15, 16}});
     file.category = {"race", "gender"};
     const SequenceData six({{1, 2}, {1, 3, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 7, 8, 9}});
     file.tasks.push_back({"choices",
@@ -58,6 +61,11 @@ inline TokenFileData small_token_file() {
                           {0, 1, 0, 1, 2, 3},
                           {1, 3},
                           {},
+                          {},
+                          {4, 5, 1, 1, 2, 3},
+                          {},
+                          {},
+                          {},
                           {}});
     file.tasks.push_back({"pairs",
                           "pair_preference",
@@ -67,6 +75,11 @@ inline TokenFileData small_token_file() {
                           {0, 1, 1, 0, 0, 1},
                           {},
                           {"a", "b", "a"},
+                          {},
+                          {},
+                          {},
+                          {},
+                          {},
                           {}});
     file.tasks.push_back({"stereo",
                           "stereoset",
@@ -76,8 +89,37 @@ inline TokenFileData small_token_file() {
                           {0, 1, 2, 0, 1, 2},
                           {},
                           {"cook", "nurse"},
-                          {"profession", "profession"}});
-    file.tasks.push_back({"words", "perplexity", six, {1, 1, 1, 1, 1, 1}, {}, {}, {}, {}, {}});
+                          {"profession", "profession"},
+                          {},
+                          {},
+                          {},
+                          {},
+                          {}});
+    const auto add = [&](const std::string& name, const std::string& kind) -> TaskData& {
+        TaskData& task = file.tasks.emplace_back();
+        task.name = name;
+        task.kind = kind;
+        task.sequences = six;
+        task.scored_from = {1, 1, 1, 1, 1, 1};
+        return task;
+    };
+    add("words", "perplexity");
+    TaskData& cloze = add("cloze", "last_word");
+    cloze.item = {0, 1, 2, 3, 4, 5};
+    cloze.role = {0, 0, 0, 0, 0, 0};
+    TaskData& questions = add("questions", "bbq");
+    questions.item = {0, 0, 0, 1, 1, 1};
+    questions.role = {0, 1, 2, 0, 1, 2};
+    questions.label = {2, 0};
+    questions.group = {"Age", "Religion"};
+    questions.unknown_choice = {2, 1};
+    questions.biased_choice = {0, 2};
+    questions.ambiguous = {1, 0};
+    TaskData& probes = add("probes", "sofa");
+    probes.item = {0, 0, 1, 1, 2, 2};
+    probes.role = {0, 1, 0, 1, 0, 1};
+    probes.group = {"religion", "religion", "religion"};
+    probes.baseline_item = {-1, 0, 0};
     return file;
 }
 
@@ -102,6 +144,7 @@ inline void write_token_file(const h5::Group& root, const TokenFileData& file) {
         const h5::Group pairs = root.create_group("pairs");
         if (file.stereotype) write_sequences(pairs.create_group("stereotype"), *file.stereotype);
         if (file.anti_stereotype) write_sequences(pairs.create_group("anti_stereotype"), *file.anti_stereotype);
+        if (file.unrelated) write_sequences(pairs.create_group("unrelated"), *file.unrelated);
         if (!file.category.empty()) pairs.write_strings("category", file.category);
     }
     if (file.tasks.empty()) return;
@@ -117,6 +160,11 @@ inline void write_token_file(const h5::Group& root, const TokenFileData& file) {
         write("item", task.item);
         write("role", task.role);
         write("label", task.label);
+        write("choice_length", task.choice_length);
+        write("unknown_choice", task.unknown_choice);
+        write("biased_choice", task.biased_choice);
+        write("ambiguous", task.ambiguous);
+        write("baseline_item", task.baseline_item);
         if (!task.group.empty()) group.write_strings("group", task.group);
         if (!task.bias_type.empty()) group.write_strings("bias_type", task.bias_type);
     }

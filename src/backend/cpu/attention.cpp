@@ -22,29 +22,35 @@ constexpr std::int64_t block_heads = 4;     // query heads stacked at most
 constexpr std::int64_t vector = 16;         // block_keys is a multiple of it
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-struct Range {
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
-};
-
 struct Task {
-    std::int64_t sequence_begin = 0;
-    Range queries;  // tokens, as rows of the chunk
-    Range heads;    // query heads of one key head
+    RowRange queries;                 // rows of query and output
+    std::int64_t first_position = 0;  // of the first query
+    RowRange prefix, own;             // rows of key and value; `own` ends with the last query's
+    RowRange heads;                   // query heads of one key head
     std::int64_t key_head = 0;
 };
 
-std::vector<Task> make_tasks(std::span<const std::int64_t> offsets, const AttentionShape& shape) {
+std::vector<Task> make_tasks(std::span<const CachedSequence> sequences, const AttentionShape& shape) {
     const std::int64_t group = shape.heads / shape.key_value_heads;
     std::vector<Task> tasks;
-    for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
-        for (std::int64_t query = offsets[s]; query < offsets[s + 1]; query += block_queries)
+    for (const CachedSequence& sequence : sequences) {
+        const std::int64_t before = sequence.own.size() - sequence.queries.size();  // own positions without a query
+        for (std::int64_t query = 0; query < sequence.queries.size(); query += block_queries) {
+            const std::int64_t end = std::min(query + block_queries, sequence.queries.size());
+            const Task task{{sequence.queries.begin + query, sequence.queries.begin + end},
+                            sequence.prefix.size() + before + query,
+                            sequence.prefix,
+                            {sequence.own.begin, sequence.own.begin + before + end},
+                            {},
+                            0};
             for (std::int64_t key_head = 0; key_head < shape.key_value_heads; ++key_head)
-                for (std::int64_t head = key_head * group; head < (key_head + 1) * group; head += block_heads)
-                    tasks.push_back({offsets[s],
-                                     {query, std::min(query + block_queries, offsets[s + 1])},
-                                     {head, std::min(head + block_heads, (key_head + 1) * group)},
-                                     key_head});
+                for (std::int64_t head = key_head * group; head < (key_head + 1) * group; head += block_heads) {
+                    tasks.push_back(task);
+                    tasks.back().heads = {head, std::min(head + block_heads, (key_head + 1) * group)};
+                    tasks.back().key_head = key_head;
+                }
+        }
+    }
     return tasks;
 }
 
@@ -67,7 +73,7 @@ struct Scratch {
 
 /// Turns the scores of one row into exp(score − largest), with 0 outside the keys it sees, and brings what was summed
 /// before to the same largest score. `width` counts the padding behind the row's keys, too: whole vectors only.
-void soften(float* scores, std::int64_t width, Range visible, float& largest, float& weight,
+void soften(float* scores, std::int64_t width, RowRange visible, float& largest, float& weight,
             MatrixView<float> sum_row) {
     if (visible.begin >= visible.end) {
         std::fill_n(scores, width, 0.0F);
@@ -101,10 +107,10 @@ struct Tensors {
 
 void attend(const Task& task, const AttentionShape& shape, const Tensors& tensors, Scratch& scratch) {
     const std::int64_t dim = shape.head_dim;
-    const std::int64_t tokens = task.queries.end - task.queries.begin;
-    const std::int64_t rows = tokens * (task.heads.end - task.heads.begin);
-    const auto first_key = [&](std::int64_t token) {
-        return shape.window == 0 ? task.sequence_begin : std::max(task.sequence_begin, token - shape.window + 1);
+    const std::int64_t tokens = task.queries.size();
+    const std::int64_t rows = tokens * task.heads.size();
+    const auto first_key = [&](std::int64_t position) {
+        return shape.window == 0 ? 0 : std::max<std::int64_t>(0, position - shape.window + 1);
     };
     const MatrixView<float> query(scratch.query.data(), rows, dim);
     const MatrixView<float> sum(scratch.sum.data(), rows, dim);
@@ -120,22 +126,31 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
     std::fill_n(scratch.largest.data(), rows, -infinity);
     std::fill_n(scratch.weight.data(), rows, 0.0F);
 
-    for (std::int64_t key = first_key(task.queries.begin); key < task.queries.end; key += block_keys) {
-        const std::int64_t keys = std::min(block_keys, task.queries.end - key);
-        const std::int64_t width = (keys + vector - 1) / vector * vector;
-        const MatrixView<float> scores(scratch.scores.data(), rows, keys, width);
-        blas::gemm(blas::Transpose::no, blas::Transpose::yes, 1.0F, query,
-                   tensors.key.block(key, task.key_head * dim, keys, dim), 0.0F, scores);
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const std::int64_t token = task.queries.begin + row % tokens;
-            const Range visible{std::max<std::int64_t>(first_key(token) - key, 0), std::min(token + 1 - key, keys)};
-            const auto index = static_cast<std::size_t>(row);
-            soften(scores.row(row), width, visible, scratch.largest[index], scratch.weight[index],
-                   sum.rows_from(row, 1));
+    /// Positions from the first that any query sees, `position` being that of the range's first row.
+    const auto see = [&](RowRange range, std::int64_t position) {
+        const std::int64_t skipped =
+            std::clamp<std::int64_t>(first_key(task.first_position) - position, 0, range.size());
+        for (std::int64_t key = range.begin + skipped; key < range.end; key += block_keys) {
+            const std::int64_t keys = std::min(block_keys, range.end - key);
+            const std::int64_t key_position = position + key - range.begin;
+            const std::int64_t width = (keys + vector - 1) / vector * vector;
+            const MatrixView<float> scores(scratch.scores.data(), rows, keys, width);
+            blas::gemm(blas::Transpose::no, blas::Transpose::yes, 1.0F, query,
+                       tensors.key.block(key, task.key_head * dim, keys, dim), 0.0F, scores);
+            for (std::int64_t row = 0; row < rows; ++row) {
+                const std::int64_t at = task.first_position + row % tokens;
+                const RowRange visible{std::max<std::int64_t>(first_key(at) - key_position, 0),
+                                       std::min(at + 1 - key_position, keys)};
+                const auto index = static_cast<std::size_t>(row);
+                soften(scores.row(row), width, visible, scratch.largest[index], scratch.weight[index],
+                       sum.rows_from(row, 1));
+            }
+            blas::gemm(blas::Transpose::no, blas::Transpose::no, 1.0F, scores,
+                       tensors.value.block(key, task.key_head * dim, keys, dim), 1.0F, sum);
         }
-        blas::gemm(blas::Transpose::no, blas::Transpose::no, 1.0F, scores,
-                   tensors.value.block(key, task.key_head * dim, keys, dim), 1.0F, sum);
-    }
+    };
+    see(task.prefix, 0);
+    see(task.own, task.prefix.size());
 
     for (std::int64_t row = 0; row < rows; ++row) {
         const float factor = 1.0F / scratch.weight[static_cast<std::size_t>(row)];
@@ -154,25 +169,49 @@ void check_shapes(const TensorView& query, const TensorView& key, const TensorVi
         throw Failure(
             "attention: {} heads, {} key-value heads, {} elements a head and a window of {} do not go together",
             shape.heads, shape.key_value_heads, shape.head_dim, shape.window);
-    const auto check = [&](const char* name, const TensorView& tensor, std::int64_t heads) {
-        if (tensor.rows != query.rows || tensor.cols != heads * shape.head_dim)
-            throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols,
-                          query.rows, heads * shape.head_dim);
+    const auto check = [&](const char* name, const TensorView& tensor, std::int64_t rows, std::int64_t heads) {
+        if (tensor.rows != rows || tensor.cols != heads * shape.head_dim)
+            throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols, rows,
+                          heads * shape.head_dim);
     };
-    check("query", query, shape.heads);
-    check("key", key, shape.key_value_heads);
-    check("value", value, shape.key_value_heads);
-    check("output", output, shape.heads);
+    check("query", query, query.rows, shape.heads);
+    check("key", key, key.rows, shape.key_value_heads);
+    check("value", value, key.rows, shape.key_value_heads);
+    check("output", output, query.rows, shape.heads);
+}
+
+void check_ranges(std::span<const CachedSequence> sequences, std::int64_t query_rows, std::int64_t key_rows) {
+    const auto inside = [](RowRange range, std::int64_t rows) {
+        return range.begin >= 0 && range.begin <= range.end && range.end <= rows;
+    };
+    for (const CachedSequence& sequence : sequences)
+        if (!inside(sequence.queries, query_rows) || !inside(sequence.prefix, key_rows) ||
+            !inside(sequence.own, key_rows) || sequence.queries.size() > sequence.own.size())
+            throw Failure(
+                "attention: a sequence's rows leave its tensors, or it has more queries than keys of its own");
 }
 
 }  // namespace
 
 void CpuBackend::attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
                            const AttentionShape& shape, TensorView output) {
-    check_shapes(query, key, value, shape, output);
     check_offsets("attention", offsets, query.rows);
+    if (key.rows != query.rows) throw Failure("attention: {} rows of keys for {} queries", key.rows, query.rows);
+    std::vector<CachedSequence> sequences;
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+        const RowRange rows{offsets[s], offsets[s + 1]};
+        sequences.push_back({rows, {}, rows});
+    }
+    cached_attention(query, key, value, sequences, shape, output);
+}
+
+void CpuBackend::cached_attention(TensorView query, TensorView key, TensorView value,
+                                  std::span<const CachedSequence> sequences, const AttentionShape& shape,
+                                  TensorView output) {
+    check_shapes(query, key, value, shape, output);
+    check_ranges(sequences, query.rows, key.rows);
     const Tensors tensors{query.float32(), key.float32(), value.float32(), output.float32()};
-    const auto tasks = make_tasks(offsets, shape);
+    const auto tasks = make_tasks(sequences, shape);
 #pragma omp parallel
     {
         Scratch scratch(shape.head_dim);

@@ -34,13 +34,18 @@ class CpuBackend final : public Backend {
                     TensorView output) override;
     void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
                 std::span<const float> frequencies, float attention_factor) override;
+    void rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
+                   std::span<const float> frequencies, float attention_factor) override;
     void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
                    const AttentionShape& shape, TensorView output) override;
+    void cached_attention(TensorView query, TensorView key, TensorView value, std::span<const CachedSequence> sequences,
+                          const AttentionShape& shape, TensorView output) override;
+    bool attends_cached() const override { return true; }
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
     void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
-                                 std::span<float> log_probabilities) override;
+                                 std::span<float> log_probabilities, std::span<std::int32_t> best) override;
     void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
                     MatrixView<const std::uint8_t> zeros, const std::int32_t* group_index, TensorView weights) override;
 

@@ -15,11 +15,28 @@ namespace {
 
 constexpr std::int64_t block_entries = 512;
 
-double log_sum_exp(const float* logits, std::int64_t count) {
+struct Summary {
+    double log_sum_exp;
+    std::int32_t best;
+};
+
+/// The block that holds the largest entry is remembered, so that only it is looked through for the entry's place.
+Summary summarize(const float* logits, std::int64_t count) {
     float largest = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : largest)
-    for (std::int64_t i = 0; i < count; ++i)
-        largest = logits[i] > largest ? logits[i] : largest;
+    std::int64_t largest_block = 0;
+    for (std::int64_t first = 0; first < count; first += block_entries) {
+        const auto end = std::min(first + block_entries, count);
+        float block = -std::numeric_limits<float>::infinity();
+#pragma omp simd reduction(max : block)
+        for (std::int64_t i = first; i < end; ++i)
+            block = logits[i] > block ? logits[i] : block;
+        if (block > largest) {
+            largest = block;
+            largest_block = first;
+        }
+    }
+    const float* place =
+        std::find(logits + largest_block, logits + std::min(largest_block + block_entries, count), largest);
     double sum = 0;
     for (std::int64_t first = 0; first < count; first += block_entries) {
         const auto end = std::min(first + block_entries, count);
@@ -29,14 +46,15 @@ double log_sum_exp(const float* logits, std::int64_t count) {
             block += fast_exp(logits[i] - largest);
         sum += static_cast<double>(block);
     }
-    return static_cast<double>(largest) + std::log(sum);
+    return {static_cast<double>(largest) + std::log(sum), static_cast<std::int32_t>(place - logits)};
 }
 
 }  // namespace
 
 void CpuBackend::token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
-                                         std::span<float> log_probabilities) {
-    if (static_cast<std::int64_t>(targets.size()) != logits.rows || log_probabilities.size() != targets.size())
+                                         std::span<float> log_probabilities, std::span<std::int32_t> best) {
+    if (static_cast<std::int64_t>(targets.size()) != logits.rows || log_probabilities.size() != targets.size() ||
+        (!best.empty() && best.size() != targets.size()))
         throw Failure("token_log_probabilities: {} rows of logits, {} targets and {} results should be as many",
                       logits.rows, targets.size(), log_probabilities.size());
     for (const std::int32_t target : targets)
@@ -47,7 +65,9 @@ void CpuBackend::token_log_probabilities(TensorView logits, std::span<const std:
     for (std::int64_t row = 0; row < x.rows; ++row) {
         const auto index = static_cast<std::size_t>(row);
         const auto target = static_cast<double>(x(row, targets[index]));
-        log_probabilities[index] = static_cast<float>(target - log_sum_exp(x.row(row), x.cols));
+        const Summary summary = summarize(x.row(row), x.cols);
+        log_probabilities[index] = static_cast<float>(target - summary.log_sum_exp);
+        if (!best.empty()) best[index] = summary.best;
     }
 }
 

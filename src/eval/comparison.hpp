@@ -1,0 +1,51 @@
+// Reports side by side: every figure of every task, and which differences from the first report are more than noise.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eval/bootstrap.hpp"
+
+namespace fairgptq {
+
+/// One figure of one report.
+struct ComparedFigure {
+    std::optional<double> value;  // none: the report does not have it
+    Interval interval;
+    /// Of this report less the first one over the same drawn items; none where either has no items, or their data
+    /// differ.
+    Interval difference;
+    bool significant() const { return difference.excludes_zero(); }
+};
+
+struct ComparedRow {
+    std::string task, key, label;
+    std::vector<ComparedFigure> figures;  // [reports]
+};
+
+struct Comparison {
+    std::vector<std::string> titles;  // [reports]
+    std::vector<ComparedRow> rows;    // tasks in name order, figures in their metric's order
+    bool any_significant() const;
+};
+
+/// @param reports as read_report lets pass
+Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles);
+
+/// Aligned columns; a star marks a significant difference from the first column, and a last line says so.
+std::string as_table(const Comparison& comparison);
+/// The same as a Markdown table.
+std::string as_markdown(const Comparison& comparison);
+/// A line per task, figure and report: value, interval, difference's interval, significant (RFC 4180).
+std::string as_csv(const Comparison& comparison);
+/// {"columns": [titles], "rows": [{"task", "figure", "label", "values": […], "intervals": […], "differences": […],
+/// "significant": […]}]}; null where there is none.
+std::string as_json(const Comparison& comparison);
+
+/// Names of tasks that several reports have, but measured on different sequences.
+std::vector<std::string> tasks_of_different_data(std::span<const nlohmann::json> reports);
+
+}  // namespace fairgptq

@@ -1,0 +1,51 @@
+#include "eval/items.hpp"
+#include "eval/metrics.hpp"
+
+namespace fairgptq {
+namespace {
+
+constexpr const char* columns[] = {"correct", "correct_norm"};
+enum Column : std::size_t { correct, correct_norm };
+constexpr Figure figures[] = {
+    {"items", nullptr}, {"accuracy", "accuracy %"}, {"accuracy_norm", "accuracy by length %"}};
+
+ItemTable items(const Task& task, const LogLikelihoods& scores) {
+    ItemTable table;
+    table.columns.resize(2);
+    const auto sequences = sequences_by_item(task);
+    for (std::size_t item = 0; item < sequences.size(); ++item) {
+        const auto is_right = [&](std::size_t choice) {
+            return static_cast<std::int32_t>(choice) == task.label[item] ? 1.0 : 0.0;
+        };
+        table.columns[correct].push_back(
+            is_right(first_largest(sequences[item], [&](std::int64_t sequence) { return scores.total[sequence]; })));
+        table.columns[correct_norm].push_back(is_right(first_largest(sequences[item], [&](std::int64_t sequence) {
+            return scores.total[sequence] / static_cast<double>(task.choice_length[sequence]);
+        })));
+    }
+    draw_items_alone(table, task.items);
+    set_groups(table, task.group);
+    return table;
+}
+
+void compute(const ItemTable& table, std::span<const double> weights, std::span<double> values) {
+    double count = 0, right = 0, right_norm = 0;
+    for (std::int64_t item = 0; item < table.items(); ++item) {
+        const double weight = weights[table.cluster[item]];
+        count += weight;
+        right += weight * table.columns[correct][item];
+        right_norm += weight * table.columns[correct_norm][item];
+    }
+    values[0] = count;
+    values[1] = 100 * right / count;
+    values[2] = 100 * right_norm / count;
+}
+
+}  // namespace
+
+const Metric& multiple_choice_metric() {
+    static const Metric metric{"multiple_choice", columns, figures, items, compute};
+    return metric;
+}
+
+}  // namespace fairgptq

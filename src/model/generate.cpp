@@ -1,0 +1,204 @@
+#include "model/generate.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <numeric>
+#include <string>
+
+#include "support/error.hpp"
+
+namespace fairgptq {
+namespace {
+
+/// What Linux says new work may take without swapping; 0 if it does not say.
+std::size_t available_memory() {
+    std::ifstream stream("/proc/meminfo");
+    std::string name, unit;
+    std::size_t kibibytes = 0;
+    while (stream >> name >> kibibytes) {
+        if (name == "MemAvailable:") return kibibytes * 1024;
+        std::getline(stream, unit);
+    }
+    return 0;
+}
+
+/// A model's layers, gone through once for every token.
+class Layers {
+  public:
+    explicit Layers(const ForwardModel& model) : model_(model) {
+        const std::int64_t layers = model.family.config.layers;
+        const std::size_t bytes =
+            layer_bytes(model.family, model.backend.activation_type()) * static_cast<std::size_t>(layers);
+        if (bytes > available_memory() / 2) return;
+        read([&](LayerWeights layer) { resident_.push_back(std::move(layer)); });
+    }
+
+    template <class Visit>
+    void for_each(const Visit& visit) const {
+        if (resident_.empty()) {
+            read([&](const LayerWeights& layer) {
+                visit(layer);
+                model_.backend.synchronize();  // before the layer's memory goes
+            });
+        } else {
+            for (const LayerWeights& layer : resident_)
+                visit(layer);
+        }
+    }
+
+  private:
+    template <class Take>
+    void read(const Take& take) const {
+        LayerPrefetcher layers(model_.backend, model_.family, model_.checkpoint, 0, model_.family.config.layers);
+        for (std::int64_t index = 0; index < model_.family.config.layers; ++index) {
+            LayerWeights layer = layers.next();
+            if (model_.override_weights) model_.override_weights(layer);
+            take(std::move(layer));
+        }
+    }
+    const ForwardModel& model_;
+    std::vector<LayerWeights> resident_;
+};
+
+/// Prompts that are continued together, and all that they hold on the device.
+class Batch {
+  public:
+    Batch(const ForwardModel& model, const OuterWeights& outer, std::span<const std::vector<std::int32_t>> prompts,
+          std::int64_t tokens)
+        : model_(model),
+          outer_(outer),
+          decoder_(model.backend, model.family, rows_of(prompts)),
+          generated_(prompts.size()) {
+        const ModelConfig& config = model.family.config;
+        const std::int64_t rows = rows_of(prompts);
+        widest_ = Decoder::widest_input(model.family);
+        hidden_ = room(rows, config.hidden_size);
+        inputs_ = room(rows, widest_);
+        logits_ = room(Decoder::max_logit_rows, config.vocab_size);
+        chunk_.offsets = {0};
+        std::int64_t cache_rows = 0;
+        for (const std::vector<std::int32_t>& prompt : prompts) {
+            chunk_.ids.insert(chunk_.ids.end(), prompt.begin(), prompt.end());
+            chunk_.offsets.push_back(chunk_.tokens());
+            cached_.push_back({cache_rows, cache_rows});
+            cache_rows += static_cast<std::int64_t>(prompt.size()) + tokens;
+        }
+        for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+            keys_.push_back(room(cache_rows, cache_cols()));
+            values_.push_back(room(cache_rows, cache_cols()));
+        }
+        cache_rows_ = cache_rows;
+    }
+
+    /// Runs the chunk (the prompts, then the tokens that followed last), and adds each sequence's next token.
+    void step(const Layers& layers) {
+        Backend& backend = model_.backend;
+        CacheStep cache;
+        std::vector<std::int32_t> last_rows;
+        for (std::size_t sequence = 0; sequence < cached_.size(); ++sequence) {
+            const RowRange queries{chunk_.offsets[sequence], chunk_.offsets[sequence + 1]};
+            RowRange& own = cached_[sequence];
+            for (std::int64_t token = 0; token < queries.size(); ++token)
+                cache.positions.push_back(own.size() + token);
+            own.end += queries.size();
+            cache.sequences.push_back({queries, {}, own});
+            last_rows.push_back(static_cast<std::int32_t>(queries.end - 1));
+        }
+        const DType type = backend.activation_type();
+        ChunkState state{hidden_.tensor(type, chunk_.tokens(), model_.family.config.hidden_size),
+                         inputs_.tensor(type, chunk_.tokens(), widest_),
+                         chunk_.offsets,
+                         {},
+                         &cache};
+        decoder_.embed(outer_, chunk_, state);
+        layers.for_each([&](const LayerWeights& layer) {
+            cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cache_cols());
+            cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cache_cols());
+            decoder_.begin_layer(layer, state);
+            for (int stage = 0; stage < 4; ++stage)
+                decoder_.run_stage(stage, layer, state);
+        });
+        take_best(state, last_rows);
+    }
+
+    std::vector<std::vector<std::int32_t>> generated() && { return std::move(generated_); }
+
+  private:
+    static std::int64_t rows_of(std::span<const std::vector<std::int32_t>> prompts) {
+        return std::accumulate(
+            prompts.begin(), prompts.end(), std::int64_t{0},
+            [](std::int64_t sum, const auto& prompt) { return sum + static_cast<std::int64_t>(prompt.size()); });
+    }
+    std::int64_t cache_cols() const { return model_.family.config.key_value_heads * model_.family.config.head_dim; }
+    Buffer room(std::int64_t rows, std::int64_t cols) const {
+        return model_.backend.allocate(static_cast<std::size_t>(rows * cols) *
+                                       size_of(model_.backend.activation_type()));
+    }
+
+    void take_best(const ChunkState& state, const std::vector<std::int32_t>& last_rows) {
+        std::vector<std::int32_t> best(last_rows.size());
+        const std::vector<std::int32_t> any(last_rows.size(), 0);
+        std::vector<float> scores(last_rows.size());
+        for (std::size_t first = 0; first < last_rows.size(); first += Decoder::max_logit_rows) {
+            const std::size_t count = std::min<std::size_t>(Decoder::max_logit_rows, last_rows.size() - first);
+            const TensorView logits = logits_.tensor(model_.backend.activation_type(), static_cast<std::int64_t>(count),
+                                                     model_.family.config.vocab_size);
+            decoder_.logits(outer_, state, std::span(last_rows).subspan(first, count), logits);
+            model_.backend.token_log_probabilities(logits, std::span(any).subspan(first, count),
+                                                   std::span(scores).subspan(first, count),
+                                                   std::span(best).subspan(first, count));
+        }
+        for (std::size_t sequence = 0; sequence < best.size(); ++sequence)
+            generated_[sequence].push_back(best[sequence]);
+        chunk_.ids = best;
+        chunk_.offsets.resize(best.size() + 1);
+        std::iota(chunk_.offsets.begin(), chunk_.offsets.end(), std::int64_t{0});
+    }
+
+    const ForwardModel& model_;
+    const OuterWeights& outer_;
+    Decoder decoder_;
+    ChunkTokens chunk_;
+    std::vector<RowRange> cached_;  // each sequence's rows of the cache that are filled
+    std::int64_t cache_rows_ = 0, widest_ = 0;
+    Buffer hidden_, inputs_, logits_;
+    std::vector<Buffer> keys_, values_;  // [layers]
+    std::vector<std::vector<std::int32_t>> generated_;
+};
+
+}  // namespace
+
+std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& model,
+                                                         std::span<const std::vector<std::int32_t>> prompts,
+                                                         std::int64_t tokens,
+                                                         const std::function<void(double)>& progress,
+                                                         std::int64_t batch_tokens) {
+    std::vector<std::vector<std::int32_t>> all;
+    if (prompts.empty()) return all;
+    if (!model.backend.attends_cached()) throw Failure("the {} backend cannot generate", model.backend.name());
+    const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
+    const Layers layers(model);
+    for (std::size_t first = 0; first < prompts.size();) {
+        std::size_t count = 0;
+        std::int64_t positions = 0;
+        while (first + count < prompts.size()) {
+            positions += static_cast<std::int64_t>(prompts[first + count].size()) + tokens;
+            if (count > 0 && positions > batch_tokens) break;
+            ++count;
+        }
+        Batch batch(model, outer, prompts.subspan(first, count), tokens);
+        for (std::int64_t token = 0; token < tokens; ++token) {
+            batch.step(layers);
+            if (progress)
+                progress((static_cast<double>(first) +
+                          static_cast<double>(count) * static_cast<double>(token + 1) / static_cast<double>(tokens)) /
+                         static_cast<double>(prompts.size()));
+        }
+        for (auto& continuation : std::move(batch).generated())
+            all.push_back(std::move(continuation));
+        first += count;
+    }
+    return all;
+}
+
+}  // namespace fairgptq
