@@ -1,7 +1,9 @@
 """tools/prepare.py on benchmarks: prompts and choices as lm-evaluation-harness puts them, right answers, BBQ's targets, SOFA's
 identities, and refusals."""
 import csv
+import hashlib
 import json
+import re
 from importlib import metadata
 
 import h5py
@@ -13,7 +15,7 @@ from bbq import read_bbq
 from model_tokens import read_model
 from preparing import bytes_model, prepare, scored_texts, sequences, write_jsonl
 from questions import clean_hellaswag
-from running import refused, run_tool
+from running import ROOT, refused, run_tool
 
 
 def write_csv(path, rows):
@@ -292,6 +294,15 @@ def test_the_shared_benchmarks_are_read(letters, shared, tmp_path):
     assert "1,838 items read, 50 evaluation items" in printed and "3,680 items read, 0 left out" in printed
     with h5py.File(tmp_path / "out.h5") as file:
         assert len(sequences(file["tasks/bbq"])) == 300 and set(file["tasks/bbq/group"].asstr()) == {"Age", "Religion"}
+
+
+def test_the_listed_checksums_are_those_of_the_files(shared):
+    listed = dict(re.findall(r"^\| (?:\w+ )?([\w.-]+\.(?:csv|jsonl|lst)) \| ([0-9a-f]{64}) \|$", (ROOT / "tools/DATA.md").read_text(), re.M))
+    assert len(listed) == 14
+    names = {"bbq_Age.jsonl": "Age.jsonl", "bbq_Religion.jsonl": "Religion.jsonl", "piqa_valid.jsonl": "valid.jsonl",
+             "piqa_valid-labels.lst": "valid-labels.lst", "crows_pairs_anonymized.csv": "crows_pairs_anonymized.csv"}
+    for file, name in names.items():
+        assert hashlib.sha256((shared / "data" / file).read_bytes()).hexdigest() == listed[name], name
 
 
 def test_all_of_bbq_has_targets():
