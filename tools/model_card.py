@@ -152,7 +152,11 @@ def _markdown_block(block):
         return [_markdown(block[1])]
     if block[0] == "list":
         return [f"- {_markdown(words)}" for words in block[1]]
-    _, heading, rows = block
+    return markdown_table(*block[1:])
+
+
+def markdown_table(heading, rows):
+    """Lines of a table. @param heading, rows  cells of plain text"""
     return ["| " + " | ".join(map(_markdown, cells)) + " |" for cells in (heading, ["---"] * len(heading), *rows)]
 
 

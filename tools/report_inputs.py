@@ -13,6 +13,7 @@ from support import InvalidInput, read_json_object
 SETTING_WORDS = {"hessian_from": "H from {}", "solver": "{} solver", "bits": "{}-bit", "group_size": "group {}", "order": "order {}",
                  "inputs": "{} inputs", "pairs": "{} pairs", "alpha_modules": "α on {}", "alpha_layers": "α in layers {}",
                  "pair_alignment": "pairs by {}", "damp": "damping {}", "scale_search": "scale search {}"}
+ROUNDING = ("bits", "group_size", "scale_search")  # what rounding alone depends on
 SOLVERS = ("joint", "reference", "reference-first-order")
 NUMBERS_OF_A_MODULE = ("alpha", "reconstruction", "bias_before", "bias_after", "shift_norm", "damp_used", "seconds")
 
@@ -217,27 +218,39 @@ def _check_settings(path, settings):
         raise InvalidInput(f"{path}: the settings' \"solver\" is not a text")
 
 
+def rounds_to_nearest(settings):
+    """Whether nothing of a column's error is passed on to later columns: α is 0, and H is nothing beside its damping."""
+    damp = settings.get("damp", 0)
+    return not settings["alpha"] and not settings.get("alpha_map") and isinstance(damp, (int, float)) and damp >= 1e6
+
+
+def _title(settings, differing):
+    alpha, solver = settings["alpha"], settings.get("solver", "joint")
+    if rounds_to_nearest(settings):
+        name, differing = "Round-to-nearest", [key for key in differing if key in ROUNDING]
+    elif solver not in SOLVERS:
+        name, differing = solver.replace("-", " ").capitalize(), [key for key in differing if key != "solver"]
+    elif settings.get("alpha_map"):
+        name = "Fair-GPTQ, α by map"
+    elif alpha:
+        name = f"Fair-GPTQ α = {alpha:g}"
+    else:
+        name, differing = "GPTQ", [key for key in differing if key not in ("solver", "pairs")]  # they have no part in it
+    words = [SETTING_WORDS[key].format("pairs and text" if settings[key] == "both" else settings[key]) for key in differing
+             if settings.get(key) not in (None, "given")]
+    return ", ".join([name, *([] if "bits" in differing else [f"{settings['bits']}-bit"]), *words])
+
+
 def _give_titles(subjects):
     """Short names: what the method is, and whatever setting is not the same in all. Equal settings, equal names: a report and
     its run; only what is still the same and lies in different places is told apart by its folder."""
     def run_of(subject):
         return subject.path.resolve() if isinstance(subject, Run) else Path(subject.run).resolve()
     quantized = [subject for subject in subjects if subject.settings is not None]
-    differing = [key for key in SETTING_WORDS if len({str(subject.settings.get(key)) for subject in quantized}) > 1]
+    differing = [key for key in SETTING_WORDS if len({str(subject.settings.get(key)) for subject in quantized
+                                                      if not (rounds_to_nearest(subject.settings) and key not in ROUNDING)}) > 1]
     for subject in subjects:
-        if subject.settings is None:
-            subject.title = "original"
-            continue
-        settings = subject.settings
-        alpha, solver = settings["alpha"], settings.get("solver", "joint")
-        if solver not in SOLVERS:
-            name = solver.replace("-", " ").capitalize()
-        elif settings.get("alpha_map"):
-            name = "Fair-GPTQ, α by map"
-        else:
-            name = f"Fair-GPTQ α = {alpha:g}" if alpha else "GPTQ"
-        words = [SETTING_WORDS[key].format("pairs and text" if settings.get(key) == "both" else settings.get(key)) for key in differing if not (key == "solver" and (solver not in SOLVERS or not alpha))]
-        subject.title = ", ".join([name, *words]) if "bits" in differing else ", ".join([f"{name}, {settings['bits']}-bit", *words])
+        subject.title = "original" if subject.settings is None else _title(subject.settings, differing)
     places = {}
     for subject in quantized:
         places.setdefault(subject.title, set()).add(run_of(subject))

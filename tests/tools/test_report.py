@@ -8,6 +8,7 @@ import pytest
 from figures import badness, pareto
 from huggingface_hub import ModelCard
 from report_data import FINGERPRINT, tasks, write_calibration, write_divergence, write_report, write_run
+from report_inputs import read_inputs
 from running import refused, run_tool
 
 ALONE = {"area", "br", "col", "hr", "img", "input", "link", "meta"}  # elements without an end
@@ -147,15 +148,23 @@ def page_plot(text, name):
     return re.search(rf'<figure id="{name}">(.*?)</figure>', text, re.S)[1].replace("<use", "markers")
 
 
+def titles(folder, *settings):
+    """The titles of reports whose runs differ so."""
+    found = [write_report(folder / f"{n}.json", tasks(1, 1), run=folder / run, **more) for n, (run, more) in enumerate(settings)]
+    reports, _, _ = read_inputs(found)
+    return [report.title for report in reports]
+
+
 def test_titles_tell_models_apart(tmp_path):
-    found = [write_report(tmp_path / f"{n}.json", tasks(1, 1), run=tmp_path / run, **settings) for n, (run, settings) in enumerate([
-        ("a", {"bits": 3}), ("b", {"solver": "reference"}), ("c", {"hessian_from": "pairs"}), ("d", {"solver": "round-to-nearest", "alpha": 0}), ("e/one", {}),
-        ("f/two", {})])]
-    words = " ".join(Page(report(tmp_path / "out.html", *found)).words)
-    for title in ("Fair-GPTQ α = 0.1, H from pairs and text, joint solver, 3-bit", "Fair-GPTQ α = 0.1, H from pairs and text, reference solver, 4-bit",
-                  "Fair-GPTQ α = 0.1, H from pairs, joint solver, 4-bit", "Round to nearest, H from pairs and text, 4-bit",
-                  "joint solver, 4-bit (one)", "joint solver, 4-bit (two)"):
-        assert title in words, title
+    assert titles(tmp_path, ("a", {}), ("b", {"alpha": 0})) == ["Fair-GPTQ α = 0.1, 4-bit", "GPTQ, 4-bit"]
+    both = "H from pairs and text"
+    assert titles(tmp_path, ("a", {"bits": 3}), ("b", {"solver": "reference"}), ("c", {"hessian_from": "pairs"}), ("d", {"solver": "new-one"}),
+                  ("e", {"alpha": 0, "damp": 1e9, "hessian_from": "text"}), ("f/one", {}), ("g/two", {}), ("h", {"alpha": 0})) == [
+        f"Fair-GPTQ α = 0.1, {both}, joint solver, 3-bit", f"Fair-GPTQ α = 0.1, {both}, reference solver, 4-bit",
+        "Fair-GPTQ α = 0.1, H from pairs, joint solver, 4-bit", f"New one, {both}, 4-bit", "Round-to-nearest, 4-bit",
+        f"Fair-GPTQ α = 0.1, {both}, joint solver, 4-bit (one)", f"Fair-GPTQ α = 0.1, {both}, joint solver, 4-bit (two)", f"GPTQ, {both}, 4-bit"]
+    assert titles(tmp_path, ("a", {"pairs": "given"}), ("b", {"pairs": "shuffled"}), ("c", {"alpha_map": [["*", 1]]}), ("d", {"pairs": "unrelated"})) == [
+        "Fair-GPTQ α = 0.1, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, shuffled pairs", "Fair-GPTQ, α by map, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, unrelated pairs"]
 
 
 def test_reports_alone_runs_alone_and_unfinished_runs(inputs, tmp_path):
