@@ -17,7 +17,6 @@ program=build/release/fairgptq
 fail() { echo "$job: $*" >&2; exit 2; }
 say() { printf '\n== %s\n' "$*"; }
 
-if [[ ! -f tools/prepare.py ]]; then fail "run it from the repository (sbatch: submit it from there)"; fi
 if [[ -n $stereoset && ! -f $stereoset ]]; then fail "STEREOSET=$stereoset is not a file"; fi
 if ! [[ $ranks =~ ^[1-9][0-9]*$ ]]; then fail "RANKS=$ranks is not a positive whole number"; fi
 

@@ -13,6 +13,7 @@ set -euo pipefail
 # sbatch copies a script elsewhere: what it was submitted from is the repository then.
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 job=table
+[[ -f jobs/smollm2.sh ]] || { echo "$job: $PWD is not the repository: submit it from there" >&2; exit 2; }
 # shellcheck source=jobs/smollm2.sh
 source jobs/smollm2.sh
 alpha=${ALPHA:-0.1}
