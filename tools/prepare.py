@@ -68,7 +68,8 @@ class Preparation:
     def add_source(self, name, path, **counts):
         self.contents["sources"].append({"name": name, "file": Path(path).name, "sha256": sha256_of(path),
                                          "seed": self.options.seed, **counts})
-        print(f"{name}: {Path(path).name}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()))
+        words = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+        print(f"{name}: {Path(path).name}: {words}")
 
     def add_pairs(self, name, path, items):
         """Pairs for calibration, items for evaluation, or some of each."""
@@ -95,15 +96,17 @@ class Preparation:
             self.contents["tasks"][name] = sentence_task(self.model, items, "stereoset")
             self.add_source(name, path, items_read=len(intersentence), evaluation_items=len(items))
 
-    def add_questions(self, name, kind, path, questions, **counts):
-        """A benchmark of questions; several files of one benchmark are added up before."""
+    def add_questions(self, name, kind, path, questions):
+        """A benchmark of questions in one file."""
         kept = choose(questions, self.options.max_items or len(questions), self.options.seed, name)
         self.contents["tasks"][name] = choice_task(self.model, kept, kind)
-        self.add_source(name, path, items_read=len(questions), **counts, evaluation_items=len(kept))
+        self.add_source(name, path, items_read=len(questions), evaluation_items=len(kept))
 
     def add_bbq(self, paths, targets_path):
-        targets = read_targets(targets_path) if targets_path else None
-        questions = []
+        targets, questions = None, []
+        if targets_path:
+            targets = read_targets(targets_path)
+            self.add_source("bbq_metadata", targets_path, targets_read=len(targets))
         for path in paths:
             found, without_target = read_bbq(path, targets)
             kept = choose(found, self.options.max_items or len(found), self.options.seed, f"bbq/{found[0].extra['category']}")
@@ -299,6 +302,8 @@ def main():
         preparation.add_sofa(options.sofa)
     if options.piqa:
         preparation.add_questions("piqa", "multiple_choice", options.piqa, read_piqa(options.piqa, options.piqa_labels))
+        if options.piqa_labels:
+            preparation.add_source("piqa_labels", options.piqa_labels, labels_read=preparation.contents["sources"][-1]["items_read"])
     for name, (kind, read) in BENCHMARKS.items():
         path = getattr(options, name)
         if path:

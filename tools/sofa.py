@@ -23,10 +23,9 @@ class ProbeSet:
 def read_sofa(path):
     """Rows with category, identity, stereotype and probe, whatever the columns' capitals; an id, where there is one, tells
     stereotypes apart. @returns ([ProbeSet], number of rows left out because their identity was there already)"""
-    rows = not_empty([(where, {str(name).lower(): value for name, value in row.items()}) for where, row in rows_of(path)],
-                     path, "probes")
     order, sets, repeated = {}, {}, 0
-    for where, row in rows:
+    for where, original in rows_of(path):
+        row = {str(name).lower(): value for name, value in original.items()}
         category, identity, stereotype, probe = (sentence(row, name, where) for name in COLUMNS)
         key = (category, str(row.get("id", "")), stereotype)
         order.setdefault(category, {}).setdefault(identity, len(order[category]))
@@ -34,6 +33,7 @@ def read_sofa(path):
         repeated += identity in probes
         probes.setdefault(identity, probe)
     found = []
+    not_empty(sets, path, "probes")
     for (category, _, stereotype), (where, probes) in sets.items():
         if len(probes) < 2:
             raise InvalidInput(f"{where}: the stereotype '{stereotype[:60]}' has one identity of the category '{category[:60]}'; "

@@ -51,6 +51,8 @@ def test_piqa(letters, tmp_path):
     assert kind == "multiple_choice" and rest == {"label": [1, 0], "choice_length": [13, 6, 10, 4]}
     assert found == [(0, 0, "Question: Open a jar? \nAnswer:", " Turn the lid "), (0, 1, "Question: Open a jar? \nAnswer:", " Hit it"),
                      (1, 0, "Question: Boil\nAnswer:", " Cold\twater"), (1, 1, "Question: Boil\nAnswer:", " Heat")]
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert [source["file"] for source in json.loads(file.attrs["sources"])] == ["piqa.jsonl", "labels.lst"]
     labelled = [{**row, "label": label} for row, label in zip(PIQA, (1, 0))]
     for source in (write_jsonl(tmp_path / "b.jsonl", labelled), write_parquet(tmp_path / "b.parquet", labelled)):
         assert questions(letters, tmp_path, "piqa", "--piqa", source) == (kind, found, rest)
@@ -269,6 +271,7 @@ REFUSALS = [
     ("metadata alone", ["--bbq-metadata", ("m.csv", "category,example_id,target_loc\nAge,1,0\n")], "--bbq-metadata belongs to --bbq"),
     ("a bad target", ["--bbq", ("b.jsonl", jsonl(bbq_row())), "--bbq-metadata", ("m.csv", "category,example_id,target_loc\nAge,1,7\n")], "m.csv line 2: 'target_loc'"),
     ("SOFA without probes", ["--sofa", ("s.csv", "Category,Identity,Stereotype\na,b,c\n")], "lacks a text 'probe'"),
+    ("no probes", ["--sofa", ("s.csv", "Category,Identity,Stereotype,Probe\n")], "holds no probes"),
     ("one identity", ["--sofa", ("s.csv", "Category,Identity,Stereotype,Probe\na,b,c,b c\n")], "at least 2 are compared"),
     ("a Parquet file without the column", ["--lambada", ("l.jsonl", jsonl({"words": "a b"}))], "lacks a text 'text'; it has 'words'"),
 ]
