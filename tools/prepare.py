@@ -1,93 +1,34 @@
 #!/usr/bin/env python3
-"""Makes a token file: sentence pairs and text, as token ids of the model's own tokenizer, for calibration and evaluation.
+"""Makes a token file: sentence pairs, text and benchmarks, as token ids of the model's own tokenizer.
 
 Every sentence begins with the model's start token, where its tokenizer has one. Text is cut as is usual for perplexity: the
-file is one stream, start token first, in windows of fixed length. What is picked and split at random depends on --seed alone.
+file is one stream, start token first, in windows. Questions and their choices are put as lm-evaluation-harness puts them.
+What is picked and split at random depends on --seed alone.
 """
-import hashlib
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from sources import read_crows_pairs, read_pairs, read_stereoset
-from support import InvalidInput, Parser, read_json_object, read_text, run
+from bbq import read_bbq, read_targets
+from model_tokens import read_model, sha256_of
+from questions import read_arc, read_hellaswag, read_last_words, read_piqa, read_story_cloze
+from sentence_pairs import read_crows_pairs, read_pairs, read_stereoset
+from sofa import read_sofa
+from support import InvalidInput, Parser, run
+from tasks import choice_task, items_of, perplexity_task, probe_task, sentence_task
+from texts import cut, read_running_text, windows_of
 from token_file import write_token_file
 
 USES = ("calibration", "evaluation", "split")
 PAIR_SOURCES = ("stereoset", "crows_pairs", "pairs")
-
-
-@dataclass
-class Model:
-    """What a token file needs to know of a model."""
-
-    tokenizer: Tokenizer
-    tokenizer_sha256: str
-    start: list  # the start token's id, or nothing
-    vocab_size: int
-    max_positions: int
-
-    def tokens_of(self, text):
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def sentence(self, text, where):
-        """Token ids of a sentence, start token first."""
-        ids = self.start + self.tokens_of(text)
-        if len(ids) < 2:
-            raise InvalidInput(f"{where}: a sentence of {len(ids)} tokens has nothing to score; at least 2 are needed")
-        if len(ids) > self.max_positions:
-            raise InvalidInput(f"{where}: a sentence has {len(ids)} tokens, and the model takes {self.max_positions}")
-        return ids
-
-
-def read_model(folder):
-    """Tokenizer and sizes from a Hugging Face model folder."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InvalidInput(f"--model {folder} is not a folder")
-    config = read_json_object(folder / "config.json")
-    sizes = {}
-    for name in ("vocab_size", "max_position_embeddings"):
-        sizes[name] = config.get(name)
-        if not isinstance(sizes[name], int) or sizes[name] <= 0:
-            raise InvalidInput(f"{folder / 'config.json'} lacks a positive whole number '{name}'")
-    path = folder / "tokenizer.json"
-    text = read_text(path)
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception
-        raise InvalidInput(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if largest >= sizes["vocab_size"]:
-        raise InvalidInput(f"{path} has the token id {largest}, beyond config.json's vocab_size {sizes['vocab_size']}: "
-                           "tokenizer and model do not belong together")
-    return Model(tokenizer, sha256_of(path), start_token(folder, config, tokenizer), sizes["vocab_size"],
-                 sizes["max_position_embeddings"])
-
-
-def start_token(folder, config, tokenizer):
-    """The start token's id as a list, empty for a model without one: tokenizer_config.json says, or else config.json."""
-    path = folder / "tokenizer_config.json"
-    if not path.exists():
-        token = config.get("bos_token_id")
-        return [] if token is None else [token]
-    token = read_json_object(path).get("bos_token")
-    if isinstance(token, dict):  # an AddedToken written out
-        token = token.get("content")
-    if token is None:
-        return []
-    index = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    if index is None:
-        raise InvalidInput(f"{path}: the bos_token {token!r} is not in tokenizer.json's vocabulary")
-    return [index]
-
-
-def sha256_of(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+PAIR_SIDES = ("stereotype", "anti_stereotype", "unrelated")  # of an item's sentences; the third is StereoSet's alone
+BENCHMARKS = {  # of one file and one reader each: name, kind of task, reader
+    "arc_easy": ("multiple_choice", read_arc),
+    "arc_challenge": ("multiple_choice", read_arc),
+    "hellaswag": ("multiple_choice", read_hellaswag),
+    "story_cloze": ("multiple_choice", read_story_cloze),
+    "lambada": ("last_word", read_last_words),
+}
+SOURCES = (*PAIR_SOURCES, "text", "perplexity", "bbq", "sofa", "piqa", *BENCHMARKS)
 
 
 def choose(items, count, seed, name):
@@ -110,33 +51,8 @@ def split(items, use, seed, name):
     return [items[i] for i in sorted(indices[:middle])], [items[i] for i in sorted(indices[middle:])]
 
 
-def cut(ids, length, keep_rest):
-    """A stream in windows of `length` tokens; a shorter rest of at least two tokens is kept on request."""
-    windows = [ids[begin:begin + length] for begin in range(0, len(ids), length)]
-    shortest = 2 if keep_rest else length
-    return [window for window in windows if len(window) >= shortest]
-
-
-def sentence_task(model, items, name):
-    """An evaluation task of sentences that are compared within each item."""
-    task = {"kind": "stereoset" if name == "stereoset" else "pair_preference", "sequences": [], "scored_from": [],
-            "item": [], "role": [], "strings": {"group": [item.group for item in items]}}
-    if name == "stereoset":
-        task["strings"]["bias_type"] = [item.category for item in items]
-    for index, item in enumerate(items):
-        for role, sentence in enumerate(item.sentences):
-            task["sequences"].append(model.sentence(sentence, item.where))
-            task["scored_from"].append(1)
-            task["item"].append(index)
-            task["role"].append(role)
-    return task
-
-
-def perplexity_task(windows):
-    """An evaluation task of fixed windows. @param windows  [(file's name, token ids)]"""
-    count = len(windows)
-    return {"kind": "perplexity", "sequences": [ids for _, ids in windows], "scored_from": [1] * count,
-            "item": list(range(count)), "role": [0] * count, "strings": {"group": [name for name, _ in windows]}}
+def pair_kind(name):
+    return "stereoset" if name == "stereoset" else "pair_preference"
 
 
 class Preparation:
@@ -152,22 +68,58 @@ class Preparation:
     def add_source(self, name, path, **counts):
         self.contents["sources"].append({"name": name, "file": Path(path).name, "sha256": sha256_of(path),
                                          "seed": self.options.seed, **counts})
-        print(f"{name}: {Path(path).name}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()))
+        words = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+        print(f"{name}: {Path(path).name}: {words}")
 
     def add_pairs(self, name, path, items):
-        """Pairs for calibration (of StereoSet: without the unrelated sentence), items for evaluation, or some of each."""
+        """Pairs for calibration, items for evaluation, or some of each."""
         read = len(items)
         items = choose(items, self.options.max_pairs or read, self.options.seed, name)
         calibration, evaluation = split(items, self.uses.get(name, "split"), self.options.seed, name)
         if calibration:
-            pairs = self.contents.setdefault("pairs", {"stereotype": [], "anti_stereotype": [], "category": []})
+            pairs = self.contents.setdefault("pairs", {"stereotype": [], "anti_stereotype": [], "unrelated": [], "category": []})
             for item in calibration:
-                pairs["stereotype"].append(self.model.sentence(item.sentences[0], item.where))
-                pairs["anti_stereotype"].append(self.model.sentence(item.sentences[1], item.where))
+                for side, sentence in zip(PAIR_SIDES, item.sentences):
+                    pairs[side].append(self.model.sentence(sentence, item.where))
                 pairs["category"].append(item.category)
         if evaluation:
-            self.contents["tasks"][name] = sentence_task(self.model, evaluation, name)
+            self.contents["tasks"][name] = sentence_task(self.model, evaluation, pair_kind(name))
         self.add_source(name, path, items_read=read, calibration_pairs=len(calibration), evaluation_items=len(evaluation))
+
+    def add_stereoset(self, path):
+        """Intrasentence items as pairs; intersentence items, where the file has them, are for evaluation alone."""
+        intrasentence, intersentence = read_stereoset(path)
+        self.add_pairs("stereoset", path, intrasentence)
+        if intersentence and self.uses.get("stereoset") != "calibration":
+            name = "stereoset_intersentence"
+            items = choose(intersentence, self.options.max_pairs or len(intersentence), self.options.seed, name)
+            self.contents["tasks"][name] = sentence_task(self.model, items, "stereoset")
+            self.add_source(name, path, items_read=len(intersentence), evaluation_items=len(items))
+
+    def add_questions(self, name, kind, path, questions):
+        """A benchmark of questions in one file."""
+        kept = choose(questions, self.options.max_items or len(questions), self.options.seed, name)
+        self.contents["tasks"][name] = choice_task(self.model, kept, kind)
+        self.add_source(name, path, items_read=len(questions), evaluation_items=len(kept))
+
+    def add_bbq(self, paths, targets_path):
+        targets, questions = None, []
+        if targets_path:
+            targets = read_targets(targets_path)
+            self.add_source("bbq_metadata", targets_path, targets_read=len(targets))
+        for path in paths:
+            found, without_target = read_bbq(path, targets)
+            kept = choose(found, self.options.max_items or len(found), self.options.seed, f"bbq/{found[0].extra['category']}")
+            questions += kept
+            self.add_source("bbq", path, items_read=len(found) + without_target, left_out_without_target=without_target,
+                            evaluation_items=len(kept))
+        self.contents["tasks"]["bbq"] = choice_task(self.model, questions, "bbq")
+
+    def add_sofa(self, path):
+        sets, repeated = read_sofa(path)
+        kept = choose(sets, self.options.max_items or len(sets), self.options.seed, "sofa")
+        self.contents["tasks"]["sofa"] = probe_task(self.model, kept)
+        self.add_source("sofa", path, stereotypes_read=len(sets), repeated_rows_left_out=repeated, evaluation_items=len(kept))
 
     def add_text(self, path):
         """A text for calibration, for perplexity, or its first half for the one and the second for the other."""
@@ -189,17 +141,14 @@ class Preparation:
         self.add_source("perplexity", path, tokens_read=len(ids), perplexity_windows_found=len(windows))
 
     def stream(self, path):
-        ids = self.model.tokens_of(read_text(path))
-        if not ids:
-            raise InvalidInput(f"{path} holds no text")
-        return self.model.start + ids
+        return self.model.start + self.model.tokens_of(read_running_text(path))
 
     def cut_windows(self, path, ids):
-        windows = cut(ids, self.options.window, keep_rest=False)
-        if not windows:
+        windows = windows_of(ids, self.options.window, self.options.stride)
+        if not windows or len(ids) < self.options.window:
             raise InvalidInput(f"{path} gives {len(ids)} tokens for perplexity, less than one window; "
                                f"use a longer text or a --window below {self.options.window}")
-        return [(Path(path).name, window) for window in windows]
+        return [(Path(path).name, *window) for window in windows]
 
     def finish(self):
         """Keeps as much text as was asked for, and prints what the file will hold."""
@@ -209,12 +158,16 @@ class Preparation:
         windows = limit(self.windows, options.max_perplexity_tokens, options.window, options.seed, "--max-perplexity-tokens")
         if windows:
             self.contents["tasks"]["perplexity"] = perplexity_task(windows)
-        pairs = self.contents.get("pairs", {"stereotype": [], "anti_stereotype": []})
-        calibration = {"text": self.contents["text"], "pairs": pairs["stereotype"] + pairs["anti_stereotype"]}
+        pairs = self.contents.get("pairs", {"stereotype": [], "anti_stereotype": [], "unrelated": []})
+        if len(pairs["unrelated"]) != len(pairs["stereotype"]):
+            pairs["unrelated"] = []  # a control needs an unrelated sentence for every pair
+        calibration = {"text": self.contents["text"], "pairs": pairs["stereotype"] + pairs["anti_stereotype"],
+                       "unrelated sentences": pairs["unrelated"]}
         for name, sequences in calibration.items():
-            print(f"calibration, {name}: {len(sequences):,} sequences, {sum(map(len, sequences)):,} tokens")
+            if sequences:
+                print(f"calibration, {name}: {len(sequences):,} sequences, {sum(map(len, sequences)):,} tokens")
         for name, task in self.contents["tasks"].items():
-            print(f"evaluation, {name}: {len(task['strings']['group']):,} items, {sum(map(len, task['sequences'])):,} tokens")
+            print(f"evaluation, {name}: {items_of(task):,} items, {sum(map(len, task['sequences'])):,} tokens")
         return self.contents
 
 
@@ -254,21 +207,38 @@ positive.__name__ = "positive whole number"  # what argparse names in its messag
 
 
 def parse_options():
-    parser = Parser(description="Turns sentence pairs and text into a token file for fairgptq.")
+    parser = Parser(description="Turns sentence pairs, text and benchmarks into a token file for fairgptq. "
+                                "tools/DATA.md says where to get each.")
     parser.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder; its tokenizer.json and config.json are read")
     parser.add_argument("--out", required=True, metavar="FILE.h5", help="token file to write; an existing one is replaced when the new one is whole")
-    parser.add_argument("--stereoset", metavar="FILE", help="StereoSet's original JSON, or JSON lines with a triple each")
-    parser.add_argument("--crows-pairs", metavar="CSV", help="CrowS-Pairs")
-    parser.add_argument("--pairs", metavar="FILE", help="your own pairs: CSV with a header line, or JSON lines (.jsonl)")
-    parser.add_argument("--pair-columns", metavar="A,B", help="columns of --pairs with the stereotypical and the anti-stereotypical sentence (default: stereotype,anti_stereotype or sent_more,sent_less)")
-    parser.add_argument("--text", nargs="+", metavar="FILE", help="plain text for calibration")
-    parser.add_argument("--perplexity", nargs="+", metavar="FILE", help="plain text for the perplexity task")
+    pairs = parser.add_argument_group("sentence pairs, for calibration and evaluation")
+    pairs.add_argument("--stereoset", metavar="FILE", help="StereoSet's original JSON, or JSON lines with a triple each")
+    pairs.add_argument("--crows-pairs", metavar="CSV", help="CrowS-Pairs")
+    pairs.add_argument("--pairs", metavar="FILE", help="your own pairs: CSV with a header line, JSON lines (.jsonl) or Parquet")
+    pairs.add_argument("--pair-columns", metavar="A,B", help="columns of --pairs with the stereotypical and the anti-stereotypical sentence (default: stereotype,anti_stereotype or sent_more,sent_less)")
+    texts = parser.add_argument_group("text: plain, or the column 'text' of JSON lines or Parquet")
+    texts.add_argument("--text", nargs="+", metavar="FILE", help="text for calibration")
+    texts.add_argument("--perplexity", nargs="+", metavar="FILE", help="text for the perplexity task")
+    fairness = parser.add_argument_group("fairness benchmarks, for evaluation")
+    fairness.add_argument("--bbq", nargs="+", metavar="FILE", help="BBQ's files of JSON lines, one or more categories")
+    fairness.add_argument("--bbq-metadata", metavar="CSV", help="BBQ's additional_metadata.csv: which answer is each question's target (default: the lines themselves tell, but for part of the files on two traits)")
+    fairness.add_argument("--sofa", metavar="FILE", help="SOFA's probes: CSV, JSON lines or Parquet")
+    ability = parser.add_argument_group("ability benchmarks, for evaluation, with lm-evaluation-harness's prompts")
+    ability.add_argument("--piqa", metavar="FILE", help="PIQA: JSON lines or Parquet")
+    ability.add_argument("--piqa-labels", metavar="FILE", help="PIQA's right answers, where --piqa has no column 'label'")
+    ability.add_argument("--arc-easy", metavar="FILE", help="ARC, easy: AI2's JSON lines, or the hub's Parquet")
+    ability.add_argument("--arc-challenge", metavar="FILE", help="ARC, challenge: the same")
+    ability.add_argument("--hellaswag", metavar="FILE", help="HellaSwag: JSON lines or Parquet")
+    ability.add_argument("--story-cloze", metavar="FILE", help="Story Cloze: a CSV with the answers")
+    ability.add_argument("--lambada", metavar="FILE", help="LAMBADA: a passage a line, or JSON lines or Parquet with a column 'text'")
     parser.add_argument("--use", action="append", default=[], metavar="NAME=USE", help="what a source is for: NAME stereoset, crows_pairs, pairs or text; USE calibration, evaluation or split (default: pairs split, text calibration)")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
     parser.add_argument("--max-pairs", type=positive, metavar="N", help="use at most N items of each source of pairs, picked at random")
+    parser.add_argument("--max-items", type=positive, metavar="N", help="use at most N items of each benchmark (of BBQ: of each category), picked at random")
     parser.add_argument("--sequence-length", type=positive, metavar="N", help="tokens of a calibration sequence (default 512)")
     parser.add_argument("--max-text-tokens", type=positive, default=32768, metavar="N", help="calibration text in all, picked at random (default 32768)")
     parser.add_argument("--window", type=positive, metavar="N", help="tokens of a perplexity window (default 2048)")
+    parser.add_argument("--stride", type=positive, metavar="N", help="let perplexity windows overlap, each N tokens after the one before; only new tokens count (default: side by side)")
     parser.add_argument("--max-perplexity-tokens", type=positive, metavar="N", help="perplexity text in all, picked at random (default: all)")
     return parser.parse_args()
 
@@ -286,12 +256,23 @@ def check_options(options, model):
         if not options.pairs or len(columns) != 2 or not all(columns) or columns[0] == columns[1]:
             raise InvalidInput("--pair-columns names two different columns of --pairs, as A,B")
         options.pair_columns = columns
-    if not any((options.stereoset, options.crows_pairs, options.pairs, options.text, options.perplexity)):
-        raise InvalidInput("there is nothing to prepare: give --stereoset, --crows-pairs, --pairs, --text or --perplexity")
+    if options.stride is not None:
+        if not options.perplexity and parse_uses(options).get("text", "calibration") == "calibration":
+            raise InvalidInput("--stride is for perplexity windows, and there is no text for perplexity")
+        if options.stride > options.window:
+            raise InvalidInput(f"--stride {options.stride} is more than a window of {options.window} tokens and would leave tokens out")
+    for name, needs in (("piqa_labels", "piqa"), ("bbq_metadata", "bbq")):
+        if getattr(options, name) and not getattr(options, needs):
+            raise InvalidInput(f"--{name.replace('_', '-')} belongs to --{needs}, which is not given")
+    if not any(getattr(options, name) for name in SOURCES):
+        raise InvalidInput("there is nothing to prepare: give --stereoset, --crows-pairs, --pairs, --text, --perplexity or a "
+                           "benchmark (--help lists them)")
+    if len({Path(path).resolve() for path in options.bbq or []}) != len(options.bbq or []):
+        raise InvalidInput("--bbq names the same file twice")
     texts = [*(options.text or []), *(options.perplexity or [])]
     digests = {}
     for path in texts:
-        read_text(path)
+        read_running_text(path)
         other = digests.setdefault(sha256_of(path), path)
         if other is not path:
             raise InvalidInput(f"{path} and {other} are the same text: calibration and evaluation must be kept apart "
@@ -306,7 +287,7 @@ def main():
     check_options(options, model)
     preparation = Preparation(model, options)
     if options.stereoset:
-        preparation.add_pairs("stereoset", options.stereoset, read_stereoset(options.stereoset))
+        preparation.add_stereoset(options.stereoset)
     if options.crows_pairs:
         preparation.add_pairs("crows_pairs", options.crows_pairs, read_crows_pairs(options.crows_pairs))
     if options.pairs:
@@ -315,6 +296,18 @@ def main():
         preparation.add_text(path)
     for path in options.perplexity or []:
         preparation.add_perplexity(path)
+    if options.bbq:
+        preparation.add_bbq(options.bbq, options.bbq_metadata)
+    if options.sofa:
+        preparation.add_sofa(options.sofa)
+    if options.piqa:
+        preparation.add_questions("piqa", "multiple_choice", options.piqa, read_piqa(options.piqa, options.piqa_labels))
+        if options.piqa_labels:
+            preparation.add_source("piqa_labels", options.piqa_labels, labels_read=preparation.contents["sources"][-1]["items_read"])
+    for name, (kind, read) in BENCHMARKS.items():
+        path = getattr(options, name)
+        if path:
+            preparation.add_questions(name, kind, path, read(path))
     write_token_file(options.out, preparation.finish())
     print(f"{options.out}: written")
 

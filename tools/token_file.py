@@ -18,8 +18,9 @@ def write_token_file(path, contents):
     """Writes under a temporary name, seals, renames.
 
     @param contents  tokenizer_sha256, vocab_size, sources; and, each where there is one, text (sequences), pairs
-                     (stereotype, anti_stereotype: sequences; category: strings), tasks {name: task}. A task has kind,
-                     sequences, scored_from, item, role, and string lists of one entry per item (group, …).
+                     (stereotype, anti_stereotype: sequences; unrelated: sequences or None; category: strings),
+                     tasks {name: task}. A task has kind, sequences, scored_from, item, role; strings {dataset: one per item};
+                     and numbers {dataset: array}, written with the array's type.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -45,8 +46,9 @@ def _write_contents(file, contents):
         _write_sequences(file.create_group("text"), contents["text"])
     if contents.get("pairs"):
         pairs = contents["pairs"]
-        for side in ("stereotype", "anti_stereotype"):
-            _write_sequences(file.create_group(f"pairs/{side}"), pairs[side])
+        for side in ("stereotype", "anti_stereotype", "unrelated"):
+            if pairs.get(side):
+                _write_sequences(file.create_group(f"pairs/{side}"), pairs[side])
         _write_strings(file["pairs"], "category", pairs["category"])
     for name, task in contents.get("tasks", {}).items():
         group = file.create_group(f"tasks/{name}")
@@ -54,6 +56,8 @@ def _write_contents(file, contents):
         _write_sequences(group, task["sequences"])
         for column in ("scored_from", "item", "role"):
             group[column] = np.asarray(task[column], dtype=np.int32)
+        for column, numbers in task.get("numbers", {}).items():
+            group[column] = numbers
         for column, strings in task["strings"].items():
             _write_strings(group, column, strings)
 

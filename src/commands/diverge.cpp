@@ -137,7 +137,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
                                found.continuation_tokens);
     const TokenFile tokens = read_token_file(required_path(*parsed, "tokens"));
     check_against_model(tokens, found.original.family.config.vocab_size, found.original.family.config.max_positions,
-                        found.original.model_dir);
+                        found.original.dir);
     found.prompts = read_prompts(tokens, found.prompt_tokens, at_least_one(*parsed, "prompts"));
     found.backend = make_backend((*parsed)["device"].as<std::string>());
     if (!found.backend->attends_cached())

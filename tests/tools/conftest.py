@@ -1,8 +1,9 @@
-"""Where the reference data are."""
+"""Where the reference data are, and the models that several files use."""
 import os
 from pathlib import Path
 
 import pytest
+from preparing import bytes_model, words_model
 from running import ROOT
 
 
@@ -13,3 +14,15 @@ def shared():
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A model folder whose tokens are whole words."""
+    return words_model(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory):
+    """A model folder whose tokens are bytes."""
+    return bytes_model(tmp_path_factory.mktemp("letters"))

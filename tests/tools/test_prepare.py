@@ -3,27 +3,12 @@ import csv
 import json
 
 import h5py
-import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import xxhash
+from preparing import POSITIONS, START, encode, prepare, scored_texts, sequences, write_jsonl
 from running import refused, run_tool
-from tokenizers import Tokenizer, models, pre_tokenizers
-
-WORDS = "the a nurse doctor said he she was late green happy young old man woman . text has more words than one".split()
-START, POSITIONS = 1, 64
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A model folder with a tokenizer of whole words."""
-    folder = tmp_path_factory.mktemp("model")
-    vocabulary = {"<unk>": 0, "<s>": START, **{word: index for index, word in enumerate(dict.fromkeys(WORDS), 2)}}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>"}))
-    (folder / "config.json").write_text(json.dumps({"vocab_size": len(vocabulary) + 5, "max_position_embeddings": POSITIONS}))
-    return folder
 
 
 def triples(count):
@@ -32,18 +17,13 @@ def triples(count):
              "unrelated": "the nurse said green"} for i in range(count)]
 
 
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def write_original_stereoset(path, rows):
     """The same triples in the nested form of StereoSet's dev.json."""
     labels = {"unrelated": "unrelated", "anti-stereotype": "anti_stereotype", "stereotype": "stereotype"}
     items = [{"id": row["id"], "bias_type": row["bias_type"], "target": row["target"], "context": row["context"],
               "sentences": [{"id": "x", "gold_label": label, "sentence": row[key], "labels": []}
                             for label, key in labels.items()]} for row in rows]
-    path.write_text(json.dumps({"version": "1.0", "data": {"intrasentence": items, "intersentence": [{"id": "unused"}]}}))
+    path.write_text(json.dumps({"version": "1.0", "data": {"intrasentence": items}}))
     return path
 
 
@@ -54,23 +34,6 @@ def write_crows_pairs(path, count):
         for i in range(count):
             writer.writerow([i, f"the old man was {'late ' * (i + 1)}", f"the young man was {'late ' * (i + 1)}", "stereo", "age"])
     return path
-
-
-def prepare(model, out, *arguments):
-    process = run_tool("prepare.py", "--model", model, "--out", out, *arguments)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def sequences(group):
-    ids, offsets = group["token_ids"][()], group["offsets"][()]
-    assert ids.dtype == np.int32 and offsets.dtype == np.int64
-    assert offsets[0] == 0 and offsets[-1] == len(ids) and (np.diff(offsets) > 0).all()
-    return [ids[begin:end].tolist() for begin, end in zip(offsets, offsets[1:])]
-
-
-def encode(model, text):
-    return Tokenizer.from_file(str(model / "tokenizer.json")).encode(text).ids
 
 
 def test_stereoset_is_halved(model, tmp_path):
@@ -112,6 +75,38 @@ def test_original_stereoset_is_the_same_as_its_triples(model, tmp_path):
     with h5py.File(outs[0]) as first, h5py.File(outs[1]) as second:
         for name in ("pairs/stereotype", "pairs/anti_stereotype", "tasks/stereoset"):
             assert sequences(first[name]) == sequences(second[name])
+
+
+def test_intersentence_items_are_scored_after_their_context(letters, tmp_path):
+    rows = triples(4)
+    source = write_original_stereoset(tmp_path / "dev.json", rows)
+    whole = json.loads(source.read_text())
+    labels = ("unrelated", "anti-stereotype", "stereotype")
+    whole["data"]["intersentence"] = [{"id": "i", "bias_type": "race", "target": "Arab", "context": "He is from there. ", "sentences": [
+        {"gold_label": label, "sentence": f" One {label} more."} for label in labels]}]
+    source.write_text(json.dumps(whole))
+    for use, expected in (("calibration", set()), ("split", {"stereoset", "stereoset_intersentence"})):
+        prepare(letters, tmp_path / "out.h5", "--stereoset", source, "--use", f"stereoset={use}")
+        with h5py.File(tmp_path / "out.h5") as file:
+            assert set(file.get("tasks", {})) == expected
+    with h5py.File(tmp_path / "out.h5") as file:
+        task = file["tasks/stereoset_intersentence"]
+        assert task.attrs["kind"] == "stereoset"
+        assert (task["group"].asstr()[()].tolist(), task["bias_type"].asstr()[()].tolist()) == (["Arab"], ["race"])
+        assert scored_texts(letters, task) == [(0, role, "<s>He is from there.", f" One {label} more.")
+                                               for role, label in enumerate(("stereotype", "anti-stereotype", "unrelated"))]
+
+
+def test_unrelated_sentences_come_along_if_every_pair_has_one(model, tmp_path):
+    rows = triples(5)
+    source = write_jsonl(tmp_path / "triples.jsonl", rows)
+    crows = write_crows_pairs(tmp_path / "crows.csv", 4)
+    prepare(model, tmp_path / "out.h5", "--stereoset", source, "--use", "stereoset=calibration")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert sequences(file["pairs/unrelated"]) == [[START] + encode(model, row["unrelated"]) for row in rows]
+    prepare(model, tmp_path / "out.h5", "--stereoset", source, "--crows-pairs", crows)
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert set(file["pairs"]) == {"stereotype", "anti_stereotype", "category"}
 
 
 @pytest.mark.parametrize("use, calibration, evaluation", [("calibration", 6, 0), ("evaluation", 0, 6), ("split", 3, 3)])
@@ -162,6 +157,37 @@ def test_text_is_cut_in_sequences_and_windows(model, tmp_path):
         assert sequences(task) == [stream[i:i + 8] for i in (0, 8, 16)]  # the rest, 7 tokens, is no whole window
         assert task["scored_from"][()].tolist() == [1] * 3 and task["item"][()].tolist() == [0, 1, 2]
         assert task["group"].asstr()[()].tolist() == ["other.txt"] * 3
+
+
+@pytest.mark.parametrize("window, stride", [(8, 8), (8, 3), (8, 1), (5, 2), (31, 4)])
+def test_with_a_stride_every_token_counts_once(model, tmp_path, window, stride):
+    text = tmp_path / "text.txt"
+    text.write_text("the nurse said he was " * 6)  # 30 tokens, and the start token
+    prepare(model, tmp_path / "out.h5", "--perplexity", text, "--window", window, "--stride", stride)
+    stream = [START] + encode(model, text.read_text())
+    counted, begin = [], 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        task = file["tasks/perplexity"]
+        for ids, first in zip(sequences(task), task["scored_from"][()]):
+            assert ids == stream[begin:begin + window]
+            assert begin == 0 or first == 1 or first >= window - stride  # enough before what counts
+            counted += range(begin + first, begin + len(ids))
+            begin += stride
+    expected = [place for place in range(1, 31) if window != stride or place % window]  # side by side: no token before a window's first
+    assert counted == expected
+
+
+def test_text_in_rows_is_one_text(model, tmp_path):
+    rows = ["he was late", "", "she was late"]
+    write_jsonl(tmp_path / "a.jsonl", [{"text": row} for row in rows])
+    pyarrow.parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet")
+    (tmp_path / "a.txt").write_text("\n\n".join(rows))
+    found = []
+    for name in ("a.jsonl", "a.parquet", "a.txt"):
+        prepare(model, tmp_path / "out.h5", "--text", tmp_path / name)
+        with h5py.File(tmp_path / "out.h5") as file:
+            found.append(sequences(file["text"]))
+    assert found[0] == found[1] == found[2] == [[START] + encode(model, "he was late she was late")]
 
 
 def test_split_text_is_kept_apart(model, tmp_path):
@@ -219,7 +245,7 @@ def test_a_model_without_start_token_gets_none(model, tmp_path):
 REFUSALS = [
     ("missing file", ["--stereoset", "nowhere.json"], "nowhere.json does not exist"),
     ("not JSON", ["--stereoset", ("a.json", "{not json}")], "a.json line 1 is not JSON"),
-    ("a JSON list", ["--stereoset", ("a.json", "[1, 2]")], "line 1 is not a JSON object"),
+    ("a JSON list", ["--stereoset", ("a.json", "[1, 2]")], "entry 0 is not a JSON object"),
     ("no intrasentence items", ["--stereoset", ("a.json", '{"data": {"intersentence": []}}')], "lacks data.intrasentence"),
     ("two sentences of one label", ["--stereoset", ("a.json", json.dumps({"data": {"intrasentence": [{
         "target": "t", "bias_type": "b", "sentences": [{"gold_label": "stereotype", "sentence": "a"}] * 2}]}}))], "gold_label"),
@@ -230,6 +256,8 @@ REFUSALS = [
     ("short CSV row", ["--pairs", ("a.csv", "sent_more,sent_less\nx\n")], "line 2 has not as many fields"),
     ("long CSV row", ["--pairs", ("a.csv", "sent_more,sent_less\nx,y,z\n")], "line 2 has not as many fields"),
     ("broken CSV quote", ["--pairs", ("a.csv", 'sent_more,sent_less\n"x,y\n')], "is not CSV"),
+    ("not Parquet", ["--pairs", ("a.parquet", "PAR1 and nothing more")], "is not a readable Parquet file"),
+    ("a Parquet file that is not there", ["--pairs", "nowhere.parquet"], "nowhere.parquet does not exist"),
     ("header alone", ["--pairs", ("a.csv", "sent_more,sent_less\n")], "holds no sentence pairs"),
     ("an empty sentence", ["--pairs", ("a.csv", "sent_more,sent_less\nhe, \n")], "'sent_less' is empty"),
     ("a number for a sentence", ["--pairs", ("a.jsonl", '{"sent_more": 1, "sent_less": "x"}')], "lacks a text 'sent_more'"),
@@ -242,6 +270,8 @@ REFUSALS = [
     ("less than a window", ["--perplexity", ("a.txt", "he was late")], "less than one window"),
     ("the same text twice", ["--text", ("a.txt", "he was late " * 99), "--perplexity", ("b.txt", "he was late " * 99)], "same text"),
     ("a window beyond the model", ["--perplexity", ("a.txt", "he"), "--window", "65"], "the model's 64 positions"),
+    ("a stride beyond its window", ["--perplexity", ("a.txt", "he was late"), "--window", "2", "--stride", "3"], "--stride 3 is more"),
+    ("a stride for nothing", ["--text", ("a.txt", "he was late"), "--stride", "3"], "no text for perplexity"),
     ("less text than a sequence", ["--text", ("a.txt", "he was"), "--sequence-length", "9", "--max-text-tokens", "8"], "--max-text-tokens 8"),
     ("nothing", [], "nothing to prepare"),
     ("an unknown use", ["--text", ("a.txt", "he"), "--use", "text=testing"], "--use text=testing"),

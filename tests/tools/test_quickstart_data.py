@@ -4,7 +4,7 @@ from importlib import metadata
 import h5py
 import pytest
 from running import ROOT, refused, run_tool
-from sources import read_pairs
+from sentence_pairs import read_pairs
 
 LONG = "A paragraph that is long enough to be kept, since it runs on for well more than eighty characters."
 

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Is it the pairs? Runs Fair-GPTQ and its controls on SmolLM2 and shows what each does to bias, compared with GPTQ:
+# the method with pairs as they are; with each stereotype beside another's partner (shuffled); and beside a sentence that has
+# nothing to do with it (unrelated; StereoSet alone has such sentences). The controls' effect should vanish.
+# Sentences that have less in common differ more: at the same α, a control's penalty is larger than the method's, flattens the
+# model as a whole, and lowers any difference of log-probabilities at the cost of perplexity. So a control gets the α at which
+# its penalty α·tr(WCWᵀ), summed over all layers, is as large as the method's.
+#   bash jobs/controls.sh        or        sbatch jobs/controls.sh
+# Finished layers and evaluations are kept: run it again to go on. jobs/smollm2.sh names its environment (STEREOSET, …); and
+#   ALPHA=A          weight of the bias term (default 0.1)
+#SBATCH --job-name=fairgptq-controls
+#SBATCH --ntasks=2
+#SBATCH --signal=USR1@120
+#SBATCH --requeue
+set -euo pipefail
+# sbatch copies a script elsewhere: what it was submitted from is the repository then.
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+job=controls
+[[ -f jobs/smollm2.sh ]] || { echo "$job: $PWD is not the repository: submit it from there" >&2; exit 2; }
+# shellcheck source=jobs/smollm2.sh
+source jobs/smollm2.sh
+alpha=${ALPHA:-0.1}
+work=${WORK:-work/controls${stereoset:+-stereoset}}
+
+prepare_all
+# Piped into grep -q, the program's help would be cut off and the pipe fail.
+help=$("$program" quantize --help)
+[[ $help == *--pairs* ]] || fail "this build of fairgptq has no quantize --pairs"
+
+# tr(WCWᵀ) of a run, summed over its modules.
+penalty() { # NAME
+    "$program" inspect "$work/$1" --json |
+        "$python" -c 'import json, sys; print(sum(total["bias_before"] for total in json.load(sys.stdin)["totals"].values()))'
+}
+control() { # shuffled|unrelated
+    measure "gptq-$1" --alpha 0 --pairs "$1" # for its C; where H holds other sentences, it is what this control starts from
+    local scaled
+    scaled=$("$python" -c 'import sys; a, b, c = map(float, sys.argv[1:]); print(f"{a * b / c:.3g}")' "$alpha" "$(penalty gptq)" "$(penalty "gptq-$1")")
+    measure "$1" --alpha "$scaled" --pairs "$1"
+    reports+=("GPTQ, $1=$work/gptq-$1.json" "Fair-GPTQ, $1, α = $scaled=$work/$1.json")
+}
+
+say "original"
+evaluate original --model "$work/model"
+measure gptq --alpha 0
+measure method --alpha "$alpha"
+reports=("original=$work/original.json" "GPTQ=$work/gptq.json" "Fair-GPTQ, α = $alpha=$work/method.json")
+columns=crows_pairs.mean_abs_difference_per_token,crows_pairs.mean_abs_difference,perplexity.perplexity
+control shuffled
+if [[ -n $stereoset ]]; then
+    control unrelated
+    columns=stereoset.mean_abs_difference_per_token,stereoset.ss,$columns
+fi
+
+say "What each does to bias, in brackets compared with GPTQ"
+"$python" tools/table.py "${reports[@]}" --relative-to "$work/gptq.json" --columns "$columns" | tee "$work/controls.md"
+[[ -n $stereoset ]] || echo "(for the control of unrelated sentences give StereoSet: STEREOSET=FILE)"
+echo "in $work/controls.md"

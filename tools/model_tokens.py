@@ -1,0 +1,129 @@
+"""A model's tokenizer, and how sentences and prompts with continuations become token ids."""
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from support import InvalidInput, read_json_object, read_text
+
+
+@dataclass
+class Model:
+    """What a token file needs to know of a model."""
+
+    tokenizer: Tokenizer
+    tokenizer_sha256: str
+    start: list  # the start token's id, or nothing
+    end: list  # the end token's id, or nothing
+    prefix: list  # what the tokenizer itself puts before a text: the start token or nothing, as tokenizer.json says
+    vocab_size: int
+    max_positions: int
+
+    def tokens_of(self, text):
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def all_tokens_of(self, texts):
+        """[token ids] of many texts: in parallel, and much faster than one by one."""
+        return [encoded.ids for encoded in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def sentence(self, text, where):
+        """Token ids of a sentence, start token first."""
+        return self.checked(self.start + self.tokens_of(text), where)
+
+    def checked(self, ids, where):
+        """The token ids of a sentence, if a model can score them."""
+        if len(ids) < 2:
+            raise InvalidInput(f"{where}: a sentence of {len(ids)} tokens has nothing to score; at least 2 are needed")
+        if len(ids) > self.max_positions:
+            raise InvalidInput(f"{where}: a sentence has {len(ids)} tokens, and the model takes {self.max_positions}")
+        return ids
+
+    def continuations(self, pairs, first):
+        """Token ids of contexts with a continuation each, and where the continuation begins.
+
+        As lm-evaluation-harness tokenizes: blanks that end a context go to its continuation; the two are tokenized as one text,
+        and of that all tokens after as many as the context alone has are the continuation, the context's own standing before
+        them. What is too long loses its beginning.
+
+        @param pairs  [(context, continuation, where)]
+        @param first  token ids to put before all
+        @returns [(token ids, index of the first token that is scored)]
+        """
+        split = []
+        for context, continuation, _ in pairs:
+            kept = context.rstrip()
+            split.append((kept, context[len(kept):] + continuation))
+        contexts = self.all_tokens_of(context for context, _ in split)
+        wholes = self.all_tokens_of(context + continuation for context, continuation in split)
+        found = []
+        for (_, _, where), context, whole in zip(pairs, contexts, wholes):
+            before, scored = first + context, whole[len(context):]
+            if not before or not scored:
+                raise InvalidInput(f"{where}: the prompt or its continuation has no tokens of its own")
+            if len(scored) >= self.max_positions:
+                raise InvalidInput(f"{where}: a continuation has {len(scored)} tokens, and the model takes {self.max_positions}")
+            before = before[-(self.max_positions - len(scored)):]
+            found.append((before + scored, len(before)))
+        return found
+
+
+def read_model(folder):
+    """Tokenizer and sizes from a Hugging Face model folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InvalidInput(f"--model {folder} is not a folder")
+    config = read_json_object(folder / "config.json")
+    sizes = {}
+    for name in ("vocab_size", "max_position_embeddings"):
+        sizes[name] = config.get(name)
+        if not isinstance(sizes[name], int) or sizes[name] <= 0:
+            raise InvalidInput(f"{folder / 'config.json'} lacks a positive whole number '{name}'")
+    path = folder / "tokenizer.json"
+    text = read_text(path)
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises plain Exception
+        raise InvalidInput(f"{path} is not a tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= sizes["vocab_size"]:
+        raise InvalidInput(f"{path} has the token id {largest}, beyond config.json's vocab_size {sizes['vocab_size']}: "
+                           "tokenizer and model do not belong together")
+    return Model(tokenizer, sha256_of(path), special_token("bos_token", folder, config, tokenizer),
+                 special_token("eos_token", folder, config, tokenizer), own_prefix(tokenizer), sizes["vocab_size"],
+                 sizes["max_position_embeddings"])
+
+
+def special_token(role, folder, config, tokenizer):
+    """A special token's id as a list, empty for a model without one: tokenizer_config.json says, or else config.json.
+
+    @param role  bos_token or eos_token
+    """
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        token = config.get(f"{role}_id")
+        if isinstance(token, list):  # several end tokens: any of them ends a text
+            token = token[0] if token else None
+        return [] if token is None else [token]
+    token = read_json_object(path).get(role)
+    if isinstance(token, dict):  # an AddedToken written out
+        token = token.get("content")
+    if token is None:
+        return []
+    index = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if index is None:
+        raise InvalidInput(f"{path}: the {role} {token!r} is not in tokenizer.json's vocabulary")
+    return [index]
+
+
+def own_prefix(tokenizer):
+    """The special tokens that a tokenizer puts before a text by itself."""
+    encoded = tokenizer.encode("a", add_special_tokens=True)
+    count = next((place for place, special in enumerate(encoded.special_tokens_mask) if not special), 0)
+    return encoded.ids[:count]
+
+
+def sha256_of(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
