@@ -217,6 +217,52 @@ TEST(CudaColumnsOnHost, OneWeightIsRoundedAsTheCpuRoundsIt) {
     }
 }
 
+/// The kernel itself, where a GPU is: within one block no product of cuBLAS is in the way of the CPU's bytes.
+TEST(CudaColumns, OneBlockGivesTheCpusBytes) {
+    std::unique_ptr<Backend> cuda;
+    try {
+        cuda = make_backend("cuda");
+    } catch (const InvalidInput& error) {
+        GTEST_SKIP() << error.what();
+    }
+    const auto on_device = [&](const auto& values) {
+        Buffer buffer = cuda->allocate(values.size() * sizeof(values[0]));
+        cuda->copy_to_device(buffer.data(), values.data(), buffer.bytes());
+        return buffer;
+    };
+    for (const std::int64_t rows : {1, 33, 200})
+        for (const std::int64_t cols : {1, 16, 17, 64, 100, 128})
+            for (const std::int64_t group : {cols, std::int64_t{32}})
+                for (const ScaleMoment moment :
+                     {ScaleMoment::group_start, ScaleMoment::block_start, ScaleMoment::given}) {
+                    if (cols % group != 0) continue;
+                    SCOPED_TRACE(
+                        fmt::format("{} x {}, groups of {}, moment {}", rows, cols, group, static_cast<int>(moment)));
+                    Problem problem(rows, cols, {4, group, false, ScaleSearch::none, ScaleType::float16}, moment);
+                    Problem expected = problem;
+                    CpuBackend().quantize_columns(expected.view());
+                    const Buffer weights = on_device(problem.weights.values);
+                    const Buffer inverse = on_device(problem.inverse.values);
+                    const Buffer scales = on_device(problem.scales.values);
+                    const Buffer zeros = on_device(problem.zeros);
+                    const Buffer codes = on_device(problem.codes);
+                    const Buffer groups = on_device(problem.groups);
+                    cuda->quantize_columns(
+                        {weights.matrix<float>(rows, cols), inverse.matrix<const float>(cols, cols), problem.grid,
+                         moment, groups.as<std::int32_t>(), codes.matrix<std::uint8_t>(rows, cols),
+                         scales.matrix<float>(rows, cols / group), zeros.matrix<std::uint8_t>(rows, cols / group)});
+                    const auto back = [&](const Buffer& buffer, auto& values) {
+                        cuda->copy_to_host(values.data(), buffer.data(), buffer.bytes());
+                    };
+                    back(weights, problem.weights.values);
+                    back(scales, problem.scales.values);
+                    back(zeros, problem.zeros);
+                    back(codes, problem.codes);
+                    expect_same(problem, expected);
+                    if (HasFatalFailure()) return;
+                }
+}
+
 TEST(CudaColumnsOnHost, PanelsHoldWholeGroups) {
     EXPECT_EQ(cuda::panel_columns(0, 4096), 1024);
     EXPECT_EQ(cuda::panel_columns(0, 576), 576);
