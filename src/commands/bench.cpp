@@ -12,6 +12,7 @@
 #include <numeric>
 #include <optional>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "commands/command.hpp"
@@ -110,8 +111,15 @@ class Bench {
             std::int64_t rows = 0;
             for (const LinearSpec& linear : stage.linears)
                 rows += linear.rows;
-            columns(rows, stage.cols(), group_size);
+            columns(rows, stage.cols(), group_size, false);
         }
+        // On a GPU, whose launches overlap, also each shape of module from its Hessian to its codes.
+        std::set<std::pair<std::int64_t, std::int64_t>> modules;
+        for (const StageSpec& stage : family_.stages)
+            for (const LinearSpec& linear : stage.linears)
+                if (!backend_.host_accessible()) modules.emplace(linear.rows, linear.cols);
+        for (const auto& [rows, cols] : modules)
+            columns(rows, cols, group_size, true);
         stages();
         return rows_;
     }
@@ -213,10 +221,11 @@ class Bench {
             });
     }
 
-    /// The column loop alone; on a GPU, whose launches overlap, also with the factorization before it.
-    void columns(std::int64_t rows, std::int64_t n, std::int64_t group_size) {
-        const Buffer original = backend_.host_accessible() ? Buffer() : hessian(n);
-        const Buffer inverse = hessian(n);
+    /// The column loop, alone or with the factorization before it.
+    void columns(std::int64_t rows, std::int64_t n, std::int64_t group_size, bool with_factorization) {
+        const Buffer original = hessian(n);
+        const Buffer inverse = backend_.allocate(original.bytes());
+        backend_.copy_on_device(inverse.data(), original.data(), original.bytes());
         if (!backend_.factor_upper(inverse.matrix<float>(n, n))) throw Failure("the benchmark's matrix did not factor");
         backend_.invert_upper(inverse.matrix<float>(n, n));
         const std::int64_t group = resolve_group_size(group_size, n, fmt::format("a row of {}", n));
@@ -252,11 +261,13 @@ class Bench {
         const auto elements = static_cast<double>(rows) * static_cast<double>(n);
         // Weights in and out, codes out, one triangle of R in.
         const Work loop{elements * static_cast<double>(n), 9 * elements + 2 * square(n)};
-        measure(
-            "columns", fmt::format("{} x {}", rows, n), loop,
-            [&] { backend_.copy_on_device(work.data(), targets.data(), work.bytes()); },
-            [&] { backend_.quantize_columns(problem); });
-        if (original.data() == nullptr) return;
+        if (!with_factorization) {
+            measure(
+                "columns", fmt::format("{} x {}", rows, n), loop,
+                [&] { backend_.copy_on_device(work.data(), targets.data(), work.bytes()); },
+                [&] { backend_.quantize_columns(problem); });
+            return;
+        }
         const MatrixView<float> factor = inverse.matrix<float>(n, n);
         measure(
             "solve", fmt::format("{} x {}", rows, n),

@@ -294,10 +294,11 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     backend_.subtract(share.weights, share.natural, share.natural);
     quadratic_figures(share.natural, problem_.hessian, &TileFigures::reconstruction, share);
 
-    std::vector<ModuleSolution> solutions = gather(share);
+    backend_.synchronize();
     const auto spent =
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
     const auto slowest = static_cast<double>(comm_.all_reduce_max(spent.count())) * 1e-6;
+    std::vector<ModuleSolution> solutions = gather(share);
     std::int64_t rows = 0;
     for (const ModuleTask* module : modules_)
         rows += module->weights.rows;

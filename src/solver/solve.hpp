@@ -41,7 +41,7 @@ struct ModuleSolution {
     double bias_before = 0;     // tr(WCWᵀ)
     double bias_after = 0;      // tr(QCQᵀ)
     double shift_norm = 0;      // ‖W*−W‖ / ‖W‖
-    double seconds = 0;
+    double seconds = 0;         // its share of the slowest rank's solve, without what travels afterwards
     std::vector<float> column_sensitivity;  // [cols]: C_jj · ‖error of column j‖
     std::vector<float> target;              // W* [rows, cols]; only if StageOptions::keep_target
 };
