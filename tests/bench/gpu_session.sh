@@ -3,8 +3,8 @@
 #
 #   bash tests/bench/gpu_session.sh                        build, tests, bench, table (and peer, where LLM Compressor is)
 #   bash tests/bench/gpu_session.sh STEP...                only these:
-#     bundle    on a machine without a GPU: programs, and the libraries they need beside CUDA's, to build/gpu_bundle, for a
-#               GPU machine that has CUDA 13 but cannot install the rest; carry that folder there, and leave out `build`
+#     bundle    on a machine without a GPU: programs, and the libraries they need beside CUDA's, to build/gpu_bundle.tar.xz,
+#               for a GPU machine that has CUDA 13 but cannot install the rest; carry that file there, and leave out `build`
 #     build     the preset cuda
 #     tests     the backend and the solver on the GPU
 #     sanitize  the column kernel under compute-sanitizer: races, and memory that is not its own
@@ -37,6 +37,7 @@ step() { # NAME FUNCTION..
     printf '== %s: exit code %d, %d s\n' "$name" "$code" $((SECONDS - begin)) | tee -a "$results/summary.log"
 }
 use_programs() {
+    if [[ -f $bundle.tar.xz && ! -d $bundle ]]; then tar -C build -xf "$bundle.tar.xz"; fi
     if [[ -x $bundle/fairgptq ]]; then
         programs=$bundle
         export LD_LIBRARY_PATH=$PWD/$bundle/lib:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -58,10 +59,10 @@ make_bundle() {
     strip "$bundle"/fairgptq "$bundle"/test_*
     # The system's own and CUDA's libraries are there; the loader's must be.
     ldd "$bundle"/fairgptq "$bundle"/test_* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-        grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s)\.so|/cuda|libcu(da|blas|solver|sparse)|libnvJitLink' |
+        grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcu(dart|blas|blasLt|solver|sparse)|libnvJitLink)\.so' |
         xargs -r -I{} cp -L {} "$bundle/lib/"
     strip --strip-unneeded "$bundle"/lib/*.so* 2>/dev/null
-    du -sh "$bundle"
+    tar -C build -cJf "$bundle.tar.xz" gpu_bundle && du -sh "$bundle.tar.xz"
 }
 build() {
     cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON "${shared[@]}" &&
