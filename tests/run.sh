@@ -41,7 +41,7 @@ if command -v nvcc >/dev/null; then
     say "CUDA: the GPU code compiles and links; its tests run where a GPU is"
     cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON
     cmake --build --preset cuda --parallel "$jobs" --target fairgptq --target test_backend
-    run_tests cuda --label-regex '^backend$' --tests-regex Cuda
+    run_tests cuda --label-regex '^backend$' --tests-regex '[Cc]uda'
 fi
 
 say "All stages"

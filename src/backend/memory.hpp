@@ -53,6 +53,8 @@ class MemoryOperations {
     virtual void copy_to_host(void* host, const void* device, std::size_t bytes) = 0;
     virtual void copy_on_device(void* to, const void* from, std::size_t bytes) = 0;
     virtual void zero(void* device, std::size_t bytes) = 0;
+    /// Whether the host may read and write this memory itself.
+    virtual bool host_accessible() const = 0;
     /// Returns when everything asked of the device before is done.
     virtual void synchronize() = 0;
 

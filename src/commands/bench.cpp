@@ -1,5 +1,6 @@
-// `fairgptq bench`: each kernel's rate as a share of this machine's own matrix-product rate, measured around it in the
-// same run, so that a noisy or throttled machine moves both.
+// `fairgptq bench`: each kernel's rate as a share of this device's own matrix-product rate in the kernel's precision,
+// measured around it in the same run, so that a noisy or throttled machine moves both; and the least bytes that it has
+// to move as a share of this device's own copy rate.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,7 +11,9 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "commands/command.hpp"
@@ -51,13 +54,50 @@ Family family_of(const Shape& shape) {
 
 struct Row {
     std::string kernel, size;
-    double seconds, flop, share;  // share of the matrix-product rate
+    double seconds, flop, share;  // of the matrix-product rate
+    double bytes, copy_share;     // of the copy rate
 };
+
+/// What a kernel has to do at least.
+struct Work {
+    double flop, bytes;
+    DType type = DType::float32;  // of the products
+};
+
+double square(std::int64_t n) {
+    return static_cast<double>(n) * static_cast<double>(n);
+}
+
+/// Bytes a second of a copy inside the device's memory, read and written: the best of a few.
+double measure_copy_rate(Backend& backend) {
+    const std::size_t bytes = std::size_t{1} << (backend.host_accessible() ? 28U : 30U);
+    const Buffer from = backend.allocate(bytes);
+    const Buffer to = backend.allocate(bytes);
+    backend.zero(from.data(), bytes);
+    double best = 0;
+    for (int repeat = 0; repeat < 6; ++repeat) {
+        backend.synchronize();
+        const auto start = std::chrono::steady_clock::now();
+        backend.copy_on_device(to.data(), from.data(), bytes);
+        backend.synchronize();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        best = std::max(best, 2.0 * static_cast<double>(bytes) / seconds);
+    }
+    return best;
+}
 
 class Bench {
   public:
     Bench(Backend& backend, const Shape& shape, std::int64_t tokens, std::int64_t length)
-        : backend_(backend), family_(family_of(shape)), tokens_(tokens), length_(std::min(length, tokens)) {}
+        : backend_(backend),
+          family_(family_of(shape)),
+          tokens_(tokens),
+          length_(std::min(length, tokens)),
+          type_(backend.activation_type()),
+          copy_rate_(measure_copy_rate(backend)),
+          float32_rate_(backend, DType::float32) {
+        if (type_ != DType::float32) activation_rate_.emplace(backend, type_);
+    }
 
     std::vector<Row> run(std::int64_t group_size) {
         for (const StageSpec& stage : family_.stages) {
@@ -72,23 +112,43 @@ class Bench {
             std::int64_t rows = 0;
             for (const LinearSpec& linear : stage.linears)
                 rows += linear.rows;
-            columns(rows, stage.cols(), group_size);
+            columns(rows, stage.cols(), group_size, false);
         }
+        // On a GPU, whose launches overlap, also each shape of module from its Hessian to its codes.
+        std::set<std::pair<std::int64_t, std::int64_t>> modules;
+        for (const StageSpec& stage : family_.stages)
+            for (const LinearSpec& linear : stage.linears)
+                if (!backend_.host_accessible()) modules.emplace(linear.rows, linear.cols);
+        for (const auto& [rows, cols] : modules)
+            columns(rows, cols, group_size, true);
         stages();
         return rows_;
     }
 
-    double best_matrix_rate() const { return best_rate_; }
+    double best_float32_rate() const { return best_float32_rate_; }
+    /// 0 where activations are float32, too.
+    double best_activation_rate() const { return best_activation_rate_; }
+    double copy_rate() const { return copy_rate_; }
+    std::int64_t rate_size() const { return float32_rate_.size(); }
 
   private:
-    /// Runs `work` a few times (once, if it is long) between measurements of the matrix-product rate. Both are the best of
-    /// a few calls in a row: an interruption of milliseconds, which would be most of a short kernel's time, spoils neither.
-    void measure(const std::string& kernel, const std::string& size, double flop, const std::function<void()>& prepare,
-                 const std::function<void()>& work) {
+    double matrix_rate(DType type) {
+        const bool activations = type != DType::float32;
+        const double rate = activations ? activation_rate_->measure() : float32_rate_.measure();
+        double& best = activations ? best_activation_rate_ : best_float32_rate_;
+        best = std::max(best, rate);
+        return rate;
+    }
+
+    /// Runs `work` a few times (once, if it is long) between measurements of the matrix-product rate. Both are the best
+    /// of a few calls in a row: an interruption of milliseconds, which would be most of a short kernel's time, spoils
+    /// neither.
+    void measure(const std::string& kernel, const std::string& size, const Work& least,
+                 const std::function<void()>& prepare, const std::function<void()>& work) {
         std::vector<double> shares, times;
         double spent = 0;
         for (int repeat = 0; repeat < 6 && (repeat < 2 || spent < 3.0); ++repeat) {
-            const double before = measure_matrix_rate(backend_);
+            const double before = matrix_rate(least.type);
             double seconds = std::numeric_limits<double>::infinity();
             double sampled = 0;
             for (int call = 0; call < 100 && sampled < 0.05; ++call) {
@@ -101,19 +161,20 @@ class Bench {
                 seconds = std::min(seconds, one);
                 sampled += one;
             }
-            const double rate = 0.5 * (before + measure_matrix_rate(backend_));
-            best_rate_ = std::max(best_rate_, rate);
+            const double rate = 0.5 * (before + matrix_rate(least.type));
             spent += sampled;
             if (repeat == 0) continue;  // warm-up
             times.push_back(seconds);
-            shares.push_back(flop / seconds / rate);
+            shares.push_back(least.flop / seconds / rate);
         }
         const auto median = [](std::vector<double> values) {
             std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
                              values.end());
             return values[values.size() / 2];
         };
-        rows_.push_back({kernel, size, median(times), flop, median(shares)});
+        const double seconds = median(times);
+        rows_.push_back(
+            {kernel, size, seconds, least.flop, median(shares), least.bytes, least.bytes / seconds / copy_rate_});
     }
 
     Buffer random_matrix(std::int64_t rows, std::int64_t cols, float scale) {
@@ -134,8 +195,11 @@ class Bench {
         const Buffer sum =
             backend_.allocate(static_cast<std::size_t>(PackedLower<double>::elements(n)) * sizeof(double));
         backend_.zero(sum.data(), sum.bytes());
+        // Inputs in; one triangle of the float64 sum in and out.
+        const double bytes = static_cast<double>(tokens_ * n) * static_cast<double>(size_of(type_)) + 8 * square(n);
         measure(
-            "covariance", fmt::format("{} x {} tokens", n, tokens_), static_cast<double>(n * n * tokens_), [] {},
+            "covariance", fmt::format("{} x {} tokens", n, tokens_),
+            {square(n) * static_cast<double>(tokens_), bytes, type_}, [] {},
             [&] {
                 backend_.accumulate_gram(inputs.tensor(backend_.activation_type(), tokens_, n),
                                          scratch.matrix<float>(n, n), {sum.as<double>(), n});
@@ -155,9 +219,9 @@ class Bench {
     void factor(std::int64_t n) {
         const Buffer original = hessian(n);
         const Buffer work = backend_.allocate(original.bytes());
-        const auto cube = static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
+        // One triangle in and out.
         measure(
-            "factor + inverse", fmt::format("{}", n), 2.0 / 3 * cube,
+            "factor + inverse", fmt::format("{}", n), {2.0 / 3 * square(n) * static_cast<double>(n), 4 * square(n)},
             [&] { backend_.copy_on_device(work.data(), original.data(), original.bytes()); },
             [&] {
                 if (!backend_.factor_upper(work.matrix<float>(n, n)))
@@ -166,8 +230,11 @@ class Bench {
             });
     }
 
-    void columns(std::int64_t rows, std::int64_t n, std::int64_t group_size) {
-        const Buffer inverse = hessian(n);
+    /// The column loop, alone or with the factorization before it.
+    void columns(std::int64_t rows, std::int64_t n, std::int64_t group_size, bool with_factorization) {
+        const Buffer original = hessian(n);
+        const Buffer inverse = backend_.allocate(original.bytes());
+        backend_.copy_on_device(inverse.data(), original.data(), original.bytes());
         if (!backend_.factor_upper(inverse.matrix<float>(n, n))) throw Failure("the benchmark's matrix did not factor");
         backend_.invert_upper(inverse.matrix<float>(n, n));
         const std::int64_t group = resolve_group_size(group_size, n, fmt::format("a row of {}", n));
@@ -186,7 +253,9 @@ class Bench {
             state = state * 1664525U + 1013904223U;
             value = 0.05F * (static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F);
         }
-        const Buffer work = backend_.allocate(count(rows, n) * sizeof(float));
+        const Buffer targets = backend_.allocate(count(rows, n) * sizeof(float));
+        backend_.copy_to_device(targets.data(), weights.data(), targets.bytes());
+        const Buffer work = backend_.allocate(targets.bytes());
         const Buffer codes = backend_.allocate(count(rows, n));
         const Buffer scales = backend_.allocate(count(rows, groups) * sizeof(float));
         const Buffer zeros = backend_.allocate(count(rows, groups));
@@ -198,11 +267,29 @@ class Bench {
         problem.codes = codes.matrix<std::uint8_t>(rows, n);
         problem.scales = scales.matrix<float>(rows, groups);
         problem.zeros = zeros.matrix<std::uint8_t>(rows, groups);
+        const auto elements = static_cast<double>(rows) * static_cast<double>(n);
+        // Weights in and out, codes out, one triangle of R in.
+        const Work loop{elements * static_cast<double>(n), 9 * elements + 2 * square(n)};
+        if (!with_factorization) {
+            measure(
+                "columns", fmt::format("{} x {}", rows, n), loop,
+                [&] { backend_.copy_on_device(work.data(), targets.data(), work.bytes()); },
+                [&] { backend_.quantize_columns(problem); });
+            return;
+        }
+        const MatrixView<float> factor = inverse.matrix<float>(n, n);
         measure(
-            "columns", fmt::format("{} x {}", rows, n),
-            static_cast<double>(rows) * static_cast<double>(n) * static_cast<double>(n),
-            [&] { backend_.copy_to_device(work.data(), weights.data(), work.bytes()); },
-            [&] { backend_.quantize_columns(problem); });
+            "solve", fmt::format("{} x {}", rows, n),
+            {loop.flop + 2.0 / 3 * square(n) * static_cast<double>(n), loop.bytes + 4 * square(n)},
+            [&] {
+                backend_.copy_on_device(work.data(), targets.data(), work.bytes());
+                backend_.copy_on_device(inverse.data(), original.data(), original.bytes());
+            },
+            [&] {
+                if (!backend_.factor_upper(factor)) throw Failure("the benchmark's matrix did not factor");
+                backend_.invert_upper(factor);
+                backend_.quantize_columns(problem);
+            });
     }
 
     /// The four stages of a block over one chunk of sequences.
@@ -234,9 +321,12 @@ class Bench {
             const auto length = static_cast<double>(offsets[s + 1] - offsets[s]);
             attention += 2 * length * length * static_cast<double>(family_.config.heads * family_.config.head_dim);
         }
+        // Weights in, hidden states in and out.
+        const double bytes = (weights + 2 * static_cast<double>(tokens_ * family_.config.hidden_size)) *
+                             static_cast<double>(size_of(type));
         measure(
             "stage forward", fmt::format("{} tokens of {}", tokens_, length_),
-            2 * weights * static_cast<double>(tokens_) + attention, [] {},
+            {2 * weights * static_cast<double>(tokens_) + attention, bytes, type}, [] {},
             [&] {
                 decoder.begin_layer(layer, state);
                 for (int stage = 0; stage < 4; ++stage)
@@ -247,9 +337,14 @@ class Bench {
     Backend& backend_;
     Family family_;
     std::int64_t tokens_, length_;
+    DType type_;
+    double copy_rate_;
+    MatrixRate float32_rate_;
+    std::optional<MatrixRate> activation_rate_;
     std::vector<Row> rows_;
     std::vector<std::int64_t> done_;
-    double best_rate_ = 0;
+    double best_float32_rate_ = 0;
+    double best_activation_rate_ = 0;
 };
 
 }  // namespace
@@ -283,23 +378,32 @@ int bench(int argc, char** argv, Communicator& comm) {
         nlohmann::json json{{"device", backend->name()},
                             {"threads", threads},
                             {"model_shape", wanted},
-                            {"matrix_rate", benchmark.best_matrix_rate()},
+                            {"matrix_rate", benchmark.best_float32_rate()},
+                            {"activation_matrix_rate", benchmark.best_activation_rate()},
+                            {"copy_rate", benchmark.copy_rate()},
                             {"kernels", nlohmann::json::array()}};
         for (const Row& row : rows)
             json["kernels"].push_back({{"kernel", row.kernel},
                                        {"size", row.size},
                                        {"seconds", row.seconds},
                                        {"flop_per_second", row.flop / row.seconds},
-                                       {"share_of_matrix_rate", row.share}});
+                                       {"share_of_matrix_rate", row.share},
+                                       {"bytes", row.bytes},
+                                       {"share_of_copy_rate", row.copy_share}});
         fmt::print("{}\n", json.dump(2));
         return exit_done;
     }
-    fmt::print("{}, {} threads, shapes of {}; matrix product (float32, 1024 cubed): {:.0f} GFLOP/s\n\n",
-               backend->name(), threads, wanted, benchmark.best_matrix_rate() * 1e-9);
-    fmt::print("{:<18}{:<22}{:>12}{:>12}{:>24}\n", "kernel", "size", "time, ms", "GFLOP/s", "share of matrix rate");
+    fmt::print("{}, {} threads, shapes of {}; matrix product of {}, float32: {:.0f} GFLOP/s", backend->name(), threads,
+               wanted, benchmark.rate_size(), benchmark.best_float32_rate() * 1e-9);
+    if (benchmark.best_activation_rate() > 0)
+        fmt::print(", activations' type: {:.0f}", benchmark.best_activation_rate() * 1e-9);
+    fmt::print("; copy: {:.0f} GB/s\n\n", benchmark.copy_rate() * 1e-9);
+    fmt::print("{:<18}{:<22}{:>12}{:>12}{:>24}{:>10}{:>20}\n", "kernel", "size", "time, ms", "GFLOP/s",
+               "share of matrix rate", "GB", "share of copy rate");
     for (const Row& row : rows)
-        fmt::print("{:<18}{:<22}{:>12.2f}{:>12.0f}{:>22.0f} %\n", row.kernel, row.size, row.seconds * 1e3,
-                   row.flop / row.seconds * 1e-9, row.share * 100);
+        fmt::print("{:<18}{:<22}{:>12.2f}{:>12.0f}{:>22.0f} %{:>10.2f}{:>18.0f} %\n", row.kernel, row.size,
+                   row.seconds * 1e3, row.flop / row.seconds * 1e-9, row.share * 100, row.bytes * 1e-9,
+                   row.copy_share * 100);
     return exit_done;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cxxopts.hpp>
+#include <numeric>
 
 #include "calibration/tokens.hpp"
 #include "commands/command.hpp"
@@ -63,12 +64,22 @@ int logits(int argc, char** argv, Communicator& comm) {
     const auto chunks = cut_into_chunks(tokens.text.ids, tokens.text.offsets, chunk_tokens);
     const ForwardModel model{*backend, subject.family, subject.checkpoint, subject.override_weights(*backend)};
     std::vector<float> rows;
+    std::vector<std::int32_t> columns(static_cast<std::size_t>(config.vocab_size));
+    std::iota(columns.begin(), columns.end(), 0);
+    Buffer converted;
     run_model(model, chunks, [&](const FinishedChunk& chunk) {
         visit_logits(*backend, chunk, [&](std::int64_t, TensorView values) {
-            const MatrixView<float> view = values.float32();
-            rows.resize(static_cast<std::size_t>(view.rows * view.cols));
+            rows.resize(static_cast<std::size_t>(values.rows * values.cols));
+            const void* source = values.data;
+            if (values.type != DType::float32) {
+                if (converted.bytes() < rows.size() * sizeof(float))
+                    converted = backend->allocate(rows.size() * sizeof(float));
+                const MatrixView<float> view = converted.matrix<float>(values.rows, values.cols);
+                backend->gather_columns(values, columns, {}, view);
+                source = view.data;
+            }
             backend->synchronize();
-            backend->copy_to_host(rows.data(), view.data, rows.size() * sizeof(float));
+            backend->copy_to_host(rows.data(), source, rows.size() * sizeof(float));
             writer->append(rows);
         });
     });

@@ -34,6 +34,8 @@ int solve(int argc, char** argv, Communicator& comm) {
         ("case", "the matrix: an HDF5 file with W, and H and C, or X", cxxopts::value<std::string>())  //
         ("out", "the result, an HDF5 file", cxxopts::value<std::string>())                             //
         ("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"))          //
+        ("repeat", "solve so many times, each from the start; the last one's seconds are those of a warm device",
+         cxxopts::value<int>()->default_value("1"))  //
         ("h,help", "show this");
     add_solver_options(options);
     options.parse_positional("case");
@@ -45,6 +47,8 @@ int solve(int argc, char** argv, Communicator& comm) {
     const std::filesystem::path out = required_path(*parsed, "out");
     const SolverSettings settings = read_solver_settings(*parsed);
     const double alpha = read_alpha(*parsed);
+    const int repeats = (*parsed)["repeat"].as<int>();
+    if (repeats < 1) throw InvalidInput("--repeat is {}; it must be at least 1", repeats);
 
     use_fair_share_of_cores(comm);
     const auto backend = make_backend((*parsed)["device"].as<std::string>());
@@ -54,7 +58,9 @@ int solve(int argc, char** argv, Communicator& comm) {
                            input.string());
     resolve_group_size(settings.grid.group_size, matrix_case.cols, input.string() + ":/W");
     check_output(out, input);
-    const ModuleSolution solution = solve_case(*backend, matrix_case, input.string() + ":/W", alpha, settings);
+    ModuleSolution solution;
+    for (int repeat = 0; repeat < repeats; ++repeat)
+        solution = solve_case(*backend, matrix_case, input.string() + ":/W", alpha, settings);
     write_result(out, solution);
     fmt::print(
         "{} x {} in {:.3f} s, damp {:g}: reconstruction {:.6g}, bias {:.6g} -> {:.6g}, shift {:.3g} of the norm\n",

@@ -43,24 +43,37 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const Al
     return sum;
 }
 
-double measure_matrix_rate(Backend& backend) {
-    constexpr std::int64_t n = 1024;
-    const DType type = backend.activation_type();
-    const auto bytes = static_cast<std::size_t>(n * n) * size_of(type);
-    const Buffer a = backend.allocate(bytes), b = backend.allocate(bytes), c = backend.allocate(bytes);
-    const std::vector<float> ones(static_cast<std::size_t>(n * n), 0.5F);
-    backend.upload(a.tensor(type, n, n), ones.data(), DType::float32);
-    backend.upload(b.tensor(type, n, n), ones.data(), DType::float32);
+MatrixRate::MatrixRate(Backend& backend, DType type)
+    : backend_(backend), type_(type), n_(backend.host_accessible() ? 1024 : 8192) {
+    const auto elements = static_cast<std::size_t>(n_ * n_);
+    std::vector<float> values(elements);
+    std::uint32_t state = 1;
+    for (float& value : values) {
+        state = state * 1664525U + 1013904223U;
+        value = static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F;
+    }
+    for (Buffer* buffer : {&left_, &right_, &product_}) {
+        *buffer = backend.allocate(elements * size_of(type));
+        backend.upload(buffer->tensor(type, n_, n_), values.data(), DType::float32);
+    }
+}
+
+double MatrixRate::measure() {
     double best = 0;
     for (int repeat = 0; repeat < 6; ++repeat) {
-        backend.synchronize();
+        backend_.synchronize();
         const auto start = std::chrono::steady_clock::now();
-        backend.linear(a.tensor(type, n, n), b.tensor(type, n, n), nullptr, c.tensor(type, n, n), false);
-        backend.synchronize();
+        backend_.linear(left_.tensor(type_, n_, n_), right_.tensor(type_, n_, n_), nullptr,
+                        product_.tensor(type_, n_, n_), false);
+        backend_.synchronize();
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        best = std::max(best, 2.0 * static_cast<double>(n * n * n) / seconds);
+        best = std::max(best, 2.0 * static_cast<double>(n_ * n_ * n_) / seconds);
     }
     return best;
+}
+
+double measure_matrix_rate(Backend& backend) {
+    return MatrixRate(backend, backend.activation_type()).measure();
 }
 
 double measure_matrix_rate(Backend& backend, Communicator& comm) {

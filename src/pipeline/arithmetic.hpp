@@ -19,7 +19,22 @@ struct Arithmetic {
 Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const AlphaPolicy& alpha, std::int64_t layers,
                             int ranks);
 
-/// This backend's float32 matrix-product rate in operations a second: the best of a few 1024³ products.
+/// A backend's matrix-product rate in operations a second: the best of a few products of random square matrices, large
+/// enough to fill the device (1024 on a CPU, 8192 on a GPU).
+class MatrixRate {
+  public:
+    MatrixRate(Backend& backend, DType type);
+    std::int64_t size() const { return n_; }
+    double measure();
+
+  private:
+    Backend& backend_;
+    DType type_;
+    std::int64_t n_;
+    Buffer left_, right_, product_;
+};
+
+/// Of this backend's activations.
 double measure_matrix_rate(Backend& backend);
 
 /// The sum of all ranks' rates, measured at the same time on all of them.

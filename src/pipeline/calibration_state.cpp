@@ -1,11 +1,27 @@
 #include "pipeline/calibration_state.hpp"
 
 #include <algorithm>
+#include <span>
+#include <vector>
 
 namespace fairgptq {
 namespace {
 std::size_t size(std::int64_t rows, std::int64_t cols, std::size_t element) {
     return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols) * element;
+}
+
+/// MPI adds what the host can read: a GPU's sums pass through its memory, a piece at a time.
+void add_over_ranks(Backend& backend, Communicator& comm, const Buffer& sum, std::size_t elements) {
+    if (backend.host_accessible()) return comm.all_reduce_sum({sum.as<double>(), elements});
+    if (comm.size() == 1) return;
+    constexpr std::size_t piece = std::size_t{1} << 24U;
+    std::vector<double> values(std::min(piece, elements));
+    for (std::size_t begin = 0; begin < elements; begin += piece) {
+        const std::span<double> part(values.data(), std::min(piece, elements - begin));
+        backend.copy_to_host(part.data(), sum.as<double>() + begin, part.size_bytes());
+        comm.all_reduce_sum(part);
+        backend.copy_to_device(sum.as<double>() + begin, part.data(), part.size_bytes());
+    }
 }
 }  // namespace
 
@@ -83,8 +99,9 @@ void StageStatistics::accumulate(const Chunk& chunk, TensorView inputs) {
 void StageStatistics::reduce(Communicator& comm, std::int64_t cols, PhaseClock& clock) {
     const auto elements = static_cast<std::size_t>(PackedLower<double>::elements(cols));
     const auto finish = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
+        backend_.synchronize();
         clock.spent(Phase::covariance);
-        comm.all_reduce_sum({sum.as<double>(), elements});
+        add_over_ranks(backend_, comm, sum, elements);
         clock.spent(Phase::all_reduce);
         const MatrixView<float> matrix = out.matrix<float>(cols, cols);
         backend_.finish_gram({sum.as<const double>(), cols}, 2.0 / static_cast<double>(columns), matrix);
@@ -93,6 +110,7 @@ void StageStatistics::reduce(Communicator& comm, std::int64_t cols, PhaseClock& 
     hessian_ = finish(hessian_sum_, hessian_buffer_, hessian_tokens_);
     if (pair_columns_ > 0) covariance_ = finish(covariance_sum_, covariance_buffer_, pair_columns_);
     clear();
+    backend_.synchronize();
     clock.spent(Phase::covariance);
 }
 

@@ -45,13 +45,13 @@ void check_second_moments(const std::vector<float>& matrix, std::int64_t n, cons
                 throw InvalidInput("{} is not symmetric: elements ({}, {}) and ({}, {}) differ", what, i, j, j, i);
 }
 
-/// factor · XᵀX of rows × cols inputs.
-std::vector<float> second_moments(Backend& backend, const std::vector<float>& inputs, DType type, std::int64_t cols) {
+/// (2/rows) · XᵀX of rows × cols inputs, in the file's float32 whatever the device's activations are.
+std::vector<float> second_moments(Backend& backend, const std::vector<float>& inputs, std::int64_t cols) {
     const std::int64_t rows = static_cast<std::int64_t>(inputs.size()) / cols;
-    const Buffer device = backend.allocate(inputs.size() * size_of(type));
+    const Buffer device = backend.allocate(inputs.size() * sizeof(float));
     const Buffer scratch = backend.allocate(static_cast<std::size_t>(cols * cols) * sizeof(float));
     const Buffer sum = backend.allocate(static_cast<std::size_t>(PackedLower<double>::elements(cols)) * sizeof(double));
-    const TensorView view = device.tensor(type, rows, cols);
+    const TensorView view = device.tensor(DType::float32, rows, cols);
     backend.upload(view, inputs.data(), DType::float32);
     backend.zero(sum.data(), sum.bytes());
     backend.accumulate_gram(view, scratch.matrix<float>(cols, cols), {sum.as<double>(), cols});
@@ -76,8 +76,8 @@ void moments_of_pairs(const h5::Group& root, Backend& backend, MatrixCase& matri
         for (std::int64_t i = 0; i < sentence; ++i)
             differences[pair * sentence + i] = first[i] - first[sentence + i];
     }
-    matrix_case.hessian = second_moments(backend, inputs, backend.activation_type(), matrix_case.cols);
-    matrix_case.covariance = second_moments(backend, differences, DType::float32, matrix_case.cols);
+    matrix_case.hessian = second_moments(backend, inputs, matrix_case.cols);
+    matrix_case.covariance = second_moments(backend, differences, matrix_case.cols);
 }
 
 }  // namespace

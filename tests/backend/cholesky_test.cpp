@@ -101,6 +101,90 @@ TEST_P(CholeskyTest, APivotWithoutDigitsLeftIsNone) {
     EXPECT_FALSE(backend->factor_upper(device.view.float32()));
 }
 
+/// A Hessian as layers have them: a few directions that nearly all inputs share, channels whose sizes spread over three
+/// orders, and damping that keeps its condition below n / damp.
+HostMatrix ill_conditioned(std::int64_t n, double damp, unsigned seed) {
+    const std::int64_t tokens = n / 2;  // fewer than columns: without damping it has no inverse
+    const std::int64_t directions = 4;
+    const HostMatrix mixing = random_matrix(directions, n, seed);
+    const HostMatrix parts = random_matrix(tokens, directions, seed + 1, 5);
+    const HostMatrix noise = random_matrix(tokens, n, seed + 2, 0.2F);
+    HostMatrix inputs(tokens, n);
+    for (std::int64_t t = 0; t < tokens; ++t)
+        for (std::int64_t i = 0; i < n; ++i) {
+            float sum = noise(t, i);
+            for (std::int64_t d = 0; d < directions; ++d)
+                sum += parts(t, d) * mixing(d, i);
+            inputs(t, i) = sum * std::exp2(static_cast<float>(i % 11) - 5);
+        }
+    HostMatrix hessian(n, n);
+    double mean = 0;
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t j = 0; j <= i; ++j) {
+            double sum = 0;
+            for (std::int64_t t = 0; t < tokens; ++t)
+                sum += static_cast<double>(inputs(t, i)) * static_cast<double>(inputs(t, j));
+            hessian(i, j) = hessian(j, i) = static_cast<float>(sum);
+            if (i == j) mean += sum / static_cast<double>(n);
+        }
+    for (std::int64_t i = 0; i < n; ++i)
+        hessian(i, i) = static_cast<float>(static_cast<double>(hessian(i, i)) + damp * mean);
+    return hessian;
+}
+
+/// R = U⁻¹ in float64 from the float32 Hessian.
+reference::Matrix exact_inverse_factor(const HostMatrix& hessian) {
+    const std::int64_t n = hessian.rows;
+    reference::Matrix u = reference::copy(hessian.view());
+    for (std::int64_t k = n - 1; k >= 0; --k) {
+        u(k, k) = std::sqrt(u(k, k));
+        for (std::int64_t i = 0; i < k; ++i)
+            u(i, k) /= u(k, k);
+        for (std::int64_t i = 0; i < k; ++i)
+            for (std::int64_t j = i; j < k; ++j)
+                u(i, j) -= u(i, k) * u(j, k);
+    }
+    reference::Matrix r(n, n);
+    for (std::int64_t j = 0; j < n; ++j)
+        for (std::int64_t i = j; i >= 0; --i) {
+            double sum = i == j ? 1 : 0;
+            for (std::int64_t k = i + 1; k <= j; ++k)
+                sum -= u(i, k) * r(k, j);
+            r(i, j) = sum / u(i, i);
+        }
+    return r;
+}
+
+// Float32 is enough for the Hessians that damping leaves; where it is not, a pivot is lost and the solver raises
+// damping (RefusesWhatIsNotPositiveDefinite).
+TEST_P(CholeskyTest, IllConditionedHessiansAgainstFloat64) {
+    const std::int64_t n = 320;
+    for (const double damp : {0.01, 1e-3, 1e-4}) {
+        SCOPED_TRACE(damp);
+        const HostMatrix hessian = ill_conditioned(n, damp, 7);
+        const reference::Matrix exact = exact_inverse_factor(hessian);
+        const DeviceMatrix device = upload_float32(hessian);
+        ASSERT_TRUE(backend->factor_upper(device.view.float32()));
+        backend->invert_upper(device.view.float32());
+        const HostMatrix found = download(device.view);
+        double difference = 0;
+        double norm = 0;
+        double worst = 0;  // of the columns' scales, which is what the loop divides by
+        for (std::int64_t i = 0; i < n; ++i)
+            for (std::int64_t j = i; j < n; ++j) {
+                const double error = static_cast<double>(found(i, j)) - exact(i, j);
+                difference += error * error;
+                norm += exact(i, j) * exact(i, j);
+                if (i == j) worst = std::max(worst, std::fabs(error) / exact(i, i));
+            }
+        // The factor's relative error grows with the condition, n / damp at most, times float32's roundoff.
+        const double bound = static_cast<double>(n) / damp * float32_roundoff;
+        RecordProperty(fmt::format("damp_{}", damp), fmt::format("{:.2e} {:.2e}", std::sqrt(difference / norm), worst));
+        EXPECT_LE(std::sqrt(difference / norm), bound);
+        EXPECT_LE(worst, bound);
+    }
+}
+
 TEST_P(CholeskyTest, ThreadsChangeNothing) {
     for (const std::int64_t n : {200, 577}) {
         const HostMatrix original = positive_definite(n, 5);

@@ -5,6 +5,16 @@ import pytest
 from workshop import refused, run
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """Every device that this build and this machine have."""
+    if request.param != "cpu":
+        sentence = refused("solve", "no_such_case.h5", "--out", "none.h5", "--device", request.param)
+        if "--device" in sentence:
+            pytest.skip(sentence)
+    return request.param
+
+
 def solve(case, out, *more):
     run(0, "solve", case, "--out", out, *more)
     with h5py.File(out) as file:
@@ -33,7 +43,7 @@ def reconstruction(weights, quantized, hessian):
     return np.sum(error @ hessian.astype(np.float64) * error)
 
 
-def test_the_authors_results(shared, tmp_path):
+def test_the_authors_results(shared, tmp_path, device):
     with h5py.File(shared / "reference" / "fair_gptq_official.h5") as file:
         assert len(file) >= 6
         for name, case in file.items():
@@ -43,7 +53,7 @@ def test_the_authors_results(shared, tmp_path):
             covariance = case["alphaC"][()] / (alpha if alpha > 0 else 1)
             write_case(tmp_path / "case.h5", W=weights, H=hessian, C=covariance.astype(np.float32))
             found, attributes = solve(
-                tmp_path / "case.h5", tmp_path / f"{name}.h5", "--scale-dtype", "f32", "--alpha", repr(alpha),
+                tmp_path / "case.h5", tmp_path / f"{name}.h5", "--device", device, "--scale-dtype", "f32", "--alpha", repr(alpha),
                 "--solver", "reference" if settings["sum_hessians"] else "reference-first-order",
                 "--bits", int(settings["bits"]), "--group-size", int(settings["group_size"]),
                 "--sym" if settings["sym"] else "--asym", "--damp", repr(float(settings["damp"])),
@@ -65,10 +75,11 @@ def test_the_authors_results(shared, tmp_path):
             assert attributes["reconstruction"] == pytest.approx(ours, rel=1e-4), name
 
 
-def test_a_result_is_what_the_interface_says(tmp_path):
+def test_a_result_is_what_the_interface_says(tmp_path, device):
     contents = good_case()
     case = write_case(tmp_path / "case.h5", **{name: contents[name] for name in "WHC"})
-    found, attributes = solve(case, tmp_path / "result.h5", "--group-size", "32", "--alpha", "0.2", "--asym")
+    found, attributes = solve(case, tmp_path / "result.h5", "--group-size", "32", "--alpha", "0.2", "--asym",
+                              "--device", device)
     assert (found["Q"].dtype, found["codes"].dtype, found["scales"].dtype) == (np.float32, np.uint8, np.float16)
     assert found["codes"].shape == (24, 64) and found["scales"].shape == found["zeros"].shape == (24, 2)
     group = found["group_index"]
@@ -91,13 +102,13 @@ def test_a_result_is_what_the_interface_says(tmp_path):
     assert attributes["alpha"] == 0.2 and attributes["damp_used"] == pytest.approx(0.01)
 
 
-def test_inputs_of_pairs_are_their_moments(tmp_path):
+def test_inputs_of_pairs_are_their_moments(tmp_path, device):
     """X alone gives the same H and C: codes may differ where their last bits decide a tie, and reconstruction hardly."""
     contents = good_case()
     moments = write_case(tmp_path / "moments.h5", **{name: contents[name] for name in "WHC"})
     inputs = write_case(tmp_path / "inputs.h5", W=contents["W"], X=contents["X"])
-    given, attributes = solve(moments, tmp_path / "a.h5", "--group-size", "32")
-    made, others = solve(inputs, tmp_path / "b.h5", "--group-size", "32")
+    given, attributes = solve(moments, tmp_path / "a.h5", "--group-size", "32", "--device", device)
+    made, others = solve(inputs, tmp_path / "b.h5", "--group-size", "32", "--device", device)
     assert np.mean(given["codes"] == made["codes"]) >= 0.985
     for name in ("reconstruction", "bias_before", "bias_after"):
         assert others[name] == pytest.approx(attributes[name], rel=0.005)
@@ -181,3 +192,13 @@ def test_wrong_options(tmp_path):
     for place in (tmp_path, tmp_path / "no/result.h5", case):
         assert str(place) in refused("solve", case, "--out", place, "--group-size", "32")
     assert list(tmp_path.iterdir()) == [case]
+
+
+def test_solving_again_changes_nothing(tmp_path, device):
+    """Another time in the same process, and in another process."""
+    case = write_case(tmp_path / "case.h5", **{name: values for name, values in good_case().items() if name != "X"})
+    once, _ = solve(case, tmp_path / "once.h5", "--group-size", "32", "--device", device)
+    thrice, attributes = solve(case, tmp_path / "thrice.h5", "--group-size", "32", "--device", device, "--repeat", "3")
+    assert all(np.array_equal(once[name], thrice[name]) for name in once)
+    assert attributes["seconds"] > 0
+    assert "--repeat" in refused("solve", case, "--out", tmp_path / "none.h5", "--group-size", "32", "--repeat", "0")

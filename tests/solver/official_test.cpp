@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "backend/backends.hpp"
 #include "solver/solve.hpp"
 #include "support/hdf5.hpp"
 
@@ -28,10 +29,18 @@ double reconstruction(const std::vector<float>& weights, const std::vector<float
     return sum;
 }
 
-TEST(Official, EveryCaseIsReproduced) {
+class Official : public ::testing::TestWithParam<std::string> {};
+FAIRGPTQ_ON_BACKENDS(Official);
+
+TEST_P(Official, EveryCaseIsReproduced) {
     if (!std::filesystem::exists(official)) GTEST_SKIP() << "the authors' results are not at " << official;
     const h5::File file = h5::File::open(official);
-    const auto backend = make_backend("cpu");
+    const auto backend = make_backend(GetParam());
+    const auto on_device = [&](const std::vector<float>& values) {
+        Buffer buffer = backend->allocate(values.size() * sizeof(float));
+        backend->copy_to_device(buffer.data(), values.data(), buffer.bytes());
+        return buffer;
+    };
     const auto comm = make_single_rank();
     for (const std::string& name : file.root().names()) {
         SCOPED_TRACE(name);
@@ -55,9 +64,12 @@ TEST(Official, EveryCaseIsReproduced) {
         settings.order = group.has_attribute("desc_act") && group.number("desc_act") != 0 ? ColumnOrder::activation
                                                                                           : ColumnOrder::none;
         settings.damp = group.number("damp");
-        const StageProblem problem{{hessian.data(), n, n},
-                                   {covariance.data(), n, n},
-                                   {{name, MatrixView<float>(weights.data(), rows, n), alpha}}};
+        const Buffer device_weights = on_device(weights);
+        const Buffer device_hessian = on_device(hessian);
+        const Buffer device_covariance = on_device(covariance);
+        const StageProblem problem{device_hessian.matrix<const float>(n, n),
+                                   device_covariance.matrix<const float>(n, n),
+                                   {{name, device_weights.matrix<float>(rows, n), alpha}}};
         const ModuleSolution solution = solve_stage(*backend, *comm, problem, settings).front();
 
         const std::vector<float> expected = group.read<float>("Q", 2);

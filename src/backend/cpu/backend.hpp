@@ -20,6 +20,7 @@ class CpuBackend final : public Backend {
     void copy_to_host(void* host, const void* device, std::size_t bytes) override;
     void copy_on_device(void* to, const void* from, std::size_t bytes) override;
     void zero(void* device, std::size_t bytes) override;
+    bool host_accessible() const override { return true; }
     void synchronize() override {}
     void upload(TensorView to, const void* host, DType type) override;
 

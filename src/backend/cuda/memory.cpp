@@ -40,39 +40,48 @@ Buffer Memory::allocate(std::size_t bytes) {
 }
 
 void Memory::copy_to_device(void* device, const void* host, std::size_t bytes) {
+    if (bytes == 0) return;
     use();
     check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync (to device)");
     synchronize();
 }
 
 void Memory::copy_to_host(void* host, const void* device, std::size_t bytes) {
+    if (bytes == 0) return;
     use();
     check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpyAsync (to host)");
     synchronize();
 }
 
 void Memory::copy_on_device(void* to, const void* from, std::size_t bytes) {
+    if (bytes == 0) return;
     use();
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "cudaMemcpyAsync (on device)");
 }
 
 void Memory::zero(void* device, std::size_t bytes) {
+    if (bytes == 0) return;
     use();
     check(cudaMemsetAsync(device, 0, bytes, stream_.get()), "cudaMemsetAsync");
 }
 
 void Memory::synchronize() {
+    use();
     check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
 }
 
 void Memory::upload(TensorView to, const void* host, DType type) {
     if (to.empty()) return;
     const std::size_t bytes = static_cast<std::size_t>(to.rows) * static_cast<std::size_t>(to.cols) * size_of(type);
-    const Buffer staged = allocate(bytes);
-    copy_to_device(staged.data(), host, bytes);
-    check(convert(staged.data(), type, to.data, to.type, to.rows, to.cols, to.stride, stream_.get()),
+    const std::lock_guard lock(staging_mutex_);
+    if (bytes > staging_.bytes()) {
+        staging_ = Buffer();
+        staging_ = allocate(bytes);
+    }
+    copy_to_device(staging_.data(), host, bytes);
+    check(convert(staging_.data(), type, to.data, to.type, to.rows, to.cols, to.stride, stream_.get()),
           "convert (upload)");
-    synchronize();  // before the staged bytes go
+    synchronize();  // before the staged bytes are overwritten
 }
 
 }  // namespace fairgptq::cuda

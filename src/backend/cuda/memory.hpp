@@ -3,6 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <mutex>
+
+#include "backend/cuda/portable.hpp"
 #include "backend/memory.hpp"
 
 namespace fairgptq::cuda {
@@ -20,25 +23,65 @@ class Stream {
     cudaStream_t stream_ = nullptr;
 };
 
-/// Memory operations of one GPU. Copies from and to host memory have finished when they return, as the interface's
-/// callers expect; what stays on the device is only ordered (synchronize() waits for it).
-class Memory : public virtual MemoryOperations {
+/// A view as kernels take it.
+template <class T>
+Plain<T> plain(MatrixView<T> view) {
+    return {view.data, view.rows, view.cols, view.stride};
+}
+template <class T>
+Plain<const T> plain_const(MatrixView<T> view) {
+    return {view.data, view.rows, view.cols, view.stride};
+}
+
+/// Memory of one GPU. Copies from and to host memory have finished when they return, as the interface's callers expect;
+/// what stays on the device is only ordered (synchronize() waits for it). May be used by several threads at once: a
+/// run's weights are read ahead by a thread of their own.
+class Memory {
   public:
     /// @throws Failure if there is no such GPU
     explicit Memory(int device);
 
-    Buffer allocate(std::size_t bytes) override;
-    void copy_to_device(void* device, const void* host, std::size_t bytes) override;
-    void copy_to_host(void* host, const void* device, std::size_t bytes) override;
-    void copy_on_device(void* to, const void* from, std::size_t bytes) override;
-    void zero(void* device, std::size_t bytes) override;
-    void synchronize() override;
-    void upload(TensorView to, const void* host, DType type) override;
+    Buffer allocate(std::size_t bytes);
+    void copy_to_device(void* device, const void* host, std::size_t bytes);
+    void copy_to_host(void* host, const void* device, std::size_t bytes);
+    void copy_on_device(void* to, const void* from, std::size_t bytes);
+    void zero(void* device, std::size_t bytes);
+    void synchronize();
+    void upload(TensorView to, const void* host, DType type);
+
+    cudaStream_t stream() const { return stream_.get(); }
+    int device() const { return device_; }
+    /// Makes this GPU the calling thread's.
+    void use() const;
 
   private:
-    void use() const;
     int device_;
     Stream stream_;
+    std::mutex staging_mutex_;
+    Buffer staging_;  // an upload's bytes as the host stores them
+};
+
+/// Device memory that is kept from call to call and grows to the largest that was asked for.
+class Scratch {
+  public:
+    explicit Scratch(Memory& memory) : memory_(memory) {}
+    template <class T>
+    T* get(std::int64_t count) {
+        const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+        if (bytes > buffer_.bytes() || buffer_.data() == nullptr) {
+            buffer_ = Buffer();  // before more is taken
+            buffer_ = memory_.allocate(bytes);
+        }
+        return buffer_.as<T>();
+    }
+    template <class T>
+    MatrixView<T> matrix(std::int64_t rows, std::int64_t cols) {
+        return {get<T>(rows * cols), rows, cols};
+    }
+
+  private:
+    Memory& memory_;
+    Buffer buffer_;
 };
 
 }  // namespace fairgptq::cuda

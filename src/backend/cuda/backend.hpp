@@ -1,0 +1,100 @@
+// A GPU as a backend: bfloat16 activations on tensor cores, float32 in the solver, cuBLAS and cuSOLVER wherever they do
+// the work, kernels of our own for the rest. What each operation does is documented in src/backend/; the CPU's is what
+// it is tested against.
+//
+// Everything runs on one stream, in order, and sums are taken in orders that depend on sizes alone: the same run twice
+// gives the same bytes. Host data is passed in calls that return when it has been read.
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.hpp"
+#include "backend/cuda/memory.hpp"
+#include "backend/cuda/products.hpp"
+
+namespace fairgptq {
+
+class CudaBackend final : public Backend {
+  public:
+    /// @throws InvalidInput if there is no such GPU
+    explicit CudaBackend(int device, DType activation_type = DType::bfloat16);
+    ~CudaBackend() override;
+    std::string name() const override;
+    DType activation_type() const override { return activation_type_; }
+
+    Buffer allocate(std::size_t bytes) override { return memory_.allocate(bytes); }
+    void copy_to_device(void* device, const void* host, std::size_t bytes) override {
+        memory_.copy_to_device(device, host, bytes);
+    }
+    void copy_to_host(void* host, const void* device, std::size_t bytes) override {
+        memory_.copy_to_host(host, device, bytes);
+    }
+    void copy_on_device(void* to, const void* from, std::size_t bytes) override {
+        memory_.copy_on_device(to, from, bytes);
+    }
+    void zero(void* device, std::size_t bytes) override { memory_.zero(device, bytes); }
+    bool host_accessible() const override { return false; }
+    void synchronize() override { memory_.synchronize(); }
+    void upload(TensorView to, const void* host, DType type) override { memory_.upload(to, host, type); }
+
+    void accumulate_gram(TensorView inputs, MatrixView<float> scratch, PackedLower<double> sum) override;
+    void finish_gram(PackedLower<const double> sum, double factor, MatrixView<float> gram) override;
+    void pair_differences(TensorView inputs, std::span<const PairColumn> columns,
+                          MatrixView<float> differences) override;
+
+    void linear(TensorView inputs, TensorView weights, const float* bias, TensorView output, bool accumulate) override;
+    void rms_norm(TensorView inputs, const float* weight, float epsilon, TensorView output) override;
+    void layer_norm(TensorView inputs, const float* weight, const float* bias, float epsilon,
+                    TensorView output) override;
+    void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
+                std::span<const float> frequencies, float attention_factor) override;
+    void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
+                   const AttentionShape& shape, TensorView output) override;
+    void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
+    void activation(Activation activation, TensorView inputs, TensorView output) override;
+    void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
+    void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
+                                 std::span<float> log_probabilities) override;
+    void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
+                    MatrixView<const std::uint8_t> zeros, const std::int32_t* group_index, TensorView weights) override;
+
+    bool factor_upper(MatrixView<float> matrix) override;
+    void invert_upper(MatrixView<float> matrix) override;
+    void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha, float damping,
+                 std::span<const std::int32_t> order, MatrixView<float> out) override;
+    void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
+                        MatrixView<float> out) override;
+    void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
+                      MatrixView<const float> inverse, std::span<const std::int32_t> order,
+                      MatrixView<float> target) override;
+    void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
+    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
+                         std::span<double> result) override;
+    void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) override;
+    void diagonal(MatrixView<const float> matrix, std::span<float> result) override;
+
+    void quantize_columns(const ColumnProblem& problem) override;
+    void find_scales(MatrixView<const float> weights, const Grid& grid, MatrixView<float> scales,
+                     MatrixView<std::uint8_t> zeros) override;
+
+  private:
+    struct Solver;  // cuSOLVER's handle and parameters
+
+    cudaStream_t stream() const { return memory_.stream(); }
+    /// Copies host values into scratch memory on the device.
+    template <class T>
+    const T* on_device(std::span<const T> values, cuda::Scratch& scratch) {
+        T* place = scratch.get<T>(std::ssize(values));
+        memory_.copy_to_device(place, values.data(), values.size_bytes());
+        return place;
+    }
+
+    cuda::Memory memory_;
+    DType activation_type_;
+    cuda::Products products_;
+    std::unique_ptr<Solver> solver_;
+    // Kept from call to call. One operation at a time uses them: they are the stream's.
+    cuda::Scratch first_{memory_}, second_{memory_}, indices_{memory_}, flags_{memory_};
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,287 @@
+// Simple and right; issue by issue they can be made fast behind the same launches. Sums over a row are taken by a
+// block in an order that depends on the row's length alone.
+#include "backend/cuda/forward_kernels.hpp"
+#include "backend/cuda/types.cuh"
+
+namespace fairgptq::cuda {
+namespace {
+
+constexpr int threads = 256;
+constexpr float infinity = __builtin_huge_valf();
+
+template <class T>
+__device__ const T* row_of(const PlainTensor& tensor, std::int64_t row) {
+    return static_cast<const T*>(tensor.data) + row * tensor.stride;
+}
+template <class T>
+__device__ T* row_to_write(const PlainTensor& tensor, std::int64_t row) {
+    return static_cast<T*>(tensor.data) + row * tensor.stride;
+}
+
+/// A block has a row, and each of its threads the same columns in every pass: output may be inputs.
+template <class T>
+__global__ void norm(PlainTensor inputs, const float* weight, const float* bias, float epsilon, PlainTensor output) {
+    __shared__ float shared[reducing_threads];
+    const auto features = static_cast<float>(inputs.cols);
+    for (std::int64_t row = blockIdx.x; row < inputs.rows; row += gridDim.x) {
+        const T* from = row_of<T>(inputs, row);
+        T* to = row_to_write<T>(output, row);
+        float mean = 0;
+        if (bias != nullptr) {
+            float sum = 0;
+            for (std::int64_t col = threadIdx.x; col < inputs.cols; col += blockDim.x)
+                sum += to_float(from[col]);
+            mean = sum_block(sum, shared) / features;
+        }
+        float squares = 0;
+        for (std::int64_t col = threadIdx.x; col < inputs.cols; col += blockDim.x) {
+            const float value = to_float(from[col]) - mean;
+            squares += value * value;
+        }
+        const float factor = 1.0F / sqrtf(sum_block(squares, shared) / features + epsilon);
+        for (std::int64_t col = threadIdx.x; col < inputs.cols; col += blockDim.x) {
+            const float value = (to_float(from[col]) - mean) * factor * weight[col];
+            store(bias != nullptr ? value + bias[col] : value, to + col);
+        }
+    }
+}
+
+/// A thread has one angle of one token, and turns that pair of elements of every head by it.
+template <class T>
+__global__ void rotary(PlainTensor heads, std::int64_t head_dim, const std::int32_t* positions,
+                       const float* frequencies, float attention_factor) {
+    const std::int64_t half = head_dim / 2;
+    for (std::int64_t at = global_thread(); at < heads.rows * half; at += all_threads()) {
+        const std::int64_t token = at / half;
+        const std::int64_t i = at % half;
+        double sine = 0;
+        double cosine = 0;
+        sincos(static_cast<double>(positions[token]) * static_cast<double>(frequencies[i]), &sine, &cosine);
+        const float c = static_cast<float>(cosine) * attention_factor;
+        const float s = static_cast<float>(sine) * attention_factor;
+        T* row = row_to_write<T>(heads, token);
+        for (std::int64_t head = 0; head < heads.cols; head += head_dim) {
+            const float a = to_float(row[head + i]);
+            const float b = to_float(row[head + half + i]);
+            store(a * c - b * s, row + head + i);
+            store(b * c + a * s, row + head + half + i);
+        }
+    }
+}
+
+constexpr int warp = 32;
+__device__ float largest_in_warp(float value) {
+    for (int distance = warp / 2; distance > 0; distance /= 2)
+        value = fmaxf(value, __shfl_xor_sync(0xffffffffU, value, distance));
+    return value;
+}
+__device__ float sum_in_warp(float value) {
+    for (int distance = warp / 2; distance > 0; distance /= 2)
+        value += __shfl_xor_sync(0xffffffffU, value, distance);
+    return value;
+}
+
+/// A warp has one query head of one token and takes 32 keys at a time, one a lane, with a running softmax
+/// (arXiv 1805.02867); the values are summed an element a lane.
+template <class T>
+__global__ void attention(PlainTensor query, PlainTensor key, PlainTensor value, const std::int32_t* first_token,
+                          PlainAttention shape, PlainTensor output) {
+    extern __shared__ float on_chip[];
+    const int lane = static_cast<int>(threadIdx.x) % warp;
+    const int in_block = static_cast<int>(threadIdx.x) / warp;
+    const std::int64_t dim = shape.head_dim;
+    float* scaled_query = on_chip + in_block * (2 * dim + warp);
+    float* sums = scaled_query + dim;
+    float* shares = sums + dim;
+    const std::int64_t warps = static_cast<std::int64_t>(blockDim.x) / warp;
+    for (std::int64_t item = blockIdx.x * warps + in_block; item < query.rows * shape.heads;
+         item += gridDim.x * warps) {
+        const std::int64_t token = item / shape.heads;
+        const std::int64_t head = item % shape.heads;
+        const std::int64_t key_col = head / (shape.heads / shape.key_value_heads) * dim;
+        for (std::int64_t i = lane; i < dim; i += warp) {
+            scaled_query[i] = to_float(row_of<T>(query, token)[head * dim + i]) * shape.scale;
+            sums[i] = 0;
+        }
+        __syncwarp();
+        std::int64_t first = first_token[token];
+        if (shape.window > 0 && token - shape.window + 1 > first) first = token - shape.window + 1;
+        float largest = -infinity;
+        float weight = 0;
+        for (std::int64_t begin = first; begin <= token; begin += warp) {
+            float score = -infinity;
+            if (begin + lane <= token) {
+                const T* row = row_of<T>(key, begin + lane) + key_col;
+                score = 0;
+                for (std::int64_t i = 0; i < dim; ++i)
+                    score = fmaf(scaled_query[i], to_float(row[i]), score);
+            }
+            const float now_largest = fmaxf(largest, largest_in_warp(score));
+            const float correction = expf(largest - now_largest);
+            shares[lane] = begin + lane <= token ? expf(score - now_largest) : 0.0F;
+            weight = weight * correction + sum_in_warp(shares[lane]);
+            largest = now_largest;
+            __syncwarp();
+            const auto keys = static_cast<int>(smaller(warp, token + 1 - begin));
+            for (std::int64_t i = lane; i < dim; i += warp) {
+                float sum = sums[i] * correction;
+                for (int k = 0; k < keys; ++k)
+                    sum = fmaf(shares[k], to_float(row_of<T>(value, begin + k)[key_col + i]), sum);
+                sums[i] = sum;
+            }
+            __syncwarp();
+        }
+        for (std::int64_t i = lane; i < dim; i += warp)
+            store(sums[i] / weight, row_to_write<T>(output, token) + head * dim + i);
+        __syncwarp();
+    }
+}
+
+__device__ float activate(PlainActivation activation, float x) {
+    switch (activation) {
+        case PlainActivation::silu:
+            return x / (1.0F + expf(-x));
+        case PlainActivation::relu:
+            return x < 0.0F ? 0.0F : x;
+        case PlainActivation::gelu:
+            return 0.5F * x * erfcf(x * -0.707106781F);
+        case PlainActivation::gelu_tanh:
+            // 0.5·x·(1 + tanh(u)) = x / (1 + exp(−2u)), u = sqrt(2/π)·(x + 0.044715·x³)
+            return x / (1.0F + expf(-1.595769122F * (x + 0.044715F * x * x * x)));
+    }
+    return x;
+}
+
+template <class T>
+__global__ void activation_kernel(PlainActivation activation, PlainTensor gate, PlainTensor up, PlainTensor output) {
+    for (std::int64_t row = blockIdx.y; row < gate.rows; row += gridDim.y)
+        for (std::int64_t col = global_thread(); col < gate.cols; col += all_threads()) {
+            const float value = activate(activation, to_float(row_of<T>(gate, row)[col]));
+            store(up.data == nullptr ? value : value * to_float(row_of<T>(up, row)[col]),
+                  row_to_write<T>(output, row) + col);
+        }
+}
+
+template <class T>
+__global__ void embed(PlainTensor table, const std::int32_t* ids, PlainTensor output, bool accumulate) {
+    for (std::int64_t row = blockIdx.y; row < output.rows; row += gridDim.y) {
+        const T* from = row_of<T>(table, ids[row]);
+        T* to = row_to_write<T>(output, row);
+        for (std::int64_t col = global_thread(); col < output.cols; col += all_threads()) {
+            if (accumulate)
+                store(to_float(to[col]) + to_float(from[col]), to + col);
+            else
+                to[col] = from[col];
+        }
+    }
+}
+
+/// A block has a row; float64 sums, so a large vocabulary costs no precision.
+template <class T>
+__global__ void log_probabilities_kernel(PlainTensor logits, const std::int32_t* targets, float* log_probabilities) {
+    __shared__ float shared[reducing_threads];
+    __shared__ double shared_sums[reducing_threads];
+    for (std::int64_t row = blockIdx.x; row < logits.rows; row += gridDim.x) {
+        const T* values = row_of<T>(logits, row);
+        float largest = -infinity;
+        for (std::int64_t col = threadIdx.x; col < logits.cols; col += blockDim.x)
+            largest = fmaxf(largest, to_float(values[col]));
+        largest = reduce_block(largest, shared, [](float a, float b) { return fmaxf(a, b); });
+        double sum = 0;
+        for (std::int64_t col = threadIdx.x; col < logits.cols; col += blockDim.x)
+            sum += static_cast<double>(expf(to_float(values[col]) - largest));
+        sum = sum_block(sum, shared_sums);
+        if (threadIdx.x == 0)
+            log_probabilities[row] = static_cast<float>(static_cast<double>(to_float(values[targets[row]])) -
+                                                        (static_cast<double>(largest) + log(sum)));
+    }
+}
+
+template <class T>
+__global__ void add_bias(Plain<const float> sums, const float* bias, PlainTensor output, bool accumulate) {
+    for (std::int64_t row = blockIdx.y; row < sums.rows; row += gridDim.y)
+        for (std::int64_t col = global_thread(); col < sums.cols; col += all_threads()) {
+            T* place = row_to_write<T>(output, row) + col;
+            float value = sums.row(row)[col];
+            if (bias != nullptr) value += bias[col];
+            if (accumulate) value += to_float(*place);
+            store(value, place);
+        }
+}
+
+bool empty(const PlainTensor& tensor) {
+    return tensor.rows == 0 || tensor.cols == 0;
+}
+dim3 grid_over(std::int64_t rows, std::int64_t cols) {
+    return {blocks_for(cols, threads), blocks_for(rows, 1)};
+}
+
+}  // namespace
+
+cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const float* bias, float epsilon,
+                        const PlainTensor& output, cudaStream_t stream) {
+    if (empty(inputs)) return cudaSuccess;
+    return with_type(inputs.type, [&](auto element) {
+        norm<decltype(element)>
+            <<<blocks_for(inputs.rows, 1), reducing_threads, 0, stream>>>(inputs, weight, bias, epsilon, output);
+    });
+}
+
+cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int32_t* positions,
+                          const float* frequencies, float attention_factor, cudaStream_t stream) {
+    if (empty(heads)) return cudaSuccess;
+    return with_type(heads.type, [&](auto element) {
+        rotary<decltype(element)><<<blocks_for(heads.rows * (head_dim / 2), threads), threads, 0, stream>>>(
+            heads, head_dim, positions, frequencies, attention_factor);
+    });
+}
+
+cudaError_t launch_attention(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
+                             const std::int32_t* first_token, const PlainAttention& shape, const PlainTensor& output,
+                             cudaStream_t stream) {
+    if (empty(query)) return cudaSuccess;
+    constexpr int warps = 4;
+    const std::size_t on_chip = warps * (2 * static_cast<std::size_t>(shape.head_dim) + warp) * sizeof(float);
+    return with_type(query.type, [&](auto element) {
+        attention<decltype(element)><<<blocks_for(query.rows * shape.heads, warps), warps * warp, on_chip, stream>>>(
+            query, key, value, first_token, shape, output);
+    });
+}
+
+cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,
+                              const PlainTensor& output, cudaStream_t stream) {
+    if (empty(gate)) return cudaSuccess;
+    return with_type(gate.type, [&](auto element) {
+        activation_kernel<decltype(element)>
+            <<<grid_over(gate.rows, gate.cols), threads, 0, stream>>>(activation, gate, up, output);
+    });
+}
+
+cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
+                         cudaStream_t stream) {
+    if (empty(output)) return cudaSuccess;
+    return with_type(output.type, [&](auto element) {
+        embed<decltype(element)>
+            <<<grid_over(output.rows, output.cols), threads, 0, stream>>>(table, ids, output, accumulate);
+    });
+}
+
+cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32_t* targets, float* log_probabilities,
+                                     cudaStream_t stream) {
+    if (logits.rows == 0) return cudaSuccess;
+    return with_type(logits.type, [&](auto element) {
+        log_probabilities_kernel<decltype(element)>
+            <<<blocks_for(logits.rows, 1), reducing_threads, 0, stream>>>(logits, targets, log_probabilities);
+    });
+}
+
+cudaError_t launch_add_bias(Plain<const float> sums, const float* bias, const PlainTensor& output, bool accumulate,
+                            cudaStream_t stream) {
+    if (sums.rows == 0 || sums.cols == 0) return cudaSuccess;
+    return with_type(output.type, [&](auto element) {
+        add_bias<decltype(element)>
+            <<<grid_over(sums.rows, sums.cols), threads, 0, stream>>>(sums, bias, output, accumulate);
+    });
+}
+
+}  // namespace fairgptq::cuda

@@ -1,0 +1,55 @@
+// Kernels of a decoder block's forward pass beside its matrix products. All on `stream`; all return CUDA's status of
+// the launch; any size, 0 included. Rows of a tensor are `stride` elements apart.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "backend/cuda/portable.hpp"
+#include "support/dtype.hpp"
+
+namespace fairgptq::cuda {
+
+/// Rows of a tensor whose type is known at run time.
+struct PlainTensor {
+    void* data = nullptr;
+    DType type = DType::float32;
+    std::int64_t rows = 0;
+    std::int64_t cols = 0;
+    std::int64_t stride = 0;
+};
+
+/// As NormOperations. @param bias null for RMSNorm, which does not take out the mean either
+cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const float* bias, float epsilon,
+                        const PlainTensor& output, cudaStream_t stream);
+
+/// As RotaryOperations. @param positions [tokens] and @param frequencies [head_dim / 2] on the device
+cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int32_t* positions,
+                          const float* frequencies, float attention_factor, cudaStream_t stream);
+
+struct PlainAttention {
+    std::int64_t heads, key_value_heads, head_dim, window;
+    float scale;
+};
+/// As AttentionOperations. @param first_token on the device: [tokens], the first token of each token's sequence
+cudaError_t launch_attention(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
+                             const std::int32_t* first_token, const PlainAttention& shape, const PlainTensor& output,
+                             cudaStream_t stream);
+
+enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh };
+/// output = activation(gate) · up, or without up where up.data is null.
+cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,
+                              const PlainTensor& output, cudaStream_t stream);
+
+/// output[t] = table[ids[t]], or += . @param ids on the device
+cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
+                         cudaStream_t stream);
+
+/// As ScoreOperations; @param targets, log_probabilities on the device
+cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32_t* targets, float* log_probabilities,
+                                     cudaStream_t stream);
+
+/// output = sums + bias (+ output if accumulate), rounded once; bias may be null.
+cudaError_t launch_add_bias(Plain<const float> sums, const float* bias, const PlainTensor& output, bool accumulate,
+                            cudaStream_t stream);
+
+}  // namespace fairgptq::cuda

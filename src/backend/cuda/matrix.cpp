@@ -1,0 +1,124 @@
+// Large products go slab of rows by slab of rows, which bounds the scratch memory, in an order of sums that does not
+// depend on the rows (products.hpp).
+#include "backend/matrix.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "backend/cuda/backend.hpp"
+#include "backend/cuda/check.hpp"
+#include "backend/cuda/matrix_kernels.hpp"
+
+namespace fairgptq {
+namespace {
+
+constexpr std::int64_t slab_rows = 4096;
+constexpr std::int64_t tile_rows = 64;
+
+void require(bool holds, const char* operation) {
+    if (!holds) throw Failure("{}: the sizes of its matrices disagree", operation);
+}
+
+}  // namespace
+
+using cuda::plain;
+using cuda::plain_const;
+using cuda::Transpose;
+
+void CudaBackend::combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha,
+                          float damping, std::span<const std::int32_t> order, MatrixView<float> out) {
+    require(hessian.rows == out.rows && hessian.cols == out.cols && out.rows == out.cols &&
+                std::ssize(order) == out.rows &&
+                (covariance.empty() || (covariance.rows == out.rows && covariance.cols == out.cols)),
+            "combine");
+    if (covariance.empty()) covariance.data = nullptr;
+    const std::int32_t* device_order = on_device(order, indices_);
+    cuda::check(
+        cuda::launch_combine(plain(hessian), plain(covariance), alpha, damping, device_order, plain(out), stream()),
+        "combine");
+}
+
+void CudaBackend::gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
+                                 MatrixView<float> out) {
+    require(in.rows == out.rows && in.cols == std::ssize(order) && out.cols == in.cols &&
+                (dead.empty() || dead.size() == order.size()),
+            "gather_columns");
+    const std::int32_t* device_order = on_device(order, indices_);
+    const std::uint8_t* device_dead = dead.empty() ? nullptr : on_device(dead, flags_);
+    cuda::check(
+        cuda::launch_gather_columns(in.data, in.type, in.stride, device_order, device_dead, plain(out), stream()),
+        "gather_columns");
+}
+
+// −αWC, then times Rᵀ, then times R into the target.
+void CudaBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
+                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
+                               MatrixView<float> target) {
+    const std::int64_t n = weights.cols;
+    require(covariance.rows == n && covariance.cols == n && inverse.rows == n && inverse.cols == n &&
+                std::ssize(order) == n && target.rows == weights.rows && target.cols == n,
+            "shift_target");
+    if (target.empty()) return;
+    const std::int32_t* device_order = on_device(order, indices_);
+    const std::int64_t most_rows = std::min(slab_rows, weights.rows);
+    float* first_memory = first_.get<float>(most_rows * n);
+    float* second_memory = second_.get<float>(most_rows * n);
+    for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
+        const std::int64_t rows = std::min(slab_rows, weights.rows - begin);
+        const MatrixView<float> first(first_memory, rows, n);
+        const MatrixView<float> second(second_memory, rows, n);
+        products_.fixed_order(Transpose::no, -alpha, weights.rows_from(begin, rows), covariance, 0, first);
+        cuda::check(cuda::launch_gather_columns(first.data, DType::float32, first.stride, device_order, nullptr,
+                                                plain(second), stream()),
+                    "gather_columns (shift)");
+        cuda::multiply_upper_transposed(products_, second, inverse, first);
+        cuda::add_multiply_upper(products_, first, inverse, target.rows_from(begin, rows));
+    }
+}
+
+void CudaBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
+    require(a.rows == out.rows && a.cols == out.cols && b.rows == out.rows && b.cols == out.cols, "subtract");
+    memory_.use();
+    cuda::check(cuda::launch_subtract(plain(a), plain(b), plain(out), stream()), "subtract");
+}
+
+void CudaBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
+                                  std::span<double> result) {
+    const std::int64_t n = matrix.cols;
+    require(symmetric.rows == n && symmetric.cols == n && std::ssize(result) == cuda::ceil_div(matrix.rows, tile_rows),
+            "quadratic_forms");
+    if (matrix.rows == 0) return;
+    const std::int64_t most_rows = std::min(slab_rows, matrix.rows);
+    float* memory = first_.get<float>(most_rows * n);
+    auto* sums = second_.get<double>(std::ssize(result));
+    for (std::int64_t begin = 0; begin < matrix.rows; begin += slab_rows) {
+        const MatrixView<const float> values = matrix.rows_from(begin, std::min(slab_rows, matrix.rows - begin));
+        const MatrixView<float> products(memory, values.rows, n);
+        cuda::half_symmetric_product(products_, values, symmetric, products);
+        cuda::check(
+            cuda::launch_tile_products(plain(values), plain_const(products), sums + begin / tile_rows, stream()),
+            "tile_products");
+    }
+    memory_.copy_to_host(result.data(), sums, result.size_bytes());
+}
+
+void CudaBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
+    require(a.rows == b.rows && a.cols == b.cols && std::ssize(result) == a.cols, "column_errors");
+    memory_.use();
+    auto* sums = second_.get<double>(a.cols);
+    cuda::check(cuda::launch_column_errors(plain(a), plain(b), sums, stream()), "column_errors");
+    std::vector<double> errors(result.size());
+    memory_.copy_to_host(errors.data(), sums, result.size_bytes());
+    for (std::size_t col = 0; col < errors.size(); ++col)
+        result[col] += errors[col];
+}
+
+void CudaBackend::diagonal(MatrixView<const float> matrix, std::span<float> result) {
+    require(matrix.rows == matrix.cols && std::ssize(result) == matrix.rows, "diagonal");
+    memory_.use();
+    auto* values = second_.get<float>(matrix.rows);
+    cuda::check(cuda::launch_diagonal(plain(matrix), values, stream()), "diagonal");
+    memory_.copy_to_host(result.data(), values, result.size_bytes());
+}
+
+}  // namespace fairgptq

@@ -1,0 +1,32 @@
+// cuSOLVER's handle, with one owner.
+#pragma once
+
+#include <cusolverDn.h>
+
+#include "backend/cuda/backend.hpp"
+#include "backend/cuda/check.hpp"
+
+namespace fairgptq {
+
+struct CudaBackend::Solver {
+    cusolverDnHandle_t handle = nullptr;
+    cusolverDnParams_t params = nullptr;
+    std::vector<char> host_workspace;
+
+    explicit Solver(cuda::Memory& memory) {
+        memory.use();
+        cuda::check(cusolverDnCreate(&handle), "cusolverDnCreate");
+        cuda::check(cusolverDnSetStream(handle, memory.stream()), "cusolverDnSetStream");
+        cuda::check(cusolverDnSetDeterministicMode(handle, CUSOLVER_DETERMINISTIC_RESULTS),
+                    "cusolverDnSetDeterministicMode");
+        cuda::check(cusolverDnCreateParams(&params), "cusolverDnCreateParams");
+    }
+    ~Solver() {
+        if (params != nullptr) cusolverDnDestroyParams(params);
+        if (handle != nullptr) cusolverDnDestroy(handle);
+    }
+    Solver(const Solver&) = delete;
+    Solver& operator=(const Solver&) = delete;
+};
+
+}  // namespace fairgptq

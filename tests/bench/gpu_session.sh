@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# What a GPU is needed for, in steps of under 10 minutes each: every test that is skipped without one, and the measurements.
+#
+#   bash tests/bench/gpu_session.sh                        build, tests, bench, table (and peer, where LLM Compressor is)
+#   bash tests/bench/gpu_session.sh STEP...                only these:
+#     bundle    on a machine without a GPU: programs, and the libraries they need beside CUDA's, to build/gpu_bundle.tar.xz,
+#               for a GPU machine that has CUDA 13 but cannot install the rest; carry that file there, and leave out `build`
+#     build     the preset cuda
+#     tests     the backend and the solver on the GPU
+#     sanitize  the column kernel under compute-sanitizer: races, and memory that is not its own
+#     bench     fairgptq bench, shapes of an 8B and of a 70B model
+#     peer      beside LLM Compressor (README.md in this folder), shapes of an 8B and of a 70B model
+#     table     the rows that the measurements are for
+#
+# Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
+set -uo pipefail
+self=$(realpath "${BASH_SOURCE[0]}")
+cd "$(dirname "$self")/../.."
+if [[ $EUID -eq 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+
+results=${OUT:-build/gpu_results}
+bundle=build/gpu_bundle
+limit=560 # seconds a step
+python=${PYTHON:-python3}
+failed=0
+
+say() { printf '\n== %s\n' "$*"; }
+# Runs one of the functions below within the limit, and goes on whatever becomes of it.
+step() { # NAME FUNCTION..
+    local name=$1 begin=$SECONDS
+    shift
+    say "$name"
+    timeout "$limit" bash "$self" run "$@" 2>&1 | tee "$results/$name.log"
+    local code=${PIPESTATUS[0]}
+    [[ $code -eq 0 ]] || failed=1
+    printf '== %s: exit code %d, %d s\n' "$name" "$code" $((SECONDS - begin)) | tee -a "$results/summary.log"
+}
+use_programs() {
+    if [[ -f $bundle.tar.xz && ! -d $bundle ]]; then tar -C build -xf "$bundle.tar.xz"; fi
+    if [[ -x $bundle/fairgptq ]]; then
+        programs=$bundle
+        export LD_LIBRARY_PATH=$PWD/$bundle/lib:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    else
+        programs=build/cuda
+    fi
+    tests=$programs
+    [[ -d $programs/tests ]] && tests=$programs/tests
+    return 0
+}
+
+make_bundle() {
+    # A processor of another kind may be there.
+    cmake -S . -B build/cuda_any -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release -DFAIRGPTQ_CUDA=ON -DFAIRGPTQ_TESTS=ON \
+        -DFAIRGPTQ_MARCH=x86-64-v3 "${shared[@]}" &&
+        cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq --target test_backend --target test_solver || return
+    rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
+    cp build/cuda_any/fairgptq build/cuda_any/tests/test_backend build/cuda_any/tests/test_solver "$bundle/" || return
+    strip "$bundle"/fairgptq "$bundle"/test_*
+    # The system's own and CUDA's libraries are there; the loader's must be.
+    ldd "$bundle"/fairgptq "$bundle"/test_* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
+        grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcu(dart|blas|blasLt|solver|sparse)|libnvJitLink)\.so' |
+        xargs -r -I{} cp -L {} "$bundle/lib/"
+    strip --strip-unneeded "$bundle"/lib/*.so* 2>/dev/null
+    tar -C build -cJf "$bundle.tar.xz" gpu_bundle && du -sh "$bundle.tar.xz"
+}
+build() {
+    cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON "${shared[@]}" &&
+        cmake --build --preset cuda --parallel "$(nproc)" --target fairgptq --target test_backend --target test_solver
+}
+run_tests() {
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv || return
+    local code=0
+    # The column kernel against the CPU's bytes first: if that fails, nothing after it means anything.
+    "$tests/test_backend" --gtest_brief=1 --gtest_filter='CudaMemory*:CudaColumns.*' || code=1
+    "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:DeviceTest.*' || code=1
+    FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} "$tests/test_solver" --gtest_brief=1 \
+        --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
+    if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
+        FAIRGPTQ_BINARY=$PWD/$programs/fairgptq "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py || code=1
+    else
+        echo "end to end: skipped, $python has no pytest, h5py or safetensors"
+    fi
+    return "$code"
+}
+sanitize() {
+    local code=0
+    for tool in memcheck racecheck synccheck; do
+        compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests/test_backend" --gtest_brief=1 \
+            --gtest_filter='CudaColumns.*' || code=1
+    done
+    return "$code"
+}
+bench() { # SHAPE
+    "$programs/fairgptq" bench --model-shape "$1" --device cuda --tokens 16384 --sequence-length 2048 --group-size 128 \
+        --json >"$results/bench_$1.json" && print_bench "$results/bench_$1.json"
+}
+print_bench() {
+    "$python" - "$1" <<'PY'
+import json, sys
+run = json.load(open(sys.argv[1]))
+print(f"{run['device']}, shapes of {run['model_shape']}; float32 {run['matrix_rate'] / 1e12:.1f} TFLOP/s, activations' type "
+      f"{run['activation_matrix_rate'] / 1e12:.0f} TFLOP/s, copy {run['copy_rate'] / 1e12:.2f} TB/s")
+for row in run["kernels"]:
+    print(f"{row['kernel']:18}{row['size']:22}{row['seconds'] * 1e3:10.2f} ms {100 * row['share_of_matrix_rate']:5.0f} % of its "
+          f"matrix rate {100 * row['share_of_copy_rate']:5.0f} % of the copy rate")
+PY
+}
+peer() { # SHAPES
+    "$python" tests/bench/compare_llmcompressor.py --device cuda --shapes "$1" --fairgptq "$programs/fairgptq" --rounds 2
+}
+print_table() {
+    "$python" - "$results/bench_70b.json" "$results" <<'PY'
+import json, pathlib, re, sys
+run = json.load(open(sys.argv[1]))
+seconds = {(row["kernel"], row["size"]): row["seconds"] for row in run["kernels"]}
+print(f"{run['device']}\n{'work':58}{'to reach':>12}{'measured':>14}")
+missed = False
+for what, key, goal in [
+        ("solve 8192 x 28672, factorization included", ("solve", "8192 x 28672"), 1.0),
+        ("solve 28672 x 8192", ("solve", "28672 x 8192"), 0.10),
+        ("solve 8192 x 8192", ("solve", "8192 x 8192"), 0.05),
+        ("H from 16384 tokens, n = 28672", ("covariance", "28672 x 16384 tokens"), 0.045)]:
+    missed |= seconds[key] > goal
+    print(f"{what:58}{goal * 1e3:9.0f} ms{seconds[key] * 1e3:11.1f} ms{'' if seconds[key] <= goal else '   missed'}")
+for shapes in ("8b", "70b"):
+    log = pathlib.Path(sys.argv[2]) / f"peer_{shapes}.log"
+    text = log.read_text() if log.exists() else ""
+    sizes = re.findall(r"^(\d+ x \d+), group", text, re.M)
+    ratios = [float(ratio) for ratio in re.findall(r"median ([\d.]+) times as fast", text)]
+    for size, ratio in zip(sizes, ratios):
+        missed |= ratio < 1.5
+        print(f"{'the column solver against LLM Compressor, ' + size:58}{'1.5':>12}{ratio:14.2f}{'' if ratio >= 1.5 else '   missed'}")
+    if not ratios:
+        print(f"the column solver against LLM Compressor, {shapes}: not measured")
+sys.exit(1 if missed else 0)
+PY
+}
+
+shared=()
+[[ -n ${FAIRGPTQ_SHARED_DIR:-} ]] && shared=("-DFAIRGPTQ_SHARED_DIR=$FAIRGPTQ_SHARED_DIR")
+mkdir -p "$results"
+if [[ ${1:-} == run ]]; then # a step, in a process of its own that can be stopped
+    use_programs
+    "${@:2}"
+    exit
+fi
+steps=("$@")
+if [[ ${#steps[@]} -eq 0 ]]; then
+    steps=(build tests bench)
+    "$python" -c 'import llmcompressor' 2>/dev/null && steps+=(peer)
+    steps+=(table)
+fi
+for name in "${steps[@]}"; do
+    case $name in
+    bundle) limit=3600 step bundle make_bundle ;;
+    build) step build build ;;
+    tests) step tests run_tests ;;
+    sanitize) step sanitize sanitize ;;
+    bench) step bench_8b bench 8b && step bench_70b bench 70b ;;
+    peer) step peer_8b peer 8b && step peer_70b peer 70b ;;
+    table) step table print_table ;;
+    *) echo "$name is no step; they are bundle, build, tests, sanitize, bench, peer and table" >&2 && exit 2 ;;
+    esac
+done
+exit "$failed"
