@@ -3,17 +3,19 @@
 # the best α under a given loss of ability, and the file for quantize --alpha-map.
 #   sbatch jobs/alpha_sweep.sh                                  from the repository's folder, after editing the lines below
 #   MODEL=DIR TOKENS=FILE.h5 RANKS=2 bash jobs/alpha_sweep.sh   the same without Slurm, one α after the other
+#   sbatch --gpus-per-node=0 …, with SBATCH_TASK=--gpus-per-node=0, on CPU nodes
 # Run it again to retry what failed: finished α are skipped, the others go on where they were. (Where every α is one number and
 # --inputs original will do, `fairgptq sweep` makes all runs in one pass.)
 # Options for one α's job are those of this script's own #SBATCH lines, or SBATCH_TASK="--nodes=2 …".
 #SBATCH --job-name=alpha_sweep
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=%x-%A_%a.log
+#SBATCH --output=%x-%j.log
 set -euo pipefail
 
 # ---- edit these, or set them in the environment ----
@@ -76,8 +78,8 @@ case "${1:-submit}" in
             --seed "$SEED" --low "$LOW" --high "$HIGH" --model "$MODEL")
         # The first point's settings are checked before hours are asked for.
         "$program" plan --model "$MODEL" --tokens "$TOKENS" --ranks "$ranks" "${quantize[@]}" --alpha-map "$OUT/points/point_000.json"
+        original # here, as it finds out whether the token file has anything to evaluate on
         if [[ -z $under_slurm ]]; then
-            original
             for ((index = 0; index < count; index++)); do one_point "$(point_name "$index")" || true; done
             gather
             exit
@@ -89,9 +91,6 @@ case "${1:-submit}" in
         echo "$count values of α as job $array; job $(<"$OUT/gather.job") gathers them into $OUT/summary.txt"
         ;;
     task) one_point "$(point_name "$SLURM_ARRAY_TASK_ID")" ;;
-    gather)
-        original
-        gather
-        ;;
+    gather) gather ;;
     *) die "usage: sbatch jobs/alpha_sweep.sh" ;;
 esac

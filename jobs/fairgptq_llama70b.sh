@@ -2,6 +2,7 @@
 # A 70B model on 1 to N nodes of 8 GPUs: sbatch --nodes=N for more nodes.
 #   sbatch jobs/fairgptq_llama70b.sh                                   from the repository's folder, after editing the lines below
 #   MODEL=DIR TOKENS=FILE.h5 RANKS=2 bash jobs/fairgptq_llama70b.sh    the same without Slurm, on CPUs where there are no GPUs
+#   sbatch --gpus-per-node=0 jobs/fairgptq_llama70b.sh                   on CPU nodes
 # It plans before it computes, puts itself back into the queue before its time limit, resumes by itself, and ends with
 # OUT/summary.txt. On a cluster of its own kind: copy slurm/sites/gpu-cluster.sh and set SITE.
 #SBATCH --job-name=fairgptq_llama70b

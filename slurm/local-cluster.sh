@@ -34,9 +34,7 @@ SlurmctldHost=$(hostname -s)(127.0.0.1)
 SlurmctldPort=$first_port
 SlurmUser=$user
 SlurmdUser=$user
-AuthType=auth/munge
 AuthInfo=socket=$folder/munge.socket,cred_expire=5
-CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool-%n
 SlurmctldPidFile=$folder/slurmctld.pid
@@ -44,15 +42,10 @@ SlurmdPidFile=$folder/slurmd-%n.pid
 SlurmctldLogFile=$folder/slurmctld.log
 SlurmdLogFile=$folder/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-JobCompType=jobcomp/none
-MpiDefault=none
 SlurmdParameters=config_overrides
 # Short, so that a test of a dead node, a time limit or a requeue need not wait for minutes.
 SlurmdTimeout=10

@@ -23,6 +23,11 @@ free=$(($(df -Pk "$out" | awk 'NR == 2 {print $4}')))
 ((free >= need)) || [[ -f $out/run/run.json ]] ||
     die "$out has $((free / 1048576)) GiB free where about $((need / 1048576 + 1)) GiB are needed: name another OUT"
 
+# First, as it finds out whether the token file has anything to evaluate on.
+say "Evaluate the original model"
+[[ -s $out/original.json ]] ||
+    run_anew launch "$ranks" "$program" eval --model "$model" --tokens "$tokens" --out "$out/original.json"
+
 say "Quantize (finished layers are kept; fairgptq watch $out/run shows progress)"
 code=0
 run_resumable launch "$ranks" "$program" quantize --model "$model" --tokens "$tokens" --out "$out/run" "${quantize[@]}" --resume ||
@@ -33,9 +38,7 @@ requeue_after_failure "$code"
 say "Export: $out/$format"
 [[ -d $out/$format ]] || run_anew "$program" export "$out/run" --format "$format" --out "$out/$format"
 
-say "Evaluate"
-[[ -s $out/original.json ]] ||
-    run_anew launch "$ranks" "$program" eval --model "$model" --tokens "$tokens" --out "$out/original.json"
+say "Evaluate the 4-bit model"
 [[ -s $out/fair.json ]] ||
     run_anew launch "$ranks" "$program" eval --run "$out/run" --tokens "$tokens" --out "$out/fair.json"
 

@@ -81,7 +81,8 @@ std::string to_text(const RunLock::Holder& holder) {
     nlohmann::ordered_json json{{"beat", holder.beat},       {"host", holder.host},
                                 {"process", holder.process}, {"job", holder.job},
                                 {"since", holder.since},     {"token", holder.token},
-                                {"machine", holder.machine}, {"process_start", holder.process_start}};
+                                {"machine", holder.machine}, {"process_start", holder.process_start},
+                                {"parent", holder.parent}};
     return json.dump() + "\n";
 }
 
@@ -279,7 +280,11 @@ void RunLock::keep_beating() {
     std::unique_lock<std::mutex> hold(mutex_);
     while (!wake_.wait_for(hold, timing_.beat, [this] { return ending_; })) {
         hold.unlock();
-        const std::string what = raise_heartbeat();
+        std::string what;
+        try {
+            what = raise_heartbeat();
+        } catch (const std::exception&) {  // a folder that cannot be read just now: the next beat sees
+        }
         if (!what.empty()) {
             lost_(what);
             return;

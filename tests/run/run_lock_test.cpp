@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 using test::bytes_of;
 using test::ScratchFolder;
 
-constexpr RunLock::Timing quick{20ms, 400ms, 50ms};
+constexpr RunLock::Timing quick{20ms, 400ms, 5000ms};
 const auto never_lost = [](const std::string& what) { ADD_FAILURE() << what; };
 
 nlohmann::json held(const std::filesystem::path& file) {
@@ -49,7 +49,9 @@ TEST(RunLock, IsHeldByOneAndGoneAfterwards) {
     const ScratchFolder folder;
     {
         const RunLock lock(folder / "run", quick, never_lost);
+        const auto start = std::chrono::steady_clock::now();
         const std::string message = refusal(folder / "run");
+        EXPECT_LT(std::chrono::steady_clock::now() - start, quick.orphan / 2);
         EXPECT_NE(message.find(fmt::format("process {}", ::getpid())), std::string::npos) << message;
         EXPECT_NE(message.find(held(lock.file())["since"].get<std::string>()), std::string::npos) << message;
         EXPECT_NE(message.find(held(lock.file())["host"].get<std::string>()), std::string::npos) << message;
@@ -89,6 +91,31 @@ TEST(RunLock, OfAKilledProcessOfThisHostIsTakenOverAtOnce) {
     }
     ::waitpid(child, nullptr, 0);
     EXPECT_TRUE(std::filesystem::is_empty(folder / "run"));
+}
+
+/// mpirun was killed, and its rank has not noticed yet.
+TEST(RunLock, AnOrphanIsGivenTimeToEnd) {
+    const ScratchFolder folder;
+    const pid_t launcher = ::fork();
+    if (launcher == 0) {
+        if (::fork() == 0) {
+            auto* lock = new RunLock(folder / "run", quick, [](const std::string&) {});
+            std::ofstream(folder / "held") << lock->file();
+            while (!std::filesystem::exists(folder / "end"))
+                std::this_thread::sleep_for(1ms);
+            std::this_thread::sleep_for(300ms);
+            ::_exit(1);
+        }
+        for (;;)
+            ::pause();
+    }
+    while (!std::filesystem::exists(folder / "held"))
+        std::this_thread::sleep_for(1ms);
+    ::kill(launcher, SIGKILL);
+    ::waitpid(launcher, nullptr, 0);
+    std::ofstream(folder / "end") << "now";
+    const RunLock lock(folder / "run", quick, never_lost);
+    EXPECT_EQ(held(lock.file())["process"], ::getpid());
 }
 
 TEST(RunLock, AProcessNumberThatWasGivenAgainIsNotTheHolder) {

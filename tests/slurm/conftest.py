@@ -18,7 +18,7 @@ class Cluster:
 
     def __init__(self, folder):
         self.folder = folder
-        self.environment = {**workshop.ENVIRONMENT, "FAIRGPTQ_CLUSTER": str(folder), "FAIRGPTQ_CLUSTER_PORT": "17917",
+        self.environment = {**workshop.ENVIRONMENT, "FAIRGPTQ_CLUSTER": str(folder), "FAIRGPTQ_CLUSTER_PORT": str(20000 + os.getpid() % 5000 * 4),
                             "SLURM_CONF": str(folder / "slurm.conf"), "FAIRGPTQ": workshop.BINARY, "SITE": "laptop",
                             "PYTHON": sys.executable}
 

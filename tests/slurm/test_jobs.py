@@ -78,6 +78,26 @@ def test_two_jobs_on_one_run(cluster, small, tmp_path):
     cluster.wait(first, log=tmp_path / "first")
 
 
+def test_a_time_limit_that_comes_near(cluster, small, tmp_path):
+    """Slurm itself sends the signal, some seconds early or late; a layer that takes for ever stands in for a long run."""
+    program = tmp_path / "fairgptq"
+    program.write_text(f"""#!/bin/bash
+if [[ $1 == quantize && ! -e {tmp_path}/first ]]; then
+    touch {tmp_path}/first
+    trap 'exit 75' USR1
+    sleep 1000 & wait
+fi
+exec {cluster.environment["FAIRGPTQ"]} "$@"
+""")
+    program.chmod(0o755)
+    log = tmp_path / "log"
+    job = cluster.submit(log, "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=1", "--time=1", "--signal=B:USR1@50",
+                         "jobs/fairgptq_llama8b.sh", **{**variables(small, tmp_path / "out"), "FAIRGPTQ": program})
+    text = cluster.wait(job, 150, log=log)
+    assert "back into the queue" in text and cluster.state(job)[1] == 1
+    assert "done, 6 of 6 layers" in (tmp_path / "out/summary.txt").read_text()
+
+
 def test_srun_starts_ranks_that_know_each_other(cluster, small, expected, tmp_path):
     shown = cluster.call("srun", "--mpi=pmix", "--nodes=1", "--ntasks=2", cluster.environment["FAIRGPTQ"], "quantize", "--model",
                          small[0], "--tokens", small[1], "--out", tmp_path / "run", "--group-size", "64")
