@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Is it the pairs? Runs Fair-GPTQ and its controls on SmolLM2 and shows what each does to bias, compared with GPTQ:
 # the method with pairs as they are; with each stereotype beside another's partner (shuffled); and beside a sentence that has
-# nothing to do with it (unrelated; StereoSet alone has such sentences). The controls' effect should vanish.
+# nothing to do with it (unrelated; StereoSet alone has such sentences). If it is the pairs, the controls' effect vanishes: the
+# table says whether it does. Mean |Δ| also falls in a model that tells any two sentences apart less; SS does not.
 # Sentences that have less in common differ more: at the same α, a control's penalty is larger than the method's, flattens the
 # model as a whole, and lowers any difference of log-probabilities at the cost of perplexity. So a control gets the α at which
-# its penalty α·tr(WCWᵀ), summed over all layers, is as large as the method's.
+# its penalty α·tr(WCWᵀ) is as large as the method's in the median module.
 #   bash jobs/controls.sh        or        sbatch jobs/controls.sh
 # Finished layers and evaluations are kept: run it again to go on. jobs/smollm2.sh names its environment (STEREOSET, …); and
 #   ALPHA=A          weight of the bias term (default 0.1)
@@ -27,15 +28,20 @@ prepare_all
 help=$("$program" quantize --help)
 [[ $help == *--pairs* ]] || fail "this build of fairgptq has no quantize --pairs"
 
-# tr(WCWᵀ) of a run, summed over its modules.
-penalty() { # NAME
-    "$program" inspect "$work/$1" --json |
-        "$python" -c 'import json, sys; print(sum(total["bias_before"] for total in json.load(sys.stdin)["totals"].values()))'
+# The α at which a control's penalty is the method's. The median of modules, since a few, with huge activations, outweigh the rest.
+scaled_alpha() { # NAME of a run with the control's pairs
+    "$program" inspect "$work/gptq" --json >"$work/gptq.inspect.json"
+    "$program" inspect "$work/$1" --json >"$work/$1.inspect.json"
+    "$python" - "$alpha" "$work/gptq.inspect.json" "$work/$1.inspect.json" <<'EOF'
+import json, statistics, sys
+given, control = ([module["bias_before"] for module in json.load(open(path))["modules"]] for path in sys.argv[2:])
+print(f"{float(sys.argv[1]) * statistics.median(a / b for a, b in zip(given, control) if b > 0):.3g}")
+EOF
 }
 control() { # shuffled|unrelated
-    measure "gptq-$1" --alpha 0 --pairs "$1" # for its C; where H holds other sentences, it is what this control starts from
     local scaled
-    scaled=$("$python" -c 'import sys; a, b, c = map(float, sys.argv[1:]); print(f"{a * b / c:.3g}")' "$alpha" "$(penalty gptq)" "$(penalty "gptq-$1")")
+    measure "gptq-$1" --alpha 0 --pairs "$1" # for its C; where H holds other sentences, it is what this control starts from
+    scaled=$(scaled_alpha "gptq-$1")
     measure "$1" --alpha "$scaled" --pairs "$1"
     reports+=("GPTQ, $1=$work/gptq-$1.json" "Fair-GPTQ, $1, α = $scaled=$work/$1.json")
 }

@@ -132,18 +132,15 @@ def families(reports):
 
 def per_layer(runs, colours):
     """[(name, title, svg)]: reconstruction error, and bias before and after, by layer."""
-    def lines(axes, figure):
+    def reconstruction(axes):
         for run in runs:
-            layers, sums = sums_by_layer(run, figure)
+            layers, sums = sums_by_layer(run, "reconstruction")
             axes.plot(layers, sums, color=colours.of(run.title), linestyle=colours.dash(run.title), linewidth=1.5,
                       marker="o" if len(layers) == 1 else None)
         layer_axis(axes)
-        if all((sums_by_layer(run, figure)[1] > 0).any() for run in runs):
+        if all((sums_by_layer(run, "reconstruction")[1] > 0).any() for run in runs):
             log_scale(axes, "y")
-
-    def reconstruction(axes):
-        lines(axes, "reconstruction")
-        axes.set_ylabel("tr((W−Q)H(W−Q)ᵀ), log scale")
+        axes.set_ylabel("tr((W−Q)H(W−Q)ᵀ)")
 
     def bias(axes):
         for run in runs:
@@ -162,7 +159,7 @@ def per_layer(runs, colours):
             _, after = sums_by_layer(run, "bias_after")
             if (before > 0).all():
                 axes.plot(layers, 100 * after / before, color=colours.of(run.title), linestyle=colours.dash(run.title), linewidth=1.5,
-                          label=run.title, marker="o" if len(layers) == 1 else None)
+                          marker="o" if len(layers) == 1 else None)
         axes.axhline(100, color=MUTED, linewidth=0.8)
         layer_axis(axes)
         axes.set_ylabel("% of the bias before")

@@ -7,7 +7,7 @@ import h5py
 import pytest
 from figures import badness, pareto
 from huggingface_hub import ModelCard
-from report_data import FINGERPRINT, tasks, write_calibration, write_divergence, write_report, write_run
+from report_data import FINGERPRINT, MODULES, tasks, write_calibration, write_divergence, write_report, write_run
 from report_inputs import read_inputs
 from running import refused, run_tool
 
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 def report(out, *arguments):
     process = run_tool("report.py", *arguments, "--out", out)
-    assert process.returncode == 0, process.stderr
+    assert process.returncode == 0 and not process.stderr, process.stderr
     return out.read_text(encoding="utf-8")
 
 
@@ -174,6 +174,17 @@ def test_reports_alone_runs_alone_and_unfinished_runs(inputs, tmp_path):
     assert "layers-bias" in page.plots and "trade-off-0" not in page.plots
     card = (tmp_path / "README.md").read_text()
     assert "Only 1 of its 3 layers" in card and "was not evaluated" in card and "model-index" not in card
+
+
+def test_a_run_without_pairs_has_no_bias_to_show(tmp_path):
+    run = write_run(tmp_path / "run", alpha=0)
+    for file in (run / "layers").iterdir():
+        with h5py.File(file, "r+") as layer:
+            for name in MODULES:
+                layer[name].attrs.update({"bias_before": 0.0, "bias_after": 0.0})
+                layer[name]["column_sensitivity"][()] = 0
+    report(tmp_path / "out.html", run, "--card", tmp_path / "README.md")
+    assert "of the difference" not in (tmp_path / "README.md").read_text()
 
 
 def test_hostile_names_are_shown_as_they_are(tmp_path):
