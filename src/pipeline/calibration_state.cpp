@@ -99,7 +99,6 @@ void StageStatistics::accumulate(const Chunk& chunk, TensorView inputs) {
 void StageStatistics::reduce(Communicator& comm, std::int64_t cols, PhaseClock& clock) {
     const auto elements = static_cast<std::size_t>(PackedLower<double>::elements(cols));
     const auto finish = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
-        backend_.synchronize();
         clock.spent(Phase::covariance);
         add_over_ranks(backend_, comm, sum, elements);
         clock.spent(Phase::all_reduce);
@@ -110,7 +109,6 @@ void StageStatistics::reduce(Communicator& comm, std::int64_t cols, PhaseClock& 
     hessian_ = finish(hessian_sum_, hessian_buffer_, hessian_tokens_);
     if (pair_columns_ > 0) covariance_ = finish(covariance_sum_, covariance_buffer_, pair_columns_);
     clear();
-    backend_.synchronize();
     clock.spent(Phase::covariance);
 }
 

@@ -57,7 +57,7 @@ class QuantizeRun {
             for (int stage = 0; stage < 4; ++stage)
                 decoder_.run_stage(stage, layer, item.state);
         }
-        forward_done();
+        progress_.spent(Phase::forward);
     }
 
     /// @param open the targets that lack this layer
@@ -68,7 +68,7 @@ class QuantizeRun {
             records.push_back({layer.layer, targets_[target].run->fingerprint(), {}});
         for (auto& item : state_.items())
             decoder_.begin_layer(layer, item.state);
-        forward_done();
+        progress_.spent(Phase::forward);
         for (int stage = 0; stage < 4; ++stage) {
             const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
@@ -76,7 +76,7 @@ class QuantizeRun {
                 solve(layer, spec, open, records);
                 for (auto& item : state_.items())
                     decoder_.run_stage(stage, layer, item.state);
-                forward_done();
+                progress_.spent(Phase::forward);
             });
             progress_.stage_done(stage);
         }
@@ -84,10 +84,6 @@ class QuantizeRun {
     }
 
   private:
-    void forward_done() {
-        backend_.synchronize();
-        progress_.spent(Phase::forward);
-    }
     bool sequential() const { return settings_.inputs == InputsFrom::sequential; }
 
     void embed(const Checkpoint& checkpoint) {
@@ -96,7 +92,7 @@ class QuantizeRun {
         progress_.spent(Phase::read);
         for (auto& item : state_.items())
             decoder_.embed(outer, item.chunk->tokens, item.state);
-        forward_done();
+        progress_.spent(Phase::forward);
     }
 
     void accumulate(int stage) {
