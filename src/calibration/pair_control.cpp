@@ -53,7 +53,6 @@ void apply_pair_control(PairControl control, TokenFile& tokens) {
             tokens.anti_stereotype = tokens.unrelated;
             break;
     }
-    tokens.digest = calibration_digest(tokens);
 }
 
 }  // namespace fairgptq

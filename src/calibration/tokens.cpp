@@ -208,14 +208,15 @@ std::string hash_of_values(const std::vector<T>& values) {
     return hash_of(std::as_bytes(std::span(values)));
 }
 
-}  // namespace
-
-std::string calibration_digest(const TokenFile& file) {
+/// Only what calibration reads: tasks may be added to a file without making its runs foreign to it.
+std::string digest_of(std::initializer_list<const Sequences*> all) {
     std::string parts;
-    for (const Sequences* sequences : {&file.text, &file.stereotype, &file.anti_stereotype})
+    for (const Sequences* sequences : all)
         parts += hash_of_values(sequences->ids) + hash_of_values(sequences->offsets);
     return hash_of(parts);
 }
+
+}  // namespace
 
 TokenFile read_token_file(const std::filesystem::path& path) {
     const h5::File file = h5::File::open(path);
@@ -261,7 +262,8 @@ TokenFile read_token_file(const std::filesystem::path& path) {
         for (const std::string& name : tasks.names())
             result.tasks.push_back(read_task(tasks.group(name), name, result.vocab_size));
     }
-    result.digest = calibration_digest(result);
+    result.digest = digest_of({&result.text, &result.stereotype, &result.anti_stereotype});
+    result.unrelated_digest = digest_of({&result.unrelated});
     return result;
 }
 

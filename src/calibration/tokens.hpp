@@ -43,7 +43,8 @@ struct TokenFile {
     Sequences unrelated;                    // entry p belongs to pair p; empty where there are none
     std::vector<std::string> category;
     std::vector<Task> tasks;
-    std::string digest;  // XXH3-128 of the calibration parts, hex
+    std::string digest;            // XXH3-128 of the calibration parts as they are in the file, hex
+    std::string unrelated_digest;  // the same of `unrelated`
 };
 
 /// Reads and checks everything: format and version, offsets that start at 0, rise and end at the ids' count, ids in
@@ -51,9 +52,6 @@ struct TokenFile {
 /// and what a task's kind needs beyond them.
 /// @throws InvalidInput naming file, object and what is wrong
 TokenFile read_token_file(const std::filesystem::path& path);
-/// XXH3-128, hex, of what calibration reads: tasks may be added to a file without making its runs foreign to it.
-/// Unrelated sentences are read only in place of others (apply_pair_control).
-std::string calibration_digest(const TokenFile& file);
 /// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions, or
 /// the ids are another tokenizer's than model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
 void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions,

@@ -120,7 +120,12 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
     if (parsed->count("run") > 0) {
         found.run = RunDirectory::open(required_path(*parsed, "run"));
         found.run->require_finished();
-        check_model_unchanged(*found.run, found.original.checkpoint);
+        try {
+            check_model_unchanged(*found.run, found.original.checkpoint);
+        } catch (const InvalidInput&) {
+            throw InvalidInput("--model {} is not the model that {} quantized, or its files have changed since",
+                               found.original.dir.string(), found.run->path().string());
+        }
     } else {
         found.other = open_model(required_path(*parsed, "other"));
         if (found.other->family.config.vocab_size != found.original.family.config.vocab_size)

@@ -30,8 +30,9 @@ cxxopts::Options make_options() {
         ("tokens", "token file with tasks, written by tools/prepare.py", cxxopts::value<std::string>())  //
         ("tasks", "only these tasks: a list of names", cxxopts::value<std::vector<std::string>>())       //
         ("out", "report to write (JSON); started again after an interruption, it goes on where it was",
-         cxxopts::value<std::string>())                                                        //
-        ("chunk-tokens", "tokens that go through a layer at once", cxxopts::value<std::int64_t>()->default_value("8192"))  //
+         cxxopts::value<std::string>())  //
+        ("chunk-tokens", "tokens that go through a layer at once",
+         cxxopts::value<std::int64_t>()->default_value("8192"))                                //
         ("device", "auto, cpu or cuda", cxxopts::value<std::string>()->default_value("auto"))  //
         ("h,help", "show this");
     return options;
@@ -127,7 +128,8 @@ Subject describe(const ModelOrRun& opened) {
 /// Names everything that decides scores. A model's files are told apart by size, header and time of change: reading
 /// them all would cost a minute for every hundred gigabytes.
 std::string name_evaluation(const Work& work) {
-    nlohmann::json parts{{"version", FAIRGPTQ_VERSION}, {"device", work.backend->name()}, {"chunk_tokens", work.chunk_tokens}};
+    nlohmann::json parts{
+        {"version", FAIRGPTQ_VERSION}, {"device", work.backend->name()}, {"chunk_tokens", work.chunk_tokens}};
     for (const Checkpoint::FileInfo& file : work.subject.checkpoint.files()) {
         const auto changed = std::filesystem::last_write_time(work.subject.model_dir / file.name).time_since_epoch();
         parts["files"].push_back({file.name, file.bytes, file.header_hash, changed.count()});

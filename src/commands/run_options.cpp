@@ -94,16 +94,18 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
     Chunks chunks = make_chunks(tokens, settings.hessian_from, settings.alignment, settings.chunk_tokens);
     Checkpoint checkpoint(model_dir);
     check_tensors(family, checkpoint);
-    return {model_dir,
-            token_path,
-            family,
-            std::move(checkpoint),
-            config_hash(model_dir),
-            {},
-            tokens.digest,
-            tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),
-            std::move(chunks),
-            std::move(settings)};
+    RunInputs inputs{model_dir,
+                     token_path,
+                     family,
+                     std::move(checkpoint),
+                     config_hash(model_dir),
+                     {},
+                     tokens.digest,
+                     tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),
+                     std::move(chunks),
+                     std::move(settings)};
+    if (inputs.settings.pairs == PairControl::unrelated) inputs.unrelated_digest = tokens.unrelated_digest;
+    return inputs;
 }
 
 nlohmann::json run_settings(const RunInputs& inputs) {
@@ -126,6 +128,7 @@ nlohmann::json run_settings(const RunInputs& inputs) {
     // Only where it is not the default: runs made before there were controls go on.
     if (settings.pairs != PairControl::as_given)
         quantization["pairs"] = settings.pairs == PairControl::shuffled ? "shuffled" : "unrelated";
+    if (!inputs.unrelated_digest.empty()) quantization["unrelated_digest"] = inputs.unrelated_digest;
     return {{"model",
              {{"path", std::filesystem::absolute(inputs.model_dir).lexically_normal().string()},
               {"architecture", inputs.family.config.architecture},

@@ -27,6 +27,7 @@ struct RunInputs {
     std::int64_t file_tokens = 0;  // of all calibration sequences in the file
     Chunks chunks;
     QuantizeSettings settings;
+    std::string unrelated_digest = {};  // where --pairs unrelated reads them
 };
 
 /// Reads options, model and tokens, and checks them against each other.

@@ -15,9 +15,10 @@ namespace fairgptq {
 
 /// What a model says of a chunk's scored rows.
 struct RowScores {
-    std::vector<float>
-        log_probabilities;             // [rows]: natural logarithm of the target's probability after the row's token
-    std::vector<std::uint8_t> greedy;  // [rows]: whether no other token is more probable (the first of equals counts)
+    /// [rows]: natural logarithm of the target's probability after the row's token.
+    std::vector<float> log_probabilities;
+    /// [rows]: whether no other token is more probable; of equal ones the first is the most probable.
+    std::vector<std::uint8_t> greedy;
     bool operator==(const RowScores&) const = default;
 };
 

@@ -2,13 +2,15 @@
 """Times `fairgptq eval` and transformers in turns on one task's sequences, and compares their log-probabilities.
 
 transformers gets what its users give it: batches in the file's order, padded to their longest sequence, float32. Its time is that
-of the scoring alone; fairgptq's is that of the whole command, reading the model included.
+of the scoring alone; fairgptq's is that of the whole command, reading the model included. Where others work on the machine,
+processor time says more than the clock, and one thread (--threads 1) more than two.
 
     peer/bin/python tests/bench/compare_transformers.py --model MODEL --tokens tokens.h5 --task crows_pairs
 """
 import argparse
 import json
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -50,12 +52,14 @@ def with_transformers(model, sequences, scored_from, batch_size):
 
 
 def with_fairgptq(binary, arguments, folder, threads):
-    """Seconds of the whole command, and its report on the task."""
+    """Seconds of the whole command, by the clock and of the processor, and its report on the task."""
     out = Path(folder) / "report.json"
     command = [binary, "eval", "--model", arguments.model, "--tokens", arguments.tokens, "--tasks", arguments.task, "--out", out]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-    return time.perf_counter() - start, json.loads(out.read_text())["tasks"][arguments.task]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, used, json.loads(out.read_text())["tasks"][arguments.task]
 
 
 def main():
@@ -76,16 +80,17 @@ def main():
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(arguments.rounds):
-            ours, report = with_fairgptq(arguments.binary, arguments, folder, arguments.threads)
-            start = time.perf_counter()
+            ours, ours_used, report = with_fairgptq(arguments.binary, arguments, folder, arguments.threads)
+            start, before = time.perf_counter(), time.process_time()
             totals = with_transformers(model, sequences, scored_from, arguments.batch)
-            theirs = time.perf_counter() - start
-            ratios.append(theirs / ours)
-            print(f"fairgptq {ours:.1f} s, transformers {theirs:.1f} s: {theirs / ours:.2f} times as fast", flush=True)
+            theirs, theirs_used = time.perf_counter() - start, time.process_time() - before
+            ratios.append((theirs / ours, theirs_used / ours_used))
+            print(f"fairgptq {ours:.1f} s ({ours_used:.1f} s of processor time), transformers {theirs:.1f} s ({theirs_used:.1f} s): "
+                  f"{theirs / ours:.2f} times as fast ({theirs_used / ours_used:.2f} in processor time)", flush=True)
     difference = np.zeros(item.max() + 1)
     np.add.at(difference, item, np.where(role == 0, totals, -totals))
     found = np.array(report["per_item"]["columns"]["difference"])
-    print(f"median {np.median(ratios):.2f} times as fast")
+    print("median {:.2f} times as fast ({:.2f} in processor time)".format(*np.median(ratios, axis=0)))
     print(f"stereotype preferred: {100 * np.mean(difference > 0):.2f} % (transformers), {report['stereotype_preferred']:.2f} % (fairgptq)")
     print(f"mean |difference|: {np.abs(difference).mean():.4f} and {report['mean_abs_difference']:.4f}; "
           f"largest deviation of an item {np.abs(difference - found).max():.2e}")

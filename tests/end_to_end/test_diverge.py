@@ -114,6 +114,7 @@ def test_what_cannot_be_is_refused(tiny, prompts, quantized, tmp_path):
     wide = write_model(tmp_path / "wide", vocabulary=400)
     assert "vocabulary of 400" in refused(*basic, "--other", wide)
     other = write_model(tmp_path / "other", seed=5, hidden=32)
-    assert "its files have changed" in refused("diverge", "--model", other, "--run", quantized, "--tokens", prompts[0])
+    assert f"--model {other} is not the model" in refused("diverge", "--model", other, "--run", quantized, "--tokens", prompts[0])
+    basic = (*basic, "--prompt-tokens", "6")
     assert "/nowhere" in refused(*basic, "--run", quantized, "--out", "/nowhere/d.json", ranks=2)
     assert str(tmp_path) in refused(*basic, "--run", quantized, "--out", tmp_path)

@@ -81,24 +81,26 @@ def test_run_is_evaluated_and_compared(bench, tmp_path):
     assert quantized["tasks"]["words"]["perplexity"] != original["tasks"]["words"]["perplexity"]
     table = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json").stdout.splitlines()
     assert re.fullmatch(r" +original +GPTQ 2-bit", table[0])
-    assert table[-1].startswith("* differs from the first column")  # 500 sequences at 2 bits
-    rows = table[2:-1]
+    rows = [line for line in table[2:] if not line.startswith("*")]
     assert len(rows) == sum(map(len, FIGURES.values()))
     assert len({len(line.rstrip("*")) for line in rows}) == 1  # aligned, |Δ| and stars or not
-    assert next(line for line in rows if line.startswith("words: perplexity")).endswith("*")
-    check_formats(tmp_path, original, quantized)
+    stars = [line.endswith("*") for line in rows]
+    assert table[-1].startswith("* differs from the first column") == any(stars)
+    check_formats(tmp_path, original, quantized, stars)
     named = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b").stdout
     assert named.split()[:2] == ["a", "b"]
     assert "2 reports" in refused("compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b,c")
 
 
-def check_formats(folder, original, quantized):
+def check_formats(folder, original, quantized, stars):
     """The table's other forms say the same; the difference's interval is that of numpy on the same per-item values."""
     files = (folder / "original.json", folder / "gptq.json")
     rows = json.loads(run(0, "compare", *files, "--format", "json").stdout)["rows"]
     words = next(row for row in rows if (row["task"], row["figure"]) == ("words", "perplexity"))
     values = [report["tasks"]["words"]["perplexity"] for report in (original, quantized)]
-    assert words["values"] == values and words["significant"] == [None, True]
+    assert words["values"] == values
+    assert [row["significant"] for row in rows] == [[None, star] for star in stars]
+    assert stars == [row["differences"][1][0] > 0 or row["differences"][1][1] < 0 for row in rows]
     assert words["intervals"][0] == original["tasks"]["words"]["intervals"]["perplexity"]
     random = np.random.default_rng(1)
     totals = [np.array(report["tasks"]["words"]["per_item"]["columns"]["log_likelihood"]) for report in (original, quantized)]
@@ -136,7 +138,7 @@ def test_an_interrupted_evaluation_goes_on(small, bench, tmp_path):
     resumed = run(2, *command, "--out", tmp_path / "r.json")
     assert f"going on with what {scores} holds" in resumed.stderr
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads((tmp_path / "whole.json").read_text())
-    assert finished > 16 and not scores.exists()
+    assert finished >= 16 and not scores.exists()
     # Of other settings: begun anew.
     scores.write_text("of something else\n")
     again = run(0, *command, "--tasks", "pairs", "--out", tmp_path / "r.json")

@@ -52,7 +52,7 @@ def test_shuffled_pairs_are_another_run(tiny, given, tmp_path):
     settings, values = make(tiny[0], given, tmp_path / "default")
     shuffled, shuffled_values = make(tiny[0], given, tmp_path / "shuffled", "--pairs", "shuffled")
     assert shuffled["quantization"].pop("pairs") == "shuffled" and shuffled["quantization"] == settings["quantization"]
-    assert shuffled["calibration"]["digest"] != settings["calibration"]["digest"] and shuffled_values != values
+    assert shuffled["calibration"] == settings["calibration"] and shuffled_values != values
     # The sentences are the same: so is H, and with it GPTQ.
     gptq = [make(tiny[0], given, tmp_path / f"gptq{pairing}", "--alpha", "0", "--pairs", pairing)[1] for pairing in ("as-given", "shuffled")]
     same = sum(np.sum(np.frombuffer(gptq[0][name], np.uint8) == np.frombuffer(gptq[1][name], np.uint8)) for name in gptq[0])
@@ -67,6 +67,12 @@ def test_unrelated_sentences_take_the_place_of_anti_stereotypical_ones(tiny, giv
     _, expected = make(tiny[0], written, tmp_path / "expected")
     settings, values = make(tiny[0], given, tmp_path / "unrelated", "--pairs", "unrelated")
     assert settings["quantization"]["pairs"] == "unrelated" and values == expected
+    # Other unrelated sentences are another run, and so is one without --pairs.
+    contents["unrelated"][0][0] = (contents["unrelated"][0][0] + 1) % 384
+    changed = write(tmp_path / "changed.h5", **contents)
+    resume = ("--out", tmp_path / "unrelated", "--group-size", "32", "--max-layers", "1", "--resume")
+    assert "quantization.unrelated_digest" in refused("quantize", "--model", tiny[0], "--tokens", changed, *resume, "--pairs", "unrelated")
+    assert "quantization.pairs" in refused("quantize", "--model", tiny[0], "--tokens", given, *resume)
     assert "/pairs/unrelated" in refused("quantize", "--model", tiny[0], "--tokens", written, "--out", tmp_path / "no", "--group-size",
                                          "32", "--pairs", "unrelated")
     assert "--pairs must be one of" in refused("quantize", "--model", tiny[0], "--tokens", given, "--out", tmp_path / "no", "--pairs", "mixed")

@@ -96,7 +96,7 @@ TEST(Comparison, MarksWhatDiffersByMoreThanNoise) {
     // Nothing was preferred otherwise.
     EXPECT_FALSE(row_of(comparison, "stereotype_preferred").figures[1].significant());
     const std::string table = as_table(comparison);
-    EXPECT_THAT(table, HasSubstr("2.950   3.050*  2.9"));
+    EXPECT_THAT(table, HasSubstr("2.950  3.050*  2.9"));
     EXPECT_THAT(table, HasSubstr("\n* differs from the first column"));
 }
 

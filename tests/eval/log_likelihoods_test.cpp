@@ -48,7 +48,6 @@ class FakeModel final : public TokenScorer {
             EXPECT_EQ(rows[c].rows.size(), rows[c].targets.size());
             RowScores& scores = result.emplace_back();
             for (std::size_t i = 0; i < rows[c].rows.size(); ++i) {
-                const std::int32_t row = rows[c].rows[i];
                 const auto prefix = tokens_up_to(chunk, rows[c].rows[i]);
                 scores.log_probabilities.push_back(log_probability(prefix, rows[c].targets[i]));
                 scores.greedy.push_back(is_greedy(prefix, rows[c].targets[i]) ? 1 : 0);
@@ -153,7 +152,9 @@ TEST_P(LogLikelihoodsOverRanks, AreSumsOverEachSequencesScoredTokens) {
             };
             expect_right(tasks, log_likelihoods(tasks, model, comm, options));
             EXPECT_LE(model.longest_chunk, std::max<std::int64_t>(chunk_tokens, 9));
-            if (comm.rank() == 0) EXPECT_EQ(progress, 1);
+            if (comm.rank() == 0) {
+                EXPECT_EQ(progress, 1);
+            }
         }
     });
 }
@@ -243,7 +244,9 @@ TEST(LogLikelihoods, GoOnFromAJournal) {
         run_ranks(ranks, [&](Communicator& comm) {
             FakeModel rest;
             expect_right(tasks, with_journal(rest, comm, "mine"));
-            if (comm.rank() == 0) EXPECT_EQ(rest.calls, all_calls - 2);
+            if (comm.rank() == 0) {
+                EXPECT_EQ(rest.calls, all_calls - 2);
+            }
         });
         run_ranks(ranks, [&](Communicator& comm) {
             FakeModel nothing_left;
@@ -253,7 +256,9 @@ TEST(LogLikelihoods, GoOnFromAJournal) {
         run_ranks(ranks, [&](Communicator& comm) {
             FakeModel other;
             expect_right(tasks, with_journal(other, comm, "another model"));
-            if (comm.rank() == 0) EXPECT_EQ(other.calls, all_calls);
+            if (comm.rank() == 0) {
+                EXPECT_EQ(other.calls, all_calls);
+            }
         });
     }
 }

@@ -53,7 +53,9 @@ TEST_P(ModelScorerOracle, AgreesWithTheModelsOwnLogits) {
             << "row " << rows.rows[i];
         // Where another token is better or worse by more than both logits may be off.
         const double best = *std::max_element(row, row + vocabulary);
-        if (best - row[rows.targets[i]] > 4e-4 * largest) EXPECT_EQ(scores[0].greedy[i], 0);
+        if (best - row[rows.targets[i]] > 4e-4 * largest) {
+            EXPECT_EQ(scores[0].greedy[i], 0);
+        }
     }
 
     // No chunk, no work: a rank beyond the number of chunks.

@@ -50,7 +50,7 @@ inline TokenFileData small_token_file() {
     file.text = SequenceData({{1, 2, 3}, {4}, {5, 6}});
     file.stereotype = SequenceData({{1, 10, 11}, {1, 12}});
     file.anti_stereotype = SequenceData({{1, 20, 11}, {1, 21, 22}});
-    file.unrelated = SequenceData({{1, 13}, {1, 14, 15, 16}});
+    file.unrelated = SequenceData({{1, 13}, {1, 14, 15}});
     file.category = {"race", "gender"};
     const SequenceData six({{1, 2}, {1, 3, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 7, 8, 9}});
     file.tasks.push_back({"choices",
