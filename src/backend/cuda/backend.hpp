@@ -54,7 +54,7 @@ class CudaBackend final : public Backend {
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
     void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
-                                 std::span<float> log_probabilities) override;
+                                 std::span<float> log_probabilities, std::span<std::int32_t> best) override;
     void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
                     MatrixView<const std::uint8_t> zeros, const std::int32_t* group_index, TensorView weights) override;
 

@@ -178,8 +178,10 @@ __global__ void embed(PlainTensor table, const std::int32_t* ids, PlainTensor ou
 
 /// A block has a row; float64 sums, so a large vocabulary costs no precision.
 template <class T>
-__global__ void log_probabilities_kernel(PlainTensor logits, const std::int32_t* targets, float* log_probabilities) {
+__global__ void log_probabilities_kernel(PlainTensor logits, const std::int32_t* targets, float* log_probabilities,
+                                         std::int32_t* best) {
     __shared__ float shared[reducing_threads];
+    __shared__ std::int32_t shared_places[reducing_threads];
     __shared__ double shared_sums[reducing_threads];
     for (std::int64_t row = blockIdx.x; row < logits.rows; row += gridDim.x) {
         const T* values = row_of<T>(logits, row);
@@ -187,6 +189,13 @@ __global__ void log_probabilities_kernel(PlainTensor logits, const std::int32_t*
         for (std::int64_t col = threadIdx.x; col < logits.cols; col += blockDim.x)
             largest = fmaxf(largest, to_float(values[col]));
         largest = reduce_block(largest, shared, [](float a, float b) { return fmaxf(a, b); });
+        if (best != nullptr) {
+            auto place = static_cast<std::int32_t>(logits.cols);
+            for (std::int64_t col = threadIdx.x; col < logits.cols && col < place; col += blockDim.x)
+                if (to_float(values[col]) == largest) place = static_cast<std::int32_t>(col);
+            place = reduce_block(place, shared_places, [](std::int32_t a, std::int32_t b) { return a < b ? a : b; });
+            if (threadIdx.x == 0) best[row] = place;
+        }
         double sum = 0;
         for (std::int64_t col = threadIdx.x; col < logits.cols; col += blockDim.x)
             sum += static_cast<double>(expf(to_float(values[col]) - largest));
@@ -267,11 +276,11 @@ cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, cons
 }
 
 cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32_t* targets, float* log_probabilities,
-                                     cudaStream_t stream) {
+                                     std::int32_t* best, cudaStream_t stream) {
     if (logits.rows == 0) return cudaSuccess;
     return with_type(logits.type, [&](auto element) {
         log_probabilities_kernel<decltype(element)>
-            <<<blocks_for(logits.rows, 1), reducing_threads, 0, stream>>>(logits, targets, log_probabilities);
+            <<<blocks_for(logits.rows, 1), reducing_threads, 0, stream>>>(logits, targets, log_probabilities, best);
     });
 }
 

@@ -44,9 +44,9 @@ cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gat
 cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
                          cudaStream_t stream);
 
-/// As ScoreOperations; @param targets, log_probabilities on the device
+/// As ScoreOperations; @param targets, log_probabilities, best on the device; best may be null
 cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32_t* targets, float* log_probabilities,
-                                     cudaStream_t stream);
+                                     std::int32_t* best, cudaStream_t stream);
 
 /// output = sums + bias (+ output if accumulate), rounded once; bias may be null.
 cudaError_t launch_add_bias(Plain<const float> sums, const float* bias, const PlainTensor& output, bool accumulate,
