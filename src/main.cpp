@@ -16,6 +16,7 @@
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "support/error.hpp"
+#include "support/threads.hpp"
 
 namespace {
 using namespace fairgptq;
@@ -100,6 +101,7 @@ int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    restart_with_short_spins(argv);
     // Malloc, too, gives large blocks back at once: otherwise it would keep up to 32 MiB pieces after the first few.
     ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
     if (argc < 2) {

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -25,6 +26,12 @@ int use_fair_share_of_cores(Communicator& comm) {
     }
     if (std::getenv("OMP_NUM_THREADS") == nullptr) omp_set_num_threads(threads);
     return omp_get_max_threads();
+}
+
+void restart_with_short_spins(char** argv) {
+    if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+    ::setenv("GOMP_SPINCOUNT", "5000", 0);  // some 10 microseconds
+    ::execv("/proc/self/exe", argv);        // returns only if it cannot: then all goes on as it is
 }
 
 }  // namespace fairgptq

@@ -11,4 +11,10 @@ namespace fairgptq {
 /// @returns the count
 int use_fair_share_of_cores(Communicator& comm);
 
+/// Starts the program anew, once, with a short time for which OpenMP's threads spin while they wait (then they sleep).
+/// GNU's spin for milliseconds, which on a core that others use, too, makes work of many short steps up to 80 times as
+/// slow; and it reads its environment before main. Does nothing where OMP_WAIT_POLICY or GOMP_SPINCOUNT is set. Call it
+/// first.
+void restart_with_short_spins(char** argv);
+
 }  // namespace fairgptq
