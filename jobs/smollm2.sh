@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # job and work are set by those that source this
-# What the jobs that measure SmolLM2 share: settings, program, model, data, and how a run is made, gone on with and evaluated.
-# Sourced by jobs/controls.sh and jobs/table.sh from the repository's root. Environment:
+# What the jobs on SmolLM2 share: settings, program, model, data, and how a run is made, gone on with and evaluated.
+# Sourced by jobs/quickstart.sh, jobs/controls.sh and jobs/table.sh from the repository's root. Environment:
 #   STEREOSET=FILE   StereoSet's dev.json (or triples as JSON lines): calibrate on one half of its pairs, evaluate on the other
 #                    and on all of CrowS-Pairs (without it: one half of CrowS-Pairs, and the other)
 #   MORE="…"         further options of tools/prepare.py, such as --piqa FILE --piqa-labels FILE --bbq FILE --max-items 200
@@ -36,11 +36,23 @@ prepare_all() {
     if [[ ! -x $program || ! -x $python ]]; then
         say "Set up and build"
         bash jobs/setup.sh
-        cmake --preset release -DFAIRGPTQ_TESTS=OFF -Wno-dev >"$work/cmake.log" || { cat "$work/cmake.log" >&2; exit 1; }
-        cmake --build --preset release
+        build
     fi
     say "Model and data"
+    get_model
+    make_tokens
+}
+
+build() {
+    cmake --preset release -DFAIRGPTQ_TESTS=OFF -Wno-dev >"$work/cmake.log" || { cat "$work/cmake.log" >&2; exit 1; }
+    cmake --build --preset release
+}
+
+get_model() {
     [[ -d $work/model ]] || "$python" tools/get_smollm2.py --out "$work/model"
+}
+
+make_tokens() {
     prose debian-reference-en usr/share/debian-reference calibration
     prose debian-faq usr/share/doc/debian/FAQ evaluation
     local crows_pairs sources
