@@ -14,9 +14,9 @@ run_tests() { # PRESET, ctest's options…
     results+=("$PWD/build/$1/results.xml")
     ctest --preset "$1" --parallel "$jobs" --output-junit "${results[-1]}" "${@:2}"
 }
-build() { # PRESET
+build() { # PRESET, cmake --build's options…
     cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
-    cmake --build --preset "$1" --parallel "$jobs"
+    cmake --build --preset "$1" --parallel "$jobs" "${@:2}"
 }
 
 say "Set up"
@@ -33,7 +33,7 @@ LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0 \
     run_tests asan --label-exclude python
 
 say "Thread sanitizer: the folders that start threads of their own"
-build tsan
+build tsan --target test_model --target test_run --target test_pipeline
 # GCC's OpenMP is not instrumented, and its barriers look like races: one OpenMP thread, so that the threads are ours alone.
 OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline)$'
 
