@@ -102,8 +102,8 @@ int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
 
 int main(int argc, char** argv) {
     restart_with_short_spins(argv);
-    // Malloc, too, gives large blocks back at once: otherwise it would keep up to 32 MiB pieces after the first few.
-    ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    // Malloc, too, gives large blocks back at once (pages.hpp): otherwise it would keep pieces of up to 32 MiB.
+    ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
     if (argc < 2) {
         print_usage(stderr);
         return commands::exit_invalid;
