@@ -7,6 +7,7 @@
 
 The model of a run is the program's own: ranks share chunks of tokens and rows of weights, every rank factors every Hessian, the
 sums of H and C (packed float64) are all-reduced, codes are all-gathered, reading and writing overlap with computing.
+--factorization distributed asks what it would gain if ranks shared each factorization, too (the program does not do that).
 """
 import json
 import math
@@ -24,7 +25,19 @@ SHAPES = {"smollm2-135m": (576, 1536, 30, 192, 576), "8b": (4096, 14336, 32, 102
 # No run of this program on a GPU is behind these figures.
 H100 = {"name": "H100, published figures", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
         "factor": 2.1e13, "columns": 4e13, "column_seconds": 4e-8, "figures": 4e13, "link": 3.0e11, "network": 2.5e10,
-        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 20, "setup_read": 5e9, "stage_seconds": 2e-4, "weight_bytes": 2}
+        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "setup_read": 5e9, "stage_seconds": 2e-4, "weight_bytes": 2}
+
+
+def factorization(n, ranks, rate, bandwidth, latency, panel=256):
+    """Seconds for the Cholesky factor of an n × n matrix and its triangular inverse, by one rank, or dealt to several by panels."""
+    alone = 2 / 3 * n ** 3 / rate
+    if ranks == 1:
+        return alone
+    # A panel is one rank's work, at perhaps a quarter of the rate; all wait for it, and for its copy to arrive. In the end each rank
+    # has the whole inverse, which the column loop needs.
+    serial = 4 * n * n * panel / rate
+    moved = 2 * 4 * n * n / 2
+    return alone / ranks + serial + moved / bandwidth + 2 * math.ceil(n / panel) * latency * math.log2(ranks)
 
 
 class Work:
@@ -40,8 +53,8 @@ class Work:
         self.stages = [(attention + 2 * kv, hidden), (hidden, attention), (2 * intermediate, hidden), (hidden, intermediate)]
         self.weights = sum(rows * cols for rows, cols in self.stages)
 
-    def predict(self, rates, ranks):
-        """Seconds by phase of a run on so many ranks."""
+    def predict(self, rates, ranks, distributed=False):
+        """Seconds by phase of a run on so many ranks; distributed: they share each factorization."""
         node = rates["ranks_per_node"]
         nodes = math.ceil(ranks / node)
         # Ranks of a CPU share its cores; ranks beyond them slow each other down.
@@ -64,7 +77,7 @@ class Work:
                 moved = matrices * 8 * n * (n + 1) / 2 * 2 * (ranks - 1) / ranks
                 phases["all_reduce"] += self.layers * (moved / bandwidth + matrices * rates["latency"] * math.log2(ranks))
                 phases["exchange"] += self.layers * (rows * n * (ranks - 1) / ranks / bandwidth + 8 * rates["latency"] * math.log2(ranks))
-            phases["factor"] += self.layers * 2 / 3 * n ** 3 / (rates["factor"] * share)
+            phases["factor"] += self.layers * factorization(n, ranks if distributed else 1, rates["factor"] * share, bandwidth, rates["latency"])
             columns = mine * n * n * (5 if self.shifted else 1)
             phases["columns"] += self.layers * (columns / (rates["columns"] * share) + n * rates["column_seconds"])
             phases["figures"] += self.layers * (3 if self.pairs else 1) * 2 * mine * n * n / (rates["figures"] * share)
@@ -155,7 +168,8 @@ def predict(options):
     rates = dict(load_rates(options.rates))
     if options.disk:
         rates["disk_read"] = rates["setup_read"] = options.disk * 1e9
-    print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}; predicted")
+    print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}, "
+          f"{options.factorization} factorization; predicted")
     print(f"{'shape':<14}{'ranks':>6}{'time':>11}{'speed-up':>10}{'efficiency':>12}  most time in")
     for name in options.shape.split(","):
         if name not in SHAPES:
@@ -165,7 +179,7 @@ def predict(options):
         work = Work(shape, shape[2], options.tokens, options.tokens, options.pair_columns, chunks, options.tokens * options.sequence)
         alone = sum(work.predict(rates, 1).values())
         for ranks in parse_ranks(options.ranks):
-            phases = work.predict(rates, ranks)
+            phases = work.predict(rates, ranks, options.factorization == "distributed")
             total = sum(phases.values())
             most = sorted(phases, key=phases.get, reverse=True)[:3]
             print(f"{name:<14}{ranks:>6}{duration(total):>11}{alone / total:>10.1f}{100 * alone / total / ranks:>11.0f}%  "
@@ -203,6 +217,8 @@ def main():
     one.add_argument("--pair-columns", type=int, default=60000)
     one.add_argument("--chunk-tokens", type=int, default=8192)
     one.add_argument("--disk", type=float, help="GB/s that the shared file system gives to all nodes together (default: the rates' own)")
+    one.add_argument("--factorization", choices=("replicated", "distributed"), default="replicated",
+                     help="replicated: every rank factors every Hessian, as the program does; distributed: ranks share each")
     one.add_argument("--sequence", type=int, default=2048, help="tokens of a sequence")
     one = commands.add_parser("check", help="predictions beside measured runs")
     one.add_argument("--rates", required=True)

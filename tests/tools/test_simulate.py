@@ -62,6 +62,19 @@ def test_the_table(rates):
         assert done.stdout.count("100%") >= 2 and len(done.stdout.splitlines()) == 2 + 6 and "predicted" in done.stdout
 
 
+def test_a_shared_factorization_gains_where_factoring_is_most_of_the_time():
+    """By hand, 70B's down_proj on 8 ranks: 2/3·28672³ / 2.1e13 = 0.748 s alone."""
+    def seconds(*options):
+        done = run_tool("simulate.py", "predict", "--shape", "70b", "--ranks", "1,8", "--disk", "1000", *options)
+        assert done.returncode == 0, done.stderr
+        return [float(amount) * {"s": 1, "min": 60}[unit] for amount, unit in re.findall(r"^70b +\d+ +([0-9.]+) (s|min)", done.stdout, re.M)]
+
+    replicated, distributed = seconds(), seconds("--factorization", "distributed")
+    assert replicated[0] == distributed[0]
+    alone = 80 * 2 / 3 * (28672 ** 3 + 3 * 8192 ** 3) / 2.1e13
+    assert 0.5 * 7 / 8 * alone < replicated[1] - distributed[1] < 7 / 8 * alone
+
+
 def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
     assert "9b" in refused(run_tool("simulate.py", "predict", "--shape", "9b"))
     assert "--ranks" in refused(run_tool("simulate.py", "predict", "--ranks", "0"))
