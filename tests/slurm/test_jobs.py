@@ -104,6 +104,19 @@ def test_srun_starts_ranks_that_know_each_other(cluster, small, expected, tmp_pa
     assert read_run(tmp_path / "run") == expected, shown
 
 
+def test_the_profile_of_a_gpu_cluster(cluster, small, expected, tmp_path):
+    """Its launcher, its signals and its environment on one node with GPUs by name only; the backend is the CPU."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    job = cluster.submit(log, "--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=2", "jobs/fairgptq_llama70b.sh",
+                         **variables(small, out), SITE="gpu-cluster", OMPI_MCA_btl_tcp_if_include="lo")
+    until(lambda: layers(out) >= 1, "the first layer")
+    cluster.call("scancel", "--signal=USR1", "--batch", job)
+    text = cluster.wait(job, log=log)
+    assert cluster.state(job)[1] == 1 and "back into the queue" in text and "resuming after layer" in text
+    assert read_run(out / "run") == expected
+    assert "2 ranks" in (out / "summary.txt").read_text()
+
+
 def test_the_alpha_sweep_names_what_failed_and_ends_with_its_tables(cluster, small, tmp_path):
     out = tmp_path / "out"
     settings = {**variables(small, out), "GRID": "0,0.1", "RANDOM_POINTS": "1", "SCOPE": "module", "SEED": "3", "LOW": "0.01",
