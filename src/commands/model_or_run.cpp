@@ -14,7 +14,12 @@ void add_model_or_run(cxxopts::Options& options) {
 
 RunDirectory open_run_with_model(const std::filesystem::path& path, const std::filesystem::path& moved_model) {
     RunDirectory run = RunDirectory::open(path);
-    if (!moved_model.empty()) run.set_model_path(moved_model);
+    if (!moved_model.empty()) {
+        if (!std::filesystem::is_directory(moved_model))
+            throw InvalidInput("--model: {} is not a folder; give the folder where the model of {} is now",
+                               moved_model.string(), path.string());
+        run.set_model_path(moved_model);
+    }
     if (!std::filesystem::is_directory(run.model_path()))
         throw InvalidInput("the model of {} is not in {}: say with --model where it is now", path.string(),
                            run.model_path().string());

@@ -8,6 +8,7 @@
 #include "commands/options.hpp"
 #include "commands/run_options.hpp"
 #include "commands/solver_options.hpp"
+#include "commands/sweep_options.hpp"
 #include "pipeline/arithmetic.hpp"
 #include "pipeline/memory_plan.hpp"
 
@@ -38,6 +39,7 @@ int plan(int argc, char** argv, Communicator& comm) {
         ("ranks", "ranks of the run", cxxopts::value<int>()->default_value("1"))                             //
         ("device-memory", "memory of each rank's device in GiB, to compare with", cxxopts::value<double>())  //
         ("h,help", "show this");
+    add_sweep_options(options);
     add_solver_options(options);
     add_run_options(options);
     const auto parsed = parse(options, argc, argv);
@@ -52,20 +54,26 @@ int plan(int argc, char** argv, Communicator& comm) {
     const int threads = use_fair_share_of_cores(comm);
     const auto backend = make_backend((*parsed)["device"].as<std::string>());
     const RunInputs inputs = read_run_inputs(*parsed);
+    std::vector<AlphaSettings> alphas{inputs.settings.alpha};
+    if (parsed->count("alphas") > 0) alphas = sweep_settings(read_alphas(*parsed), inputs);
+    std::vector<AlphaPolicy> policies;
+    for (const AlphaSettings& alpha : alphas)
+        policies.emplace_back(alpha, inputs.family);
     const bool on_host = backend->name().rfind("cpu", 0) == 0;
     const MemoryPlan memory = plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks,
-                                          backend->activation_type());
-    fmt::print("{} layers of {}, {} calibration tokens and {} pair columns in {} chunks, {} rank{}\n\n",
+                                          backend->activation_type(), alphas.size());
+    fmt::print("{} layers of {}, {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n\n",
                inputs.settings.layers, inputs.family.config.architecture, inputs.chunks.hessian_tokens,
-               inputs.chunks.pair_columns, inputs.chunks.all.size(), ranks, ranks == 1 ? "" : "s");
+               inputs.chunks.pair_columns, inputs.chunks.all.size(), ranks, ranks == 1 ? "" : "s",
+               alphas.size() == 1 ? "" : fmt::format(", {} runs in one pass", alphas.size()));
     print(on_host ? "memory of each rank: calibration and solver" : "device memory of each rank", memory.device,
           memory.device_peak);
     print(on_host ? "the rest" : "host memory of each rank", memory.host, memory.host_peak);
     if (on_host) fmt::print("{:<34}{:>16}\n", "peak of each rank", mebibytes(memory.shared_peak));
 
     const double rate = measure_matrix_rate(*backend);
-    const Arithmetic arithmetic = count_arithmetic(
-        inputs.family, inputs.chunks, AlphaPolicy(inputs.settings.alpha, inputs.family), inputs.settings.layers, ranks);
+    const Arithmetic arithmetic =
+        count_arithmetic(inputs.family, inputs.chunks, policies, inputs.settings.layers, ranks);
     // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on SmolLM2-135M.
     constexpr double overhead = 1.5;
     fmt::print(

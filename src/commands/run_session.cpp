@@ -145,9 +145,12 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
         {"event", outcome == Outcome::stopped ? "stopped" : "done"}, {"seconds", seconds}, {"peak_rss_kib", peak_kib}};
     add_times(event, times);
     std::string ratio;
-    if (outcome == Outcome::done && finished == 0 && targets.size() == 1) {  // otherwise it was only a part of it
-        const AlphaPolicy alpha(targets.front().alpha, inputs.family);
-        const double flop = count_arithmetic(inputs.family, inputs.chunks, alpha, layers, comm.size()).total();
+    const bool whole = std::all_of(targets.begin(), targets.end(), [](const auto& one) { return one.finished == 0; });
+    if (outcome == Outcome::done && whole) {  // otherwise it was only a part of it
+        std::vector<AlphaPolicy> policies;
+        for (const RunTarget& target : targets)
+            policies.emplace_back(target.alpha, inputs.family);
+        const double flop = count_arithmetic(inputs.family, inputs.chunks, policies, layers, comm.size()).total();
         const double ratio_to_arithmetic = (seconds - setup) * rate / flop;
         event.update({{"arithmetic_flop", flop}, {"matrix_rate", rate}, {"times_arithmetic", ratio_to_arithmetic}});
         ratio = fmt::format(": {:.2f} times what its {:.2f} TFLOP take at this machine's {:.0f} GFLOP/s",

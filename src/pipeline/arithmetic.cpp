@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <set>
-#include <span>
 #include <vector>
+
+#include "pipeline/solve_shares.hpp"
 
 namespace fairgptq {
 
-Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const AlphaPolicy& alpha, std::int64_t layers,
-                            int ranks) {
+Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
+                            std::int64_t layers, int ranks) {
     Arithmetic sum;
     double tokens = 0;
     double squared_lengths = 0;
@@ -21,23 +22,28 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const Al
         }
     }
     const bool pairs = chunks.pair_columns > 0;
+    const SolveShares shares(alphas.size(), ranks, 0);
     const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         sum.forward += 2 * squared_lengths * width;
         for (const StageSpec& stage : family.stages) {
             const auto n = static_cast<double>(stage.cols());
             sum.statistics += n * n * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
-            std::set<double> alphas;
-            for (const LinearSpec& linear : stage.linears) {
-                const auto rows = static_cast<double>(linear.rows);
-                const double value = alpha(layer, linear.name);
-                alphas.insert(value);
-                sum.forward += 2 * rows * n * tokens;
-                sum.columns += rows * n * n;
-                if (value != 0 && pairs) sum.shift += 4 * rows * n * n;
-                sum.figures += (pairs ? 3 : 1) * 2 * rows * n * n;
+            for (const LinearSpec& linear : stage.linears)
+                sum.forward += 2 * static_cast<double>(linear.rows) * n * tokens;
+            for (std::size_t target = 0; target < alphas.size(); ++target) {
+                std::set<double> values;
+                for (const LinearSpec& linear : stage.linears) {
+                    const auto rows = static_cast<double>(linear.rows);
+                    const double value = alphas[target](layer, linear.name);
+                    values.insert(value);
+                    sum.columns += rows * n * n;
+                    if (value != 0 && pairs) sum.shift += 4 * rows * n * n;
+                    sum.figures += (pairs ? 3 : 1) * 2 * rows * n * n;
+                }
+                sum.factor +=
+                    static_cast<double>(values.size()) * 2 / 3 * n * n * n * (shares.by_all(target) ? ranks : 1);
             }
-            sum.factor += static_cast<double>(alphas.size()) * 2 / 3 * n * n * n * ranks;
         }
     }
     return sum;

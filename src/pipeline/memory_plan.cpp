@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "pipeline/calibration_state.hpp"
+#include "pipeline/solve_shares.hpp"
 #include "solver/solve.hpp"
 
 namespace fairgptq {
@@ -21,7 +22,7 @@ std::size_t sum(const std::vector<MemoryPlan::Item>& items) {
 }  // namespace
 
 MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
-                       const QuantizeSettings& settings, int ranks, DType activation_type) {
+                       const QuantizeSettings& settings, int ranks, DType activation_type, std::size_t runs) {
     std::int64_t tokens = 0;
     for (const auto& mine : deal_chunks(chunks, ranks)) {
         std::int64_t of_rank = 0;
@@ -29,6 +30,14 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
             of_rank += chunks.all[chunk].tokens.tokens();
         tokens = std::max(tokens, of_rank);
     }
+    // Runs that are dealt whole are solved by one rank each, the rest by all, and each rank has all of those.
+    const SolveShares shares(runs, ranks, 0);
+    std::size_t dealt = 0, records = 0;
+    for (std::size_t run = 0; run < runs; ++run) {
+        dealt += shares.by_all(run) ? 0 : 1;
+        records += shares.mine(run) ? 1 : 0;
+    }
+    const int solvers = dealt > 0 ? 1 : ranks;
     std::size_t layer = 0, codes = 0, solver = 0, largest = 0;
     for (const StageSpec& stage : family.stages) {
         std::int64_t rows = 0;
@@ -37,10 +46,10 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
             layer += product(linear.rows, linear.cols) * size_of(activation_type);
             largest = std::max(largest, product(linear.rows, linear.cols));
             const std::int64_t group = resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
-            codes +=
-                product(linear.rows, linear.cols) + product(linear.rows, linear.cols / group) * (sizeof(float) + 1);
+            codes += records * (product(linear.rows, linear.cols) +
+                                product(linear.rows, linear.cols / group) * (sizeof(float) + 1));
         }
-        solver = std::max(solver, solver_bytes(rows, stage.cols(), ranks, settings.solver));
+        solver = std::max(solver, solver_bytes(rows, stage.cols(), solvers, settings.solver));
     }
     const std::size_t embedding =
         product(family.config.vocab_size, family.config.hidden_size) * size_of(activation_type);

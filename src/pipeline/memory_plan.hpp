@@ -23,7 +23,8 @@ struct MemoryPlan {
 };
 
 /// The plan of the rank that needs most.
+/// @param runs made in one pass
 MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
-                       const QuantizeSettings& settings, int ranks, DType activation_type);
+                       const QuantizeSettings& settings, int ranks, DType activation_type, std::size_t runs = 1);
 
 }  // namespace fairgptq

@@ -13,10 +13,11 @@ namespace fairgptq {
 /// same bytes.
 class SolveShares {
   public:
-    SolveShares(std::size_t targets, const Communicator& comm)
-        : dealt_(targets / static_cast<std::size_t>(comm.size()) * static_cast<std::size_t>(comm.size())),
-          ranks_(comm.size()),
-          rank_(comm.rank()) {}
+    SolveShares(std::size_t targets, int ranks, int rank)
+        : dealt_(targets / static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)),
+          ranks_(ranks),
+          rank_(rank) {}
+    SolveShares(std::size_t targets, const Communicator& comm) : SolveShares(targets, comm.size(), comm.rank()) {}
     bool by_all(std::size_t target) const { return target >= dealt_; }
     bool mine(std::size_t target) const { return by_all(target) || owner(target) == rank_; }
     /// Keeps the target's log: one rank per log, as appends from several hosts are not safe on NFS.

@@ -301,6 +301,7 @@ def test_a_moved_model_is_found_where_the_user_says(workplace, tmp_path):
     for command in (("export", out, "--format", "dense", "--out", tmp_path / "no"),
                     ("logits", "--run", out, "--tokens", tokens, "--out", tmp_path / "no.h5")):
         assert "--model" in refused(*command)
+        assert "is not a folder" in refused(*command, "--model", tmp_path / "nowhere")
     after = logits(tmp_path / "after.h5", tokens, "--run", out, "--model", tmp_path / "moved")
     assert np.array_equal(before, after)
     export(out, tmp_path / "dense", "dense", "--model", tmp_path / "moved")

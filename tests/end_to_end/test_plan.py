@@ -13,12 +13,12 @@ def inputs(tmp_path_factory):
             write_tokens(folder / "tokens.h5", pairs=400, texts=80, text_length=60, vocabulary=4096))
 
 
-def planned_and_measured(model, tokens, out, ranks, *more):
+def planned_and_measured(model, tokens, out, ranks, *more, command="quantize", log="."):
     """Peak memory of a rank in MiB."""
     arguments = ("--model", model, "--tokens", tokens, *more)
     shown = run(0, "plan", *arguments, "--ranks", ranks).stdout
-    run(ranks, "quantize", *arguments, "--out", out)
-    end = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    run(ranks, command, *arguments, "--out", out)
+    end = json.loads((out / log / "log.jsonl").read_text().splitlines()[-1])
     assert end["event"] == "done"
     return float(re.search(r"peak of each rank +([0-9.]+) MiB", shown)[1]), end["peak_rss_kib"] / 1024
 
@@ -28,6 +28,13 @@ def planned_and_measured(model, tokens, out, ranks, *more):
 def test_peak_memory_is_within_a_tenth_of_the_plan(inputs, tmp_path, ranks, more):
     planned, peak = planned_and_measured(*inputs, tmp_path / "run", ranks, *more)
     assert peak > 200, "too small a run to tell"
+    assert peak == pytest.approx(planned, rel=0.1)
+
+
+@pytest.mark.parametrize("ranks, alphas", [(2, "0,0.1,0.2,0.3,0.4,1"), (2, "0,0.1,1")])  # dealt whole; one by both
+def test_peak_memory_of_a_sweep(inputs, tmp_path, ranks, alphas):
+    planned, peak = planned_and_measured(*inputs, tmp_path / "sweep", ranks, "--inputs", "original", "--alphas", alphas,
+                                         command="sweep", log="alpha_0.1")
     assert peak == pytest.approx(planned, rel=0.1)
 
 
@@ -44,6 +51,8 @@ def test_it_says_whether_the_memory_suffices_and_refuses_what_quantize_refuses(i
     assert "suffice:" in run(0, *arguments, "--device-memory", "80").stdout
     assert "do not suffice" in run(0, *arguments, "--device-memory", "0.1").stdout
     assert "--ranks" in refused(*arguments, "--ranks", "0")
+    assert "--inputs original" in refused(*arguments, "--alphas", "0,1")
+    assert "'x' is none" in refused(*arguments, "--inputs", "original", "--alphas", "0,x")
     assert "--device-memory" in refused(*arguments, "--device-memory", "-1")
     assert "--group-size" in refused(*arguments, "--group-size", "many")
     assert "--group-size" in refused(*arguments, "--group-size", "512")
