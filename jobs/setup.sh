@@ -66,3 +66,17 @@ else
     "${pip[@]}" --no-deps -r tools/requirements-data.txt
     printf '%s\n' "$wanted" >"$stamp"
 fi
+
+# For --comm nccl, where GPU code can be built and neither the toolkit nor the system brings NCCL: its package is 300 MB.
+nccl=2.28.9
+if command -v nvcc >/dev/null; then
+    toolkit=$(dirname "$(dirname "$(realpath "$(command -v nvcc)")")")
+    cuda=$(nvcc --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
+    if [[ -f $toolkit/include/nccl.h || -f /usr/include/nccl.h ]]; then
+        echo "setup: NCCL is there"
+    elif .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "nvidia-nccl-cu$cuda==$nccl"; then
+        echo "setup: NCCL is there, as the package nvidia-nccl-cu$cuda in .venv"
+    else
+        echo "setup: no NCCL for CUDA $cuda: --comm nccl will be refused" >&2
+    fi
+fi

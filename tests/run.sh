@@ -33,15 +33,15 @@ LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0 \
     run_tests asan --label-exclude python
 
 say "Thread sanitizer: the folders that start threads of their own"
-build tsan --target test_model --target test_run --target test_pipeline
+build tsan --target test_model --target test_run --target test_pipeline --target test_comm
 # GCC's OpenMP is not instrumented, and its barriers look like races: one OpenMP thread, so that the threads are ours alone.
-OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline)$'
+OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline|comm)$'
 
 if command -v nvcc >/dev/null; then
-    say "CUDA: the GPU code compiles and links; its tests run where a GPU is"
-    cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON
-    cmake --build --preset cuda --parallel "$jobs" --target fairgptq --target test_backend
-    run_tests cuda --label-regex '^backend$' --tests-regex '[Cc]uda'
+    say "CUDA: the GPU code compiles and links, NCCL's too; its tests run where a GPU is"
+    cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_NCCL=ON
+    cmake --build --preset cuda --parallel "$jobs" --target fairgptq --target test_backend --target test_comm
+    run_tests cuda --label-regex '^(backend|comm)$' --tests-regex '[Cc]uda|[Nn]ccl'
 fi
 
 say "All stages"

@@ -11,5 +11,3 @@ threads=${SLURM_CPUS_PER_TASK:-12}
 # NCCL and Open MPI over the fast network, not the management one: `ip -br addr` on a node shows the names.
 export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-ib0} NCCL_IB_HCA=${NCCL_IB_HCA:-mlx5}
 export OMPI_MCA_btl_tcp_if_include=${OMPI_MCA_btl_tcp_if_include:-ib0}
-# A rank that lost its partner says so within minutes instead of waiting for the time limit.
-export NCCL_ASYNC_ERROR_HANDLING=1

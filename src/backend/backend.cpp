@@ -4,10 +4,9 @@
 #include "backend/cpu/backend.hpp"
 
 #ifdef FAIRGPTQ_CUDA
-#include <cstdlib>
-
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
+#include "support/launcher.hpp"
 #endif
 
 namespace fairgptq {
@@ -18,30 +17,24 @@ bool gpu_is_here() {
     return cuda::device_count() > 0;
 }
 
-/// Ranks of one node share its GPUs out by their number on the node, which every launcher tells in its own way.
-int local_rank() {
-    for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "MPI_LOCALRANKID"})
-        if (const char* value = std::getenv(name)) return std::atoi(value);
-    return 0;
-}
-
-std::unique_ptr<Backend> make_cuda() {
+/// Ranks of one node share its GPUs out by their number on the node.
+std::unique_ptr<Backend> make_cuda(int local_rank) {
     const int devices = cuda::device_count();
-    return std::make_unique<CudaBackend>(devices > 0 ? local_rank() % devices : 0);
+    return std::make_unique<CudaBackend>(devices > 0 ? launcher_local_rank().value_or(local_rank) % devices : 0);
 }
 #else
 bool gpu_is_here() {
     return false;
 }
-std::unique_ptr<Backend> make_cuda() {
+std::unique_ptr<Backend> make_cuda(int) {
     throw InvalidInput("this build has no CUDA backend; --device must be cpu or auto");
 }
 #endif
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(const std::string& device) {
-    if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda();
+std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank) {
+    if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda(local_rank);
     if (device == "auto" || device == "cpu") return std::make_unique<CpuBackend>();
     throw InvalidInput("--device is \"{}\" but must be auto, cpu or cuda", device);
 }

@@ -39,12 +39,16 @@ class Backend : public MemoryOperations,
   public:
     ~Backend() override = default;
     virtual std::string name() const = 0;
+    /// The GPU's address in its host, however this process numbers it; empty for the CPU.
+    virtual std::string physical_device() const { return {}; }
     /// Element type of activations and of the weights that forward products use.
     virtual DType activation_type() const = 0;
 };
 
-/// @param device "auto", "cpu" or "cuda"; auto takes a GPU where this build and this machine have one
+/// @param device     "auto", "cpu" or "cuda"; auto takes a GPU where this build and this machine have one
+/// @param local_rank which of the host's GPUs to take, where the launcher does not tell (support/launcher.hpp); ranks
+///                   beyond their number begin again at the first
 /// @throws InvalidInput if the device is not there
-std::unique_ptr<Backend> make_backend(const std::string& device);
+std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank = 0);
 
 }  // namespace fairgptq

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
 #include <string_view>
 
 #include "comm/mpi.hpp"
@@ -28,6 +29,8 @@ class SingleRank final : public Communicator {
     }
     void broadcast(std::span<std::byte>, int) override {}
     void barrier() override {}
+    void begin_barrier() override {}
+    bool barrier_reached() override { return true; }
     [[noreturn]] void abort(int exit_code) override { std::_Exit(exit_code); }
 };
 
@@ -51,6 +54,21 @@ std::string Communicator::broadcast_string(const std::string& text, int root) {
     std::string result = rank() == root ? text : std::string(length, '\0');
     broadcast(std::as_writable_bytes(std::span(result.data(), result.size())), root);
     return result;
+}
+
+std::vector<std::string> Communicator::gather_strings(const std::string& mine) {
+    std::vector<std::uint64_t> lengths(static_cast<std::size_t>(size()));
+    const std::uint64_t length = mine.size();
+    all_gather(std::as_bytes(std::span(&length, 1)), std::as_writable_bytes(std::span(lengths)),
+               std::vector<std::size_t>(lengths.size(), sizeof(length)));
+    const std::vector<std::size_t> sizes(lengths.begin(), lengths.end());
+    std::string all(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}), '\0');
+    all_gather(std::as_bytes(std::span(mine.data(), mine.size())),
+               std::as_writable_bytes(std::span(all.data(), all.size())), sizes);
+    std::vector<std::string> texts;
+    for (std::size_t rank = 0, at = 0; rank < sizes.size(); at += sizes[rank++])
+        texts.push_back(all.substr(at, sizes[rank]));
+    return texts;
 }
 
 std::unique_ptr<Communicator> make_single_rank() {

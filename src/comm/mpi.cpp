@@ -99,6 +99,12 @@ class MpiRanks final : public Communicator {
     }
 
     void barrier() override { check(MPI_Barrier(world_), "MPI_Barrier"); }
+    void begin_barrier() override { check(MPI_Ibarrier(world_, &barrier_), "MPI_Ibarrier"); }
+    bool barrier_reached() override {
+        int reached = 0;
+        check(MPI_Test(&barrier_, &reached, MPI_STATUS_IGNORE), "MPI_Test");
+        return reached != 0;
+    }
 
     [[noreturn]] void abort(int exit_code) override {
         MPI_Abort(world_, exit_code);
@@ -107,6 +113,7 @@ class MpiRanks final : public Communicator {
 
   private:
     MPI_Comm world_ = MPI_COMM_NULL;
+    MPI_Request barrier_ = MPI_REQUEST_NULL;
     int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
     int exceptions_;
 };

@@ -105,7 +105,8 @@ void try_out(const std::filesystem::path& out) {
     }
 }
 
-void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) {
+void prepare(std::optional<Work>& work, int argc, char** argv, const Communicator& comm) {
+    const bool first_rank = comm.rank() == 0;
     cxxopts::Options options = make_options();
     const auto parsed = parse(options, argc, argv, first_rank);
     if (!parsed) return;
@@ -144,7 +145,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
     check_against_model(tokens, found.original.family.config.vocab_size, found.original.family.config.max_positions,
                         found.original.dir);
     found.prompts = read_prompts(tokens, found.prompt_tokens, at_least_one(*parsed, "prompts"));
-    found.backend = make_backend((*parsed)["device"].as<std::string>());
+    found.backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank());
     if (!found.backend->attends_cached())
         throw InvalidInput("--device {}: this backend cannot generate yet; use --device cpu", found.backend->name());
     if (parsed->count("out") > 0) {
@@ -208,7 +209,7 @@ LayerOverride quantize_only(const Work& work, const Selection& selection) {
 int diverge(int argc, char** argv, Communicator& comm) {
     use_fair_share_of_cores(comm);
     std::optional<Work> work;
-    together(comm, [&] { prepare(work, argc, argv, comm.rank() == 0); });
+    together(comm, [&] { prepare(work, argc, argv, comm); });
     if (!work) return exit_done;
     const auto sequences = continue_prompts(*work, comm);
     const Model& other = work->other ? *work->other : work->original;

@@ -93,7 +93,8 @@ struct Work {
     std::unique_ptr<ReportFile> out;  // rank 0's
 };
 
-void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) {
+void prepare(std::optional<Work>& work, int argc, char** argv, const Communicator& comm) {
+    const bool first_rank = comm.rank() == 0;
     cxxopts::Options options = make_options();
     const auto parsed = parse(options, argc, argv, first_rank);
     if (!parsed) return;
@@ -108,7 +109,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, bool first_rank) 
     const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
     if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
     work.emplace(Work{std::move(subject), tokens_path, std::move(tasks), chunk_tokens,
-                      make_backend((*parsed)["device"].as<std::string>()), nullptr});
+                      make_backend((*parsed)["device"].as<std::string>(), comm.local_rank()), nullptr});
     if (parsed->count("out") > 0) refuse_overwriting(required_path(*parsed, "out"), required_path(*parsed, "tokens"));
     if (parsed->count("out") > 0 && first_rank) work->out = std::make_unique<ReportFile>(required_path(*parsed, "out"));
 }
@@ -155,7 +156,7 @@ std::optional<ScoreJournal> open_journal(const Work& work) {
 int eval(int argc, char** argv, Communicator& comm) {
     use_fair_share_of_cores(comm);
     std::optional<Work> work;
-    together(comm, [&] { prepare(work, argc, argv, comm.rank() == 0); });
+    together(comm, [&] { prepare(work, argc, argv, comm); });
     if (!work) return exit_done;
     ModelScorer scorer({*work->backend, work->subject.family, work->subject.checkpoint,
                         work->subject.override_weights(*work->backend)});

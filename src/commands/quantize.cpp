@@ -47,13 +47,14 @@ int quantize(int argc, char** argv, Communicator& comm) {
         resume = flag(*parsed, "resume");
         stop_after = read_stop_after(*parsed);
         inputs.emplace(read_run_inputs(*parsed));
-        backend = make_backend((*parsed)["device"].as<std::string>());
+        backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank());
     });
     if (!inputs) return exit_done;
+    const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     const OpenedRun opened = open_run(out, resume, run_settings(*inputs), comm);
     return finish_runs(*inputs, std::span(&opened, 1), std::span(&inputs->settings.alpha, 1), stop_after, threads,
-                       *backend, comm, clock);
+                       *backend, comm, *collectives, clock);
 }
 
 }  // namespace fairgptq::commands

@@ -28,7 +28,7 @@ void add_run_options(cxxopts::Options& options) {
          cxxopts::value<std::int64_t>()->default_value("8192"))                                          //
         ("max-layers", "quantize only the first N layers (for trials)", cxxopts::value<std::int64_t>())  //
         ("device", "auto, cpu or cuda", text("auto"))                                                    //
-        ("comm", "how ranks exchange: auto, mpi or nccl", text("auto"));
+        ("comm", "how ranks exchange: auto (nccl where every rank has a GPU of its own), mpi or nccl", text("auto"));
 }
 
 namespace {
@@ -77,8 +77,7 @@ const char* name_of(PairAlignment alignment) {
 RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
     const std::filesystem::path model_dir = required_path(parsed, "model");
     const std::filesystem::path token_path = required_path(parsed, "tokens");
-    if (choose<int>(parsed, "comm", {{"auto", 0}, {"mpi", 1}, {"nccl", 2}}) == 2)
-        throw InvalidInput("--comm nccl: this build has no NCCL; use --comm mpi");
+    const CommChoice comm = read_comm_choice(parsed);
     const Family family = describe_family(read_config(model_dir));
     TokenFile tokens = read_token_file(token_path);
     check_against_model(tokens, family.config.vocab_size, family.config.max_positions, model_dir);
@@ -103,7 +102,8 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
                      tokens.digest,
                      tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),
                      std::move(chunks),
-                     std::move(settings)};
+                     std::move(settings),
+                     comm};
     if (inputs.settings.pairs == PairControl::unrelated) inputs.unrelated_digest = tokens.unrelated_digest;
     return inputs;
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "calibration/tokens.hpp"
+#include "commands/exchange.hpp"
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
 #include "pipeline/chunks.hpp"
@@ -27,6 +28,7 @@ struct RunInputs {
     std::int64_t file_tokens = 0;  // of all calibration sequences in the file
     Chunks chunks;
     QuantizeSettings settings;
+    CommChoice comm = CommChoice::automatic;
     std::string unrelated_digest = {};  // where --pairs unrelated reads them
 };
 

@@ -80,7 +80,8 @@ std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
 }
 
 int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
-                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm, PhaseClock& clock) {
+                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm,
+                DeviceCollectives& collectives, PhaseClock& clock) {
     const std::int64_t layers = inputs.settings.layers;
     std::vector<RunTarget> targets;
     std::int64_t finished = layers;
@@ -107,6 +108,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"ranks", comm.size()},
                              {"threads", threads},
                              {"device", backend.name()},
+                             {"comm", collectives.name()},
                              {"version", FAIRGPTQ_VERSION},
                              {"layers", layers},
                              {"forward_tokens", static_cast<std::int64_t>(tokens)},
@@ -129,7 +131,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     Outcome outcome{};
     try {
         outcome = quantize_model(inputs.settings, inputs.family, inputs.checkpoint, inputs.chunks, targets,
-                                 stop_after_layers, backend, comm, progress);
+                                 stop_after_layers, backend, comm, collectives, progress);
     } catch (const std::exception& problem) {
         log_failure(targets, comm, problem.what());
         throw;

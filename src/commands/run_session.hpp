@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "comm/device_collectives.hpp"
 #include "commands/options.hpp"
 #include "commands/run_options.hpp"
 #include "pipeline/quantize.hpp"
@@ -33,7 +34,8 @@ std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm);
 /// @param alphas of each run
 /// @returns the exit code
 int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
-                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm, PhaseClock& clock);
+                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm,
+                DeviceCollectives& collectives, PhaseClock& clock);
 
 /// --stop-after-layers; −1 where it is not given. @throws InvalidInput
 std::int64_t read_stop_after(const cxxopts::ParseResult& parsed);

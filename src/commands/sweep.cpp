@@ -55,16 +55,17 @@ int sweep(int argc, char** argv, Communicator& comm) {
         RunInputs read = read_run_inputs(*parsed);
         alphas = sweep_settings(values, read);
         inputs.emplace(std::move(read));
-        backend = make_backend((*parsed)["device"].as<std::string>());
+        backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank());
     });
     if (!inputs) return exit_done;
+    const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     std::vector<OpenedRun> opened;
     for (const AlphaSettings& alpha : alphas) {
         inputs->settings.alpha = alpha;
         opened.push_back(open_run(out / fmt::format("alpha_{}", alpha.alpha), resume, run_settings(*inputs), comm));
     }
-    return finish_runs(*inputs, opened, alphas, stop_after, threads, *backend, comm, clock);
+    return finish_runs(*inputs, opened, alphas, stop_after, threads, *backend, comm, *collectives, clock);
 }
 
 }  // namespace fairgptq::commands

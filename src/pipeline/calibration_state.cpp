@@ -9,20 +9,6 @@ namespace {
 std::size_t size(std::int64_t rows, std::int64_t cols, std::size_t element) {
     return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols) * element;
 }
-
-/// MPI adds what the host can read: a GPU's sums pass through its memory, a piece at a time.
-void add_over_ranks(Backend& backend, Communicator& comm, const Buffer& sum, std::size_t elements) {
-    if (backend.host_accessible()) return comm.all_reduce_sum({sum.as<double>(), elements});
-    if (comm.size() == 1) return;
-    constexpr std::size_t piece = std::size_t{1} << 24U;
-    std::vector<double> values(std::min(piece, elements));
-    for (std::size_t begin = 0; begin < elements; begin += piece) {
-        const std::span<double> part(values.data(), std::min(piece, elements - begin));
-        backend.copy_to_host(part.data(), sum.as<double>() + begin, part.size_bytes());
-        comm.all_reduce_sum(part);
-        backend.copy_to_device(sum.as<double>() + begin, part.data(), part.size_bytes());
-    }
-}
 }  // namespace
 
 std::size_t CalibrationState::hidden_bytes(const Family& family, std::int64_t tokens, DType type) {
@@ -64,8 +50,12 @@ std::size_t StageStatistics::difference_bytes(const Family& family, std::int64_t
     return size(max_pair_columns, Decoder::widest_input(family), sizeof(float));
 }
 
-StageStatistics::StageStatistics(Backend& backend, const Family& family, const Chunks& chunks)
-    : backend_(backend), hessian_tokens_(chunks.hessian_tokens), pair_columns_(chunks.pair_columns) {
+StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collectives, const Family& family,
+                                 const Chunks& chunks)
+    : backend_(backend),
+      collectives_(collectives),
+      hessian_tokens_(chunks.hessian_tokens),
+      pair_columns_(chunks.pair_columns) {
     const bool pairs = pair_columns_ > 0;
     const std::size_t sums = sum_bytes(family, false);
     const std::size_t matrix = matrix_bytes(family, false);
@@ -84,30 +74,49 @@ void StageStatistics::clear() {
     if (covariance_sum_.bytes() > 0) backend_.zero(covariance_sum_.data(), covariance_sum_.bytes());
 }
 
-void StageStatistics::accumulate(const Chunk& chunk, TensorView inputs) {
-    // H's own buffer is free until the sums are reduced, so it serves as scratch for a chunk's product.
+// H's own buffer is free until the sums are finished, so it serves as scratch for a chunk's product.
+
+void StageStatistics::add_to_hessian(const Chunk& chunk, TensorView inputs) {
+    if (!chunk.in_hessian) return;
     const std::int64_t n = inputs.cols;
-    const MatrixView<float> scratch = hessian_buffer_.matrix<float>(n, n);
-    if (chunk.in_hessian) backend_.accumulate_gram(inputs, scratch, {hessian_sum_.as<double>(), n});
+    backend_.accumulate_gram(inputs, hessian_buffer_.matrix<float>(n, n), {hessian_sum_.as<double>(), n});
+}
+
+void StageStatistics::add_to_covariance(const Chunk& chunk, TensorView inputs) {
     if (chunk.pair_columns.empty()) return;
+    const std::int64_t n = inputs.cols;
     const auto columns = static_cast<std::int64_t>(chunk.pair_columns.size());
     const MatrixView<float> differences = differences_.matrix<float>(columns, n);
     backend_.pair_differences(inputs, chunk.pair_columns, differences);
-    backend_.accumulate_gram(differences, scratch, {covariance_sum_.as<double>(), n});
+    backend_.accumulate_gram(differences, hessian_buffer_.matrix<float>(n, n), {covariance_sum_.as<double>(), n});
 }
 
-void StageStatistics::reduce(Communicator& comm, std::int64_t cols, PhaseClock& clock) {
-    const auto elements = static_cast<std::size_t>(PackedLower<double>::elements(cols));
-    const auto finish = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
-        clock.spent(Phase::covariance);
-        add_over_ranks(backend_, comm, sum, elements);
-        clock.spent(Phase::all_reduce);
+void StageStatistics::begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock) {
+    clock.spent(Phase::covariance);
+    if (!exchange_) exchange_.emplace(collectives_);
+    exchange_->all_reduce_sum({sum.as<double>(), static_cast<std::size_t>(PackedLower<double>::elements(cols))});
+    clock.spent(Phase::all_reduce);
+}
+
+void StageStatistics::begin_hessian_sum(std::int64_t cols, PhaseClock& clock) {
+    begin_sum(hessian_sum_, cols, clock);
+}
+
+void StageStatistics::begin_covariance_sum(std::int64_t cols, PhaseClock& clock) {
+    if (pair_columns_ > 0) begin_sum(covariance_sum_, cols, clock);
+}
+
+void StageStatistics::finish(std::int64_t cols, PhaseClock& clock) {
+    exchange_->finish();
+    exchange_.reset();
+    clock.spent(Phase::all_reduce);
+    const auto mean = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
         const MatrixView<float> matrix = out.matrix<float>(cols, cols);
         backend_.finish_gram({sum.as<const double>(), cols}, 2.0 / static_cast<double>(columns), matrix);
         return matrix;
     };
-    hessian_ = finish(hessian_sum_, hessian_buffer_, hessian_tokens_);
-    if (pair_columns_ > 0) covariance_ = finish(covariance_sum_, covariance_buffer_, pair_columns_);
+    hessian_ = mean(hessian_sum_, hessian_buffer_, hessian_tokens_);
+    if (pair_columns_ > 0) covariance_ = mean(covariance_sum_, covariance_buffer_, pair_columns_);
     clear();
     clock.spent(Phase::covariance);
 }

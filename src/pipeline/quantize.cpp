@@ -30,17 +30,18 @@ class QuantizeRun {
   public:
     QuantizeRun(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                 const Chunks& chunks, std::span<const RunTarget> targets, Backend& backend, Communicator& comm,
-                Progress& progress)
+                DeviceCollectives& collectives, Progress& progress)
         : settings_(settings),
           family_(family),
           targets_(targets),
           backend_(backend),
           comm_(comm),
+          collectives_(collectives),
           alone_(make_single_rank()),
           progress_(progress),
           decoder_(backend, family, chunks.max_tokens),
           state_(backend, family, chunks, deal_chunks(chunks, comm.size())[static_cast<std::size_t>(comm.rank())]),
-          statistics_(backend, family, chunks) {
+          statistics_(backend, collectives, family, chunks) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -72,11 +73,12 @@ class QuantizeRun {
         for (int stage = 0; stage < 4; ++stage) {
             const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
-                accumulate(stage);
+                accumulate(stage, spec.cols());
+                // Original weights need not wait for the solution: the sums travel meanwhile.
+                if (!sequential()) forward(stage, layer);
+                statistics_.finish(spec.cols(), progress_.clock());
                 solve(layer, spec, open, records);
-                for (auto& item : state_.items())
-                    decoder_.run_stage(stage, layer, item.state);
-                progress_.spent(Phase::forward);
+                if (sequential()) forward(stage, layer);
             });
             progress_.stage_done(stage);
         }
@@ -95,10 +97,19 @@ class QuantizeRun {
         progress_.spent(Phase::forward);
     }
 
-    void accumulate(int stage) {
+    void accumulate(int stage, std::int64_t cols) {
         for (auto& item : state_.items())
-            statistics_.accumulate(*item.chunk, decoder_.stage_input(stage, item.state));
-        statistics_.reduce(comm_, family_.stages[static_cast<std::size_t>(stage)].cols(), progress_.clock());
+            statistics_.add_to_hessian(*item.chunk, decoder_.stage_input(stage, item.state));
+        statistics_.begin_hessian_sum(cols, progress_.clock());
+        for (auto& item : state_.items())
+            statistics_.add_to_covariance(*item.chunk, decoder_.stage_input(stage, item.state));
+        statistics_.begin_covariance_sum(cols, progress_.clock());
+    }
+
+    void forward(int stage, const LayerWeights& layer) {
+        for (auto& item : state_.items())
+            decoder_.run_stage(stage, layer, item.state);
+        progress_.spent(Phase::forward);
     }
 
     /// Solves the stage for every open target, and with sequential inputs puts the solution in the weights' place.
@@ -107,9 +118,10 @@ class QuantizeRun {
         const SolveShares shares(open.size(), comm_);
         for (std::size_t i = 0; i < open.size(); ++i) {
             if (!shares.mine(i)) continue;
-            std::vector<ModuleSolution> solutions =
-                solve_stage(backend_, shares.by_all(i) ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]),
-                            settings_.solver, {.clock = &progress_.clock()});
+            const bool by_all = shares.by_all(i);
+            const StageOptions options{.clock = &progress_.clock(), .collectives = by_all ? &collectives_ : nullptr};
+            std::vector<ModuleSolution> solutions = solve_stage(
+                backend_, by_all ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]), settings_.solver, options);
             for (ModuleSolution& solution : solutions) {
                 if (solution.damp_used > settings_.solver.damp) warn_of_damping(layer.layer, solution);
                 if (sequential()) dequantize_module(backend_, solution, layer.linears.at(solution.name).weight);
@@ -136,6 +148,7 @@ class QuantizeRun {
     std::span<const RunTarget> targets_;
     Backend& backend_;
     Communicator& comm_;
+    DeviceCollectives& collectives_;
     std::unique_ptr<Communicator> alone_;
     Progress& progress_;
     std::vector<AlphaPolicy> alphas_;
@@ -156,10 +169,10 @@ std::vector<std::size_t> without_layer(std::span<const RunTarget> targets, std::
 
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                        const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
-                       Backend& backend, Communicator& comm, Progress& progress) {
+                       Backend& backend, Communicator& comm, DeviceCollectives& collectives, Progress& progress) {
     if (targets.size() > 1 && settings.inputs == InputsFrom::sequential)
         throw Failure("several runs in one pass need statistics of the original model");
-    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, backend, comm, progress);
+    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, backend, comm, collectives, progress);
     LayerPrefetcher weights(backend, family, checkpoint, 0, settings.layers);
     std::vector<LayerWriter> writers(targets.size());
     const auto finish_writing = [&] {

@@ -10,6 +10,7 @@
 #include "calibration/pair_control.hpp"
 #include "calibration/tokens.hpp"
 #include "comm/communicator.hpp"
+#include "comm/device_collectives.hpp"
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
 #include "pipeline/alpha.hpp"
@@ -47,10 +48,11 @@ struct RunTarget {
 /// run's files without solving. Several targets (a sweep over α) share everything but their solves, which needs
 /// InputsFrom::original: with sequential inputs each target would have statistics of its own.
 /// @param targets one or more; settings.alpha is not read
+/// @param collectives of comm's ranks, on the backend's memory
 /// @param stop_after_layers stop cleanly after that many more layers; < 0: never
 /// @returns `stopped` if a signal or stop_after_layers ended it early, with every finished layer on disk
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                        const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
-                       Backend& backend, Communicator& comm, Progress& progress);
+                       Backend& backend, Communicator& comm, DeviceCollectives& collectives, Progress& progress);
 
 }  // namespace fairgptq

@@ -91,12 +91,21 @@ struct Share {
     }
 };
 
+/// The grids of all ranks' rows, at the host of every rank: those of the stack, in its order.
+struct Gathered {
+    std::vector<std::uint8_t> codes;  // [rows, n]
+    std::vector<float> scales;        // [rows, groups]
+    std::vector<std::uint8_t> zeros;  // [rows, groups]
+};
+
 class GroupSolver {
   public:
-    GroupSolver(Backend& backend, Communicator& comm, const StageProblem& problem, const SolverSettings& settings,
-                const StageOptions& options, const Diagonals& diagonals, std::span<const ModuleTask* const> modules)
+    GroupSolver(Backend& backend, Communicator& comm, DeviceCollectives& collectives, const StageProblem& problem,
+                const SolverSettings& settings, const StageOptions& options, const Diagonals& diagonals,
+                std::span<const ModuleTask* const> modules)
         : backend_(backend),
           comm_(comm),
+          collectives_(collectives),
           problem_(problem),
           settings_(settings),
           options_(options),
@@ -129,12 +138,17 @@ class GroupSolver {
                            double TileFigures::*figure, Share& share);
     /// For each tile: Σ (a − b)² of every column, [tiles][n].
     std::vector<double> tile_errors(MatrixView<const float> a, MatrixView<const float> b, const Share& share);
-    std::vector<ModuleSolution> gather(const Share& share);
+    void begin_gathering(const Share& share, Gathered& all, Exchange& exchange) const;
+    void restore_column_order(std::vector<std::uint8_t>& codes) const;
+    std::vector<ModuleSolution> gather(const Share& share, Gathered& all);
+    template <class T>
+    std::vector<std::size_t> bytes_of_ranks(std::int64_t width, bool by_tile) const;
     template <class T>
     std::vector<T> gather_from_ranks(std::span<const T> mine, std::int64_t width, bool by_tile);
 
     Backend& backend_;
     Communicator& comm_;
+    DeviceCollectives& collectives_;
     const StageProblem& problem_;
     SolverSettings settings_;
     StageOptions options_;
@@ -289,6 +303,11 @@ std::vector<ModuleSolution> GroupSolver::solve() {
         quantize(inverse, share);
         spent(Phase::columns);
     }
+    // What all ranks need of each other travels while the figures are computed.
+    Gathered all;
+    Exchange exchange(collectives_);
+    begin_gathering(share, all, exchange);
+    spent(Phase::exchange);
 
     if (settings_.order == ColumnOrder::none) {
         std::swap(share.target, share.natural);
@@ -304,7 +323,8 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     quadratic_figures(share.natural, problem_.hessian, &TileFigures::reconstruction, share);
     spent(Phase::figures);
 
-    std::vector<ModuleSolution> solutions = gather(share);
+    exchange.finish();
+    std::vector<ModuleSolution> solutions = gather(share, all);
     spent(Phase::exchange);
     const auto spent =
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
@@ -317,38 +337,56 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     return solutions;
 }
 
+/// Bytes of each rank's rows (or tiles), `width` elements each.
+template <class T>
+std::vector<std::size_t> GroupSolver::bytes_of_ranks(std::int64_t width, bool by_tile) const {
+    std::vector<std::size_t> sizes;
+    for (int rank = 0; rank < comm_.size(); ++rank)
+        sizes.push_back(static_cast<std::size_t>((by_tile ? shares_.tiles_of(rank) : shares_.rows_of(rank)) * width) *
+                        sizeof(T));
+    return sizes;
+}
+
 /// Rows (or tiles) of all ranks end to end: those of the stack, in its order.
 template <class T>
 std::vector<T> GroupSolver::gather_from_ranks(std::span<const T> mine, std::int64_t width, bool by_tile) {
-    std::vector<std::size_t> sizes;
-    std::size_t total = 0;
-    for (int rank = 0; rank < comm_.size(); ++rank) {
-        sizes.push_back(static_cast<std::size_t>((by_tile ? shares_.tiles_of(rank) : shares_.rows_of(rank)) * width) *
-                        sizeof(T));
-        total += sizes.back();
-    }
-    std::vector<T> all(total / sizeof(T));
+    const std::vector<std::size_t> sizes = bytes_of_ranks<T>(width, by_tile);
+    std::vector<T> all(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}) / sizeof(T));
     comm_.all_gather(std::as_bytes(mine), std::as_writable_bytes(std::span(all)), sizes);
     return all;
 }
 
-std::vector<ModuleSolution> GroupSolver::gather(const Share& share) {
-    // Codes go back to the matrix's column order before they travel.
-    std::vector<std::uint8_t> loop_codes(static_cast<std::size_t>(share.rows * n_));
-    backend_.copy_to_host(loop_codes.data(), share.codes.data, loop_codes.size());
-    std::vector<std::uint8_t> my_codes(loop_codes.size());
-#pragma omp parallel for schedule(static)
-    for (std::int64_t row = 0; row < share.rows; ++row)
-        for (std::int64_t i = 0; i < n_; ++i)
-            my_codes[row * n_ + plan_.order[i]] = loop_codes[row * n_ + i];
-    std::vector<float> my_scales(static_cast<std::size_t>(share.rows * share.groups));
-    std::vector<std::uint8_t> my_zeros(my_scales.size());
-    backend_.copy_to_host(my_scales.data(), share.scales.data, my_scales.size() * sizeof(float));
-    backend_.copy_to_host(my_zeros.data(), share.zeros.data, my_zeros.size());
+void GroupSolver::begin_gathering(const Share& share, Gathered& all, Exchange& exchange) const {
+    const auto begin = [&]<class T>(MatrixView<T> mine, std::vector<T>& gathered) {
+        const std::vector<std::size_t> sizes = bytes_of_ranks<T>(mine.cols, false);
+        gathered.resize(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}) / sizeof(T));
+        const std::span<const T> values(mine.data, static_cast<std::size_t>(mine.rows * mine.cols));
+        exchange.all_gather(std::as_bytes(values), std::as_writable_bytes(std::span(gathered)), sizes);
+    };
+    begin(share.codes, all.codes);
+    begin(share.scales, all.scales);
+    begin(share.zeros, all.zeros);
+}
 
-    const auto codes = gather_from_ranks(std::span<const std::uint8_t>(my_codes), n_, false);
-    const auto scales = gather_from_ranks(std::span<const float>(my_scales), share.groups, false);
-    const auto zeros = gather_from_ranks(std::span<const std::uint8_t>(my_zeros), share.groups, false);
+/// Codes travel in the order of the loop, and go back to the matrix's.
+void GroupSolver::restore_column_order(std::vector<std::uint8_t>& codes) const {
+    if (settings_.order == ColumnOrder::none) return;
+    const auto rows = static_cast<std::int64_t>(codes.size()) / n_;
+#pragma omp parallel
+    {
+        std::vector<std::uint8_t> in_loop_order(static_cast<std::size_t>(n_));
+#pragma omp for schedule(static)
+        for (std::int64_t row = 0; row < rows; ++row) {
+            std::uint8_t* values = codes.data() + row * n_;
+            std::copy(values, values + n_, in_loop_order.begin());
+            for (std::int64_t i = 0; i < n_; ++i)
+                values[plan_.order[i]] = in_loop_order[i];
+        }
+    }
+}
+
+std::vector<ModuleSolution> GroupSolver::gather(const Share& share, Gathered& all) {
+    restore_column_order(all.codes);
     const auto target = options_.keep_target ? gather_from_ranks(std::span<const float>(share.host_target), n_, false)
                                              : std::vector<float>();
     const auto figures = gather_from_ranks(std::span<const TileFigures>(share.figures), 1, true);
@@ -357,9 +395,9 @@ std::vector<ModuleSolution> GroupSolver::gather(const Share& share) {
     std::vector<ModuleSolution> solutions;
     std::int64_t row = 0;
     std::int64_t tile = 0;
-    const auto slice = [&row](const auto& all, std::int64_t width, std::int64_t rows) {
-        if (all.empty()) return std::decay_t<decltype(all)>();
-        return std::decay_t<decltype(all)>(all.begin() + row * width, all.begin() + (row + rows) * width);
+    const auto slice = [&row](const auto& values, std::int64_t width, std::int64_t rows) {
+        if (values.empty()) return std::decay_t<decltype(values)>();
+        return std::decay_t<decltype(values)>(values.begin() + row * width, values.begin() + (row + rows) * width);
     };
     for (const ModuleTask* module : modules_) {
         ModuleSolution solution;
@@ -371,9 +409,9 @@ std::vector<ModuleSolution> GroupSolver::gather(const Share& share) {
         solution.group_size = settings_.grid.group_size;
         solution.symmetric = settings_.grid.symmetric;
         solution.scales_float32 = settings_.grid.scale_type == ScaleType::float32;
-        solution.codes = slice(codes, n_, solution.rows);
-        solution.scales = slice(scales, share.groups, solution.rows);
-        solution.zeros = slice(zeros, share.groups, solution.rows);
+        solution.codes = slice(all.codes, n_, solution.rows);
+        solution.scales = slice(all.scales, share.groups, solution.rows);
+        solution.zeros = slice(all.zeros, share.groups, solution.rows);
         solution.target = slice(target, n_, solution.rows);
         solution.group_index = plan_.group_index;
         solution.alpha = alpha_;
@@ -441,6 +479,8 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
     check(settings);
     check_problem(problem);
     const Diagonals diagonals(backend, problem);
+    const auto through_host = make_host_collectives(backend, comm);
+    DeviceCollectives& collectives = options.collectives != nullptr ? *options.collectives : *through_host;
     std::vector<ModuleSolution> solutions(problem.modules.size());
     std::vector<bool> solved(problem.modules.size());
     for (std::size_t first = 0; first < problem.modules.size(); ++first) {
@@ -454,7 +494,7 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
             modules.push_back(&problem.modules[i]);
         }
         std::vector<ModuleSolution> group =
-            GroupSolver(backend, comm, problem, settings, options, diagonals, modules).solve();
+            GroupSolver(backend, comm, collectives, problem, settings, options, diagonals, modules).solve();
         for (std::size_t i = 0; i < members.size(); ++i)
             solutions[members[i]] = std::move(group[i]);
     }

@@ -7,6 +7,7 @@
 
 #include "backend/backend.hpp"
 #include "comm/communicator.hpp"
+#include "comm/device_collectives.hpp"
 #include "solver/settings.hpp"
 #include "support/phase_clock.hpp"
 
@@ -49,7 +50,8 @@ struct ModuleSolution {
 
 struct StageOptions {
     bool keep_target = false;
-    PhaseClock* clock = nullptr;  // gets the time of factor, columns, figures and exchange
+    PhaseClock* clock = nullptr;               // gets the time of factor, columns, figures and exchange
+    DeviceCollectives* collectives = nullptr;  // of comm's ranks; by default through the host
 };
 
 /// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of

@@ -24,6 +24,7 @@ bundle=build/gpu_bundle
 limit=560 # seconds a step
 python=${PYTHON:-python3}
 failed=0
+test_targets=(--target test_backend --target test_solver --target test_comm)
 
 say() { printf '\n== %s\n' "$*"; }
 # Runs one of the functions below within the limit, and goes on whatever becomes of it.
@@ -51,22 +52,23 @@ use_programs() {
 
 make_bundle() {
     # A processor of another kind may be there.
+    # One with several GPUs should have NCCL, too (FAIRGPTQ_NCCL=ON); one with a single GPU may not.
     cmake -S . -B build/cuda_any -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release -DFAIRGPTQ_CUDA=ON -DFAIRGPTQ_TESTS=ON \
-        -DFAIRGPTQ_MARCH=x86-64-v3 "${shared[@]}" &&
-        cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq --target test_backend --target test_solver || return
+        -DFAIRGPTQ_MARCH=x86-64-v3 -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-OFF}" "${shared[@]}" &&
+        cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq "${test_targets[@]}" || return
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
-    cp build/cuda_any/fairgptq build/cuda_any/tests/test_backend build/cuda_any/tests/test_solver "$bundle/" || return
+    cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,solver,comm} "$bundle/" || return
     strip "$bundle"/fairgptq "$bundle"/test_*
     # The system's own and CUDA's libraries are there; the loader's must be.
     ldd "$bundle"/fairgptq "$bundle"/test_* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-        grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcu(dart|blas|blasLt|solver|sparse)|libnvJitLink)\.so' |
+        grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcu(dart|blas|blasLt|solver|sparse)|libnvJitLink|libnccl)\.so' |
         xargs -r -I{} cp -L {} "$bundle/lib/"
     strip --strip-unneeded "$bundle"/lib/*.so* 2>/dev/null
     tar -C build -cJf "$bundle.tar.xz" gpu_bundle && du -sh "$bundle.tar.xz"
 }
 build() {
     cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON "${shared[@]}" &&
-        cmake --build --preset cuda --parallel "$(nproc)" --target fairgptq --target test_backend --target test_solver
+        cmake --build --preset cuda --parallel "$(nproc)" --target fairgptq "${test_targets[@]}"
 }
 run_tests() {
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv || return
@@ -76,6 +78,7 @@ run_tests() {
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:DeviceTest.*' || code=1
     FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} "$tests/test_solver" --gtest_brief=1 \
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
+    "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
     if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
         FAIRGPTQ_BINARY=$PWD/$programs/fairgptq "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py || code=1
     else

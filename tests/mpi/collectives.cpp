@@ -1,22 +1,29 @@
-// Communicator against sums and copies done by hand, on as many ranks as mpirun started; and on one rank without MPI.
+// Communicator against sums and copies done by hand, on as many ranks as mpirun started, and on one rank without MPI;
+// the same for collectives on a device's memory, NCCL's included. `dead` and `absent`: the last rank dies, or hangs,
+// before an exchange by NCCL, and the job must end.
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <numeric>
 #include <span>
 #include <vector>
 
+#include "backend/backend.hpp"
 #include "comm/communicator.hpp"
+#include "comm/nccl_collectives.hpp"
+#include "mpi/nccl_over_mpi.hpp"
 #include "support/error.hpp"
+#include "support_files/collective_checks.hpp"
+#include "support_files/distant_memory.hpp"
 
 using namespace fairgptq;
 
 namespace {
 
-void expect(bool holds, const char* what) {
-    if (!holds) throw Failure("expected {}", what);
-}
+using testing::expect;
 
 void all_reduce(Communicator& comm, std::size_t count) {
     std::vector<double> values(count);
@@ -51,11 +58,43 @@ void all_gather(Communicator& comm, std::size_t unit) {
     expect(refused, "sizes that disagree to be refused");
 }
 
+void device_collectives(Communicator& comm, bool over_mpi) {
+    const auto cpu = make_backend("cpu");
+    testing::DistantMemory distant(*cpu);
+    for (MemoryOperations* memory :
+         {static_cast<MemoryOperations*>(cpu.get()), static_cast<MemoryOperations*>(&distant)})
+        testing::check_collectives(*memory, *make_host_collectives(*memory, comm), comm);
+    if (!over_mpi) return;
+    const auto nccl = make_nccl_collectives(distant, comm, std::make_unique<testing::NcclOverMpi>());
+    testing::check_collectives(distant, *nccl, comm);
+}
+
+/// The last rank does not come to an exchange.
+int lose_a_rank(Communicator& comm, bool dies) {
+    const auto cpu = make_backend("cpu");
+    NcclDeadlines deadlines;
+    if (!dies) deadlines.peers = std::chrono::seconds(2);
+    const auto nccl = make_nccl_collectives(*cpu, comm, std::make_unique<testing::NcclOverMpi>(), deadlines);
+    if (comm.rank() == comm.size() - 1) {
+        if (dies) std::raise(SIGKILL);
+        ::pause();
+    }
+    try {
+        testing::check_sums(*cpu, *nccl, comm, 10);
+    } catch (const Failure& failure) {
+        fmt::print(stderr, "rank {}: {}\n", comm.rank(), failure.what());
+        comm.abort(1);
+    }
+    return 0;  // it would have found the sum
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     try {
+        const bool over_mpi = std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr;
         const auto comm = make_communicator(&argc, &argv);
+        if (argc == 3) return lose_a_rank(*comm, std::string_view(argv[2]) == "dead");
         expect(argc == 2 && comm->size() == std::atoi(argv[1]), "as many ranks as asked for");
         expect(comm->rank() >= 0 && comm->rank() < comm->size(), "a rank below the size");
         expect(comm->local_size() == comm->size() && comm->local_rank() == comm->rank(), "one host");
@@ -69,6 +108,7 @@ int main(int argc, char** argv) {
             expect(comm->broadcast_string(text, root) == "from " + std::to_string(root), "the root's text");
         }
         comm->barrier();
+        device_collectives(*comm, over_mpi);
         return 0;
     } catch (const std::exception& error) {
         fmt::print(stderr, "{}\n", error.what());

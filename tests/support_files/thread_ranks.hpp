@@ -1,6 +1,7 @@
 // Ranks as threads of one process: several ranks' code under test without mpirun.
 #pragma once
 
+#include <atomic>
 #include <barrier>
 #include <cstring>
 #include <exception>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "support/error.hpp"
 
 namespace fairgptq::testing {
 
@@ -18,6 +20,7 @@ namespace fairgptq::testing {
 inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body) {
     struct Shared {
         explicit Shared(int count) : meeting(count), spans(static_cast<std::size_t>(count)) {}
+        std::atomic<std::int64_t> arrivals{0};  // at barriers that nobody waits in
         std::barrier<> meeting;
         std::vector<std::span<const std::byte>> spans;
     };
@@ -53,6 +56,7 @@ inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body)
         }
         void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                         std::span<const std::size_t> sizes) override {
+            if (sizes.size() != static_cast<std::size_t>(size_)) throw Failure("all_gather: sizes disagree");
             exchange(mine);
             std::size_t offset = 0;
             for (std::size_t from = 0; from < shared_.spans.size(); ++from) {
@@ -71,6 +75,11 @@ inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body)
             barrier();
         }
         void barrier() override { shared_.meeting.arrive_and_wait(); }
+        void begin_barrier() override {
+            ++shared_.arrivals;
+            wanted_ += size_;
+        }
+        bool barrier_reached() override { return shared_.arrivals >= wanted_; }
         [[noreturn]] void abort(int) override { std::terminate(); }
 
       private:
@@ -80,6 +89,7 @@ inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body)
         }
         Shared& shared_;
         int rank_, size_;
+        std::int64_t wanted_ = 0;
     };
 
     Shared shared(ranks);

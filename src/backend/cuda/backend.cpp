@@ -1,5 +1,7 @@
 #include "backend/cuda/backend.hpp"
 
+#include <array>
+
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/columns_kernels.hpp"
 #include "backend/cuda/solver.hpp"
@@ -32,6 +34,13 @@ std::string CudaBackend::name() const {
     cudaDeviceProp properties{};
     cuda::check(cudaGetDeviceProperties(&properties, memory_.device()), "cudaGetDeviceProperties");
     return std::string("cuda: ") + properties.name;
+}
+
+std::string CudaBackend::physical_device() const {
+    std::array<char, 32> bus_id{};
+    cuda::check(cudaDeviceGetPCIBusId(bus_id.data(), static_cast<int>(bus_id.size()), memory_.device()),
+                "cudaDeviceGetPCIBusId");
+    return bus_id.data();
 }
 
 }  // namespace fairgptq

@@ -20,6 +20,9 @@ class CudaBackend final : public Backend {
     explicit CudaBackend(int device, DType activation_type = DType::bfloat16);
     ~CudaBackend() override;
     std::string name() const override;
+    std::string physical_device() const override;
+    cudaStream_t stream() const { return memory_.stream(); }
+    int device() const { return memory_.device(); }
     DType activation_type() const override { return activation_type_; }
 
     Buffer allocate(std::size_t bytes) override { return memory_.allocate(bytes); }
@@ -80,7 +83,6 @@ class CudaBackend final : public Backend {
   private:
     struct Solver;  // cuSOLVER's handle and parameters
 
-    cudaStream_t stream() const { return memory_.stream(); }
     /// Copies host values into scratch memory on the device.
     template <class T>
     const T* on_device(std::span<const T> values, cuda::Scratch& scratch) {

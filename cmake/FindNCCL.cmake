@@ -1,0 +1,32 @@
+# NCCL as NCCL_ROOT, the CUDA toolkit or the system has it, else as the PyPI package nvidia-nccl-cu* (jobs/setup.sh puts it into
+# .venv). Defines the target NCCL::NCCL, and NCCL_VERSION.
+foreach(place "" "wheel")
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    break()
+  endif()
+  # Header and library come from one place.
+  unset(NCCL_INCLUDE_DIR CACHE)
+  unset(NCCL_LIBRARY CACHE)
+  if(place STREQUAL "wheel")
+    file(GLOB nccl_wheels ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/nvidia/nccl)
+    set(nccl_where PATHS ${nccl_wheels} NO_DEFAULT_PATH)
+  else()
+    set(nccl_where HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_DIR})
+  endif()
+  find_path(NCCL_INCLUDE_DIR nccl.h ${nccl_where} PATH_SUFFIXES include)
+  # The wheel has no libnccl.so.
+  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 ${nccl_where} PATH_SUFFIXES lib)
+endforeach()
+
+if(NCCL_INCLUDE_DIR)
+  file(STRINGS ${NCCL_INCLUDE_DIR}/nccl.h nccl_numbers REGEX "^#define NCCL_(MAJOR|MINOR|PATCH) +[0-9]+")
+  list(TRANSFORM nccl_numbers REPLACE "^.* ([0-9]+).*$" "\\1")
+  list(JOIN nccl_numbers "." NCCL_VERSION)
+endif()
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(NCCL REQUIRED_VARS NCCL_LIBRARY NCCL_INCLUDE_DIR VERSION_VAR NCCL_VERSION)
+if(NCCL_FOUND AND NOT TARGET NCCL::NCCL)
+  add_library(NCCL::NCCL SHARED IMPORTED)
+  set_target_properties(NCCL::NCCL PROPERTIES IMPORTED_LOCATION ${NCCL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${NCCL_INCLUDE_DIR})
+endif()
+mark_as_advanced(NCCL_INCLUDE_DIR NCCL_LIBRARY)

@@ -1,0 +1,50 @@
+#include <algorithm>
+#include <vector>
+
+#include "comm/device_collectives.hpp"
+
+namespace fairgptq {
+namespace {
+
+class HostCollectives final : public DeviceCollectives {
+  public:
+    HostCollectives(MemoryOperations& memory, Communicator& comm) : memory_(memory), comm_(comm) {}
+    std::string name() const override { return comm_.size() == 1 ? "one rank" : "mpi"; }
+
+    void begin_all_reduce_sum(std::span<double> values) override {
+        if (comm_.size() == 1) return;
+        if (memory_.host_accessible()) return comm_.all_reduce_sum(values);
+        constexpr std::size_t piece = std::size_t{1} << 24U;
+        std::vector<double> copy(std::min(piece, values.size()));
+        for (std::size_t begin = 0; begin < values.size(); begin += piece) {
+            const auto device = values.subspan(begin, std::min(piece, values.size() - begin));
+            const std::span<double> host(copy.data(), device.size());
+            memory_.copy_to_host(host.data(), device.data(), host.size_bytes());
+            comm_.all_reduce_sum(host);
+            memory_.copy_to_device(device.data(), host.data(), host.size_bytes());
+        }
+    }
+
+    void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
+                          std::span<const std::size_t> sizes) override {
+        if (memory_.host_accessible()) return comm_.all_gather(mine, all, sizes);
+        std::vector<std::byte> copy(mine.size());
+        memory_.copy_to_host(copy.data(), mine.data(), copy.size());
+        comm_.all_gather(copy, all, sizes);
+    }
+
+    void finish() override {}
+    void abandon() noexcept override {}
+
+  private:
+    MemoryOperations& memory_;
+    Communicator& comm_;
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceCollectives> make_host_collectives(MemoryOperations& memory, Communicator& comm) {
+    return std::make_unique<HostCollectives>(memory, comm);
+}
+
+}  // namespace fairgptq

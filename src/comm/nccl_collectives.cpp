@@ -1,0 +1,176 @@
+// Two waits with deadlines of their own. Until all ranks have come to an exchange, time is no sign of a failure: one
+// may have more work, or a slower disk. From then on nothing but the network is left, so a transfer that takes much
+// longer than its bytes has failed. A barrier over the host tells the two apart. (NCCL alone would wait for ever in
+// either.)
+#include "comm/nccl_collectives.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "support/error.hpp"
+
+namespace fairgptq {
+namespace {
+
+using std::chrono::milliseconds;
+
+class NcclCollectives final : public DeviceCollectives {
+  public:
+    NcclCollectives(MemoryOperations& memory, Communicator& comm, std::unique_ptr<NcclCalls> calls,
+                    const NcclDeadlines& deadlines)
+        : memory_(memory), comm_(comm), calls_(std::move(calls)), deadlines_(deadlines) {
+        NcclCalls::Id id{};
+        if (comm_.rank() == 0) id = calls_->make_id();
+        comm_.broadcast(id, 0);
+        calls_->join(id, comm_.rank(), comm_.size());
+        until_ready("joining the other ranks");
+        try_out();
+    }
+    NcclCollectives(const NcclCollectives&) = delete;
+    NcclCollectives& operator=(const NcclCollectives&) = delete;
+    ~NcclCollectives() override {
+        if (lost_) return;
+        try {
+            if (exceptions_ == std::uncaught_exceptions()) {
+                calls_->leave();
+                until_ready("leaving the other ranks");
+                return;
+            }
+        } catch (const std::exception&) {  // the work is done: the others have what they need
+        }
+        abandon();
+    }
+
+    std::string name() const override { return "nccl " + calls_->version(); }
+
+    void begin_all_reduce_sum(std::span<double> values) override {
+        if (values.empty()) return;
+        calls_->follow_device();
+        calls_->all_reduce_sum(values);
+        until_ready("a sum over ranks");
+        began(values.size_bytes());
+    }
+
+    void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
+                          std::span<const std::size_t> sizes) override {
+        const std::size_t total = std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
+        if (sizes.size() != static_cast<std::size_t>(comm_.size()) ||
+            sizes[static_cast<std::size_t>(comm_.rank())] != mine.size() || all.size() != total)
+            throw Failure("all_gather: sizes disagree");
+        if (total == 0) return;
+        const std::span<std::byte> device = room_for(total);
+        calls_->follow_device();
+        calls_->all_gather(mine, device, sizes);
+        until_ready("a gathering from all ranks");
+        began(total);
+        gathered_.push_back({device, all});
+    }
+
+    void finish() override {
+        if (bytes_ == 0) return;
+        // This rank's own device may still compute: that is not waiting for anybody.
+        until("computing", std::nullopt, [&] { return calls_->device_has_come(); });
+        comm_.begin_barrier();
+        until("waiting for the other ranks", deadlines_.peers, [&] { return comm_.barrier_reached(); });
+        const milliseconds travel(
+            static_cast<std::int64_t>(1e3 * static_cast<double>(bytes_) / deadlines_.slowest_bytes_per_second));
+        until("a transfer that all ranks had come to", deadlines_.transfer + travel,
+              [&] { return calls_->finished(); });
+        bytes_ = 0;
+        for (const Gathered& one : gathered_)
+            memory_.copy_to_host(one.host.data(), one.device.data(), one.host.size());
+        gathered_.clear();
+    }
+
+    void abandon() noexcept override {
+        if (!lost_) calls_->abort();
+        lost_ = true;
+    }
+
+  private:
+    struct Gathered {
+        std::span<std::byte> device, host;
+    };
+
+    /// For one more gathering of an exchange; kept for the next exchange, since allocating stops a GPU.
+    std::span<std::byte> room_for(std::size_t bytes) {
+        if (rooms_.size() <= gathered_.size()) rooms_.emplace_back();
+        Buffer& room = rooms_[gathered_.size()];
+        if (room.bytes() < bytes) {
+            room = Buffer();  // before more is taken
+            room = memory_.allocate(bytes);
+        }
+        return {room.as<std::byte>(), bytes};
+    }
+
+    void began(std::size_t bytes) {
+        calls_->mark_end();
+        bytes_ += bytes;
+    }
+
+    /// The first exchange makes NCCL's connections; one that does not work is found before there is work to lose.
+    void try_out() {
+        const Buffer buffer = memory_.allocate(sizeof(double));
+        double value = comm_.rank() + 1;
+        memory_.copy_to_device(buffer.data(), &value, sizeof(value));
+        Exchange exchange(*this);
+        exchange.all_reduce_sum({buffer.as<double>(), 1});
+        exchange.finish();
+        memory_.copy_to_host(&value, buffer.data(), sizeof(value));
+        const double expected = 0.5 * comm_.size() * (comm_.size() + 1);
+        if (value != expected)
+            throw Failure("NCCL {} adds wrongly over these ranks: {} instead of {}; use --comm mpi", calls_->version(),
+                          value, expected);
+    }
+
+    void until_ready(const char* what) {
+        until(what, deadlines_.peers, [&] { return calls_->state() == NcclCalls::State::ready; });
+    }
+
+    template <class Condition>
+    void until(const char* what, std::optional<milliseconds> limit, const Condition& condition) {
+        constexpr int spins = 2000;
+        constexpr std::chrono::microseconds nap(50);
+        const auto begin = std::chrono::steady_clock::now();
+        for (int turn = 0; !condition(); ++turn) {
+            if (calls_->state() == NcclCalls::State::failed) {
+                const std::string problem = calls_->problem();
+                abandon();
+                throw Failure("NCCL lost the other ranks ({}): {}", what, problem);
+            }
+            const auto waited = std::chrono::steady_clock::now() - begin;
+            if (limit && waited > *limit) {
+                abandon();
+                throw Failure("NCCL got no further in {:.1f} s ({}): another rank hangs, or the network between them",
+                              std::chrono::duration<double>(waited).count(), what);
+            }
+            if (turn < spins)
+                std::this_thread::yield();
+            else
+                std::this_thread::sleep_for(nap);
+        }
+    }
+
+    MemoryOperations& memory_;
+    Communicator& comm_;
+    std::unique_ptr<NcclCalls> calls_;
+    NcclDeadlines deadlines_;
+    std::size_t bytes_ = 0;           // under way
+    std::vector<Gathered> gathered_;  // in this exchange
+    std::vector<Buffer> rooms_;       // on the device, for the first, second, … of an exchange
+    bool lost_ = false;
+    int exceptions_ = std::uncaught_exceptions();
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceCollectives> make_nccl_collectives(MemoryOperations& memory, Communicator& comm,
+                                                         std::unique_ptr<NcclCalls> calls,
+                                                         const NcclDeadlines& deadlines) {
+    return std::make_unique<NcclCollectives>(memory, comm, std::move(calls), deadlines);
+}
+
+}  // namespace fairgptq

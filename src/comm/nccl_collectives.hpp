@@ -1,0 +1,29 @@
+// Collectives by NCCL, from GPU to GPU.
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include "comm/device_collectives.hpp"
+#include "comm/nccl_calls.hpp"
+
+namespace fairgptq {
+
+/// How long a rank waits before it ends the job. A rank that died is not waited for: NCCL reports its lost connection,
+/// and the launcher ends the others.
+struct NcclDeadlines {
+    /// For the slowest rank to come to an exchange: a slow disk is no failure.
+    std::chrono::milliseconds peers = std::chrono::minutes(10);
+    /// For a transfer once all ranks have come, beyond what its bytes take on a slow network.
+    std::chrono::milliseconds transfer = std::chrono::seconds(20);
+    double slowest_bytes_per_second = 50e6;
+};
+
+/// A collective: ranks exchange NCCL's id through `comm`, meet, and add a number each as a test of the way between
+/// them. All arguments but the deadlines must outlive the object.
+/// @throws Failure if they do not meet in time, or the test's sum is wrong
+std::unique_ptr<DeviceCollectives> make_nccl_collectives(MemoryOperations& memory, Communicator& comm,
+                                                         std::unique_ptr<NcclCalls> calls,
+                                                         const NcclDeadlines& deadlines = {});
+
+}  // namespace fairgptq

@@ -1,0 +1,26 @@
+#include "commands/exchange.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "comm/nccl_collectives.hpp"
+#include "commands/options.hpp"
+
+namespace fairgptq::commands {
+
+CommChoice read_comm_choice(const cxxopts::ParseResult& parsed) {
+    const auto asked = choose<CommChoice>(
+        parsed, "comm", {{"auto", CommChoice::automatic}, {"mpi", CommChoice::mpi}, {"nccl", CommChoice::nccl}});
+    check_comm_choice(asked, built_with_nccl());
+    return asked;
+}
+
+std::unique_ptr<DeviceCollectives> make_device_collectives(CommChoice asked, Backend& backend, Communicator& comm) {
+    const std::vector<RankDevice> devices = gather_devices(backend, comm);
+    ExchangeChoice choice;
+    together(comm, [&] { choice = choose_exchange(asked, built_with_nccl(), devices); });
+    if (!choice.notice.empty()) spdlog::warn(choice.notice);
+    if (!choice.nccl) return make_host_collectives(backend, comm);
+    return make_nccl_collectives(backend, comm, make_nccl_calls(backend));
+}
+
+}  // namespace fairgptq::commands

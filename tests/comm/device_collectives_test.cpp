@@ -1,0 +1,173 @@
+// The same checks for every kind of collectives, on 1 to 4 ranks; and NCCL's ways to fail.
+#include "comm/device_collectives.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <tuple>
+
+#include "comm/nccl_collectives.hpp"
+#include "support_files/collective_checks.hpp"
+#include "support_files/distant_memory.hpp"
+#include "support_files/nccl_stand_in.hpp"
+#include "support_files/thread_ranks.hpp"
+
+namespace fairgptq::testing {
+namespace {
+
+using std::chrono::milliseconds;
+
+enum class Kind { host, staged, nccl };
+
+class CollectivesTest : public ::testing::TestWithParam<std::tuple<Kind, int>> {
+  protected:
+    /// Runs `body` at every rank with collectives of the kind that the case is about.
+    static void run(const std::function<void(MemoryOperations&, DeviceCollectives&, Communicator&)>& body) {
+        const auto [kind, ranks] = GetParam();
+        NcclWorld world(ranks);
+        run_ranks(ranks, [&, kind = kind](Communicator& comm) {
+            const auto cpu = make_backend("cpu");
+            DistantMemory distant(*cpu);
+            MemoryOperations& memory = kind == Kind::host ? static_cast<MemoryOperations&>(*cpu) : distant;
+            const auto collectives = kind == Kind::nccl
+                                         ? make_nccl_collectives(memory, comm, std::make_unique<NcclStandIn>(world))
+                                         : make_host_collectives(memory, comm);
+            body(memory, *collectives, comm);
+        });
+    }
+};
+
+TEST_P(CollectivesTest, SumsAndGathers) {
+    run([](MemoryOperations& memory, DeviceCollectives& collectives, Communicator& comm) {
+        EXPECT_FALSE(collectives.name().empty());
+        check_collectives(memory, collectives, comm);
+    });
+}
+
+TEST_P(CollectivesTest, SizesThatDisagreeAreRefused) {
+    run([](MemoryOperations&, DeviceCollectives& collectives, Communicator& comm) {
+        comm.barrier();  // nobody gives up while another rank still joins
+        check_refusal(collectives, comm);
+    });
+}
+
+std::string name_of(const ::testing::TestParamInfo<std::tuple<Kind, int>>& info) {
+    const auto [kind, ranks] = info.param;
+    return std::string(kind == Kind::host ? "host" : kind == Kind::staged ? "staged" : "nccl") + std::to_string(ranks);
+}
+INSTANTIATE_TEST_SUITE_P(Kinds, CollectivesTest,
+                         ::testing::Combine(::testing::Values(Kind::host, Kind::staged, Kind::nccl),
+                                            ::testing::Range(1, 5)),
+                         name_of);
+
+/// Deadlines that a test can wait for.
+const NcclDeadlines short_deadlines{milliseconds(300), milliseconds(200), 1e9};
+
+/// Whether some rank says this, and every other one at least that it lost that rank.
+void expect_said(const std::vector<std::string>& said, const std::string& words) {
+    bool found = false;
+    for (const std::string& message : said) {
+        found = found || message.find(words) != std::string::npos;
+        EXPECT_TRUE(message.find(words) != std::string::npos || message.rfind("NCCL lost the other ranks", 0) == 0)
+            << message;
+    }
+    EXPECT_TRUE(found) << words;
+}
+
+/// What each rank's exchange of one sum ends with, and that all end within seconds.
+std::vector<std::string> failures(NcclWorld& world, int ranks, const std::function<bool(int)>& comes,
+                                  NcclDeadlines deadlines = short_deadlines) {
+    std::vector<std::string> said(static_cast<std::size_t>(ranks));
+    std::atomic<int> ended = 0;
+    const auto begin = std::chrono::steady_clock::now();
+    run_ranks(ranks, [&](Communicator& comm) {
+        const auto cpu = make_backend("cpu");
+        std::string& message = said[static_cast<std::size_t>(comm.rank())];
+        try {
+            const auto collectives = make_nccl_collectives(*cpu, comm, std::make_unique<NcclStandIn>(world), deadlines);
+            if (comes(comm.rank())) {
+                const DeviceDoubles values(*cpu, {1, 2, 3});
+                Exchange exchange(*collectives);
+                exchange.all_reduce_sum(values.span());
+                exchange.finish();
+                message = "done";
+            } else {
+                while (ended < ranks - 1)
+                    std::this_thread::sleep_for(milliseconds(1));
+                message = "did not come";
+            }
+        } catch (const Failure& failure) {
+            message = failure.what();
+        }
+        ++ended;
+    });
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+    return said;
+}
+
+TEST(NcclCollectives, ALostConnectionEndsEveryRankAtOnce) {
+    NcclWorld world(3);
+    world.lost_from = 1;
+    // With the deadlines of a real run: it is not they that end it.
+    for (const std::string& message : failures(
+             world, 3, [](int) { return true; }, NcclDeadlines{}))
+        EXPECT_NE(message.find("remote process exited"), std::string::npos) << message;
+}
+
+TEST(NcclCollectives, ATransferThatDoesNotEndIsGivenUp) {
+    NcclWorld world(2);
+    world.stuck_from = 1;
+    expect_said(failures(world, 2, [](int) { return true; }), "a transfer that all ranks had come to");
+}
+
+TEST(NcclCollectives, ARankThatDoesNotComeIsNotWaitedForForEver) {
+    NcclWorld world(3);
+    const std::vector<std::string> said = failures(world, 3, [](int rank) { return rank != 1; });
+    EXPECT_EQ(said[1], "did not come");
+    expect_said({said[0], said[2]}, "waiting for the other ranks");
+}
+
+TEST(NcclCollectives, ASlowRankIsWaitedForBeyondATransfersDeadline) {
+    NcclWorld world(2);
+    run_ranks(2, [&](Communicator& comm) {
+        const auto cpu = make_backend("cpu");
+        const auto collectives = make_nccl_collectives(*cpu, comm, std::make_unique<NcclStandIn>(world),
+                                                       {std::chrono::seconds(20), milliseconds(150), 1e9});
+        if (comm.rank() == 1) std::this_thread::sleep_for(milliseconds(600));
+        check_sums(*cpu, *collectives, comm, 10);
+    });
+}
+
+TEST(NcclCollectives, WhatDoesNotAddRightlyIsRefusedBeforeWorkBegins) {
+    NcclWorld world(2);
+    world.adds_wrongly = true;
+    expect_said(failures(world, 2, [](int) { return true; }), "4 instead of 3; use --comm mpi");
+}
+
+TEST(NcclCollectives, RanksThatDoNotMeetAreGivenUp) {
+    NcclWorld world(2);
+    world.stuck_from = -1;  // joining itself
+    expect_said(failures(world, 2, [](int) { return true; }), "joining the other ranks");
+}
+
+TEST(NcclCollectives, AnExceptionInTheMiddleLeavesNothingUnderWay) {
+    NcclWorld world(2);
+    world.stuck_from = 1;
+    run_ranks(2, [&](Communicator& comm) {
+        const auto cpu = make_backend("cpu");
+        const auto collectives = make_nccl_collectives(*cpu, comm, std::make_unique<NcclStandIn>(world));
+        const DeviceDoubles values(*cpu, {1, 2, 3});
+        EXPECT_THROW(
+            {
+                Exchange exchange(*collectives);
+                exchange.all_reduce_sum(values.span());
+                throw std::runtime_error("the computation failed");
+            },
+            std::runtime_error);
+        EXPECT_TRUE(world.given_up());
+    });
+}
+
+}  // namespace
+}  // namespace fairgptq::testing
