@@ -28,7 +28,7 @@ def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eval")
     random = np.random.default_rng(5)
     pairs = task("pair_preference", 30, 2, random, group=["race", "age"] * 15)
-    stereo = task("stereoset", 12, 3, random, group=["cook", "nurse", "guard"] * 4, bias_type=["profession"] * 12)
+    stereo = task("stereoset", 12, 3, random, group=["cook", "nurse", "guard", "judge", "clerk", "pilot"] * 2, bias_type=["profession"] * 12)
     texts = [random.integers(0, 384, 60).tolist() for _ in range(10)]
     words = task("perplexity", 500, 1, random)
     write_token_file(folder / "tokens.h5", {
