@@ -306,8 +306,8 @@ void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::
     check_sequences(path + ":/pairs/stereotype", tokens.stereotype, vocab_size, max_positions);
     check_sequences(path + ":/pairs/anti_stereotype", tokens.anti_stereotype, vocab_size, max_positions);
     check_sequences(path + ":/pairs/unrelated", tokens.unrelated, vocab_size, max_positions);
-    for (const Task& task : tokens.tasks)
-        check_sequences(path + ":/tasks/" + task.name, task.sequences, vocab_size, max_positions);
+    for (const Task& task : tokens.tasks)  // after the last token of a sequence nothing is predicted
+        check_sequences(path + ":/tasks/" + task.name, task.sequences, vocab_size, max_positions + 1);
 }
 
 }  // namespace fairgptq

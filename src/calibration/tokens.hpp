@@ -52,8 +52,9 @@ struct TokenFile {
 /// and what a task's kind needs beyond them.
 /// @throws InvalidInput naming file, object and what is wrong
 TokenFile read_token_file(const std::filesystem::path& path);
-/// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions, or
-/// the ids are another tokenizer's than model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
+/// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions (a
+/// task's by more than its last token, which is predicted and never put in), or the ids are another tokenizer's than
+/// model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
 void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions,
                          const std::filesystem::path& model_dir);
 
