@@ -211,6 +211,14 @@ def test_the_hub_reads_the_card(inputs, tmp_path):
     assert (data["base_model"], data["base_model_relation"], data["license"], data["pipeline_tag"]) == ("org/Tiny", "quantized", "apache-2.0", "text-generation")
     assert set(data["tags"]) == {"fairgptq", "gptq", "fair-gptq", "fairness", "4-bit"}
     results = {(result.dataset_name, result.metric_type): result.metric_value for result in card.data.eval_results}
+def test_titles_of_runs_in_folders_of_one_name(tmp_path):
+    """Jobs keep their runs in work/JOB/run: two names alike would be one column and one colour."""
+    assert titles(tmp_path, ("one/run", {}), ("two/run", {}), ("two/run", {})) == [
+        "Fair-GPTQ α = 0.1, 4-bit (one/run)", "Fair-GPTQ α = 0.1, 4-bit (two/run)", "Fair-GPTQ α = 0.1, 4-bit (two/run)"]
+    originals = [write_report(tmp_path / f"{name}.json", tasks(1, 1), model=f"/{name}/model") for name in ("small", "large")]
+    assert [report.title for report in read_inputs(originals)[0]] == ["original (small/model)", "original (large/model)"]
+
+
     assert results == {("words", "perplexity"): 25, ("crows", "stereotype_preferred"): 52.5, ("crows", "mean_abs_difference"): 2.25,
                        ("crows", "mean_abs_difference_per_token"): 0.25, ("piqa", "accuracy"): 45, ("piqa", "accuracy_norm"): 46}
     text = card.text
