@@ -199,7 +199,12 @@ Task read_task(const h5::Group& group, const std::string& name, std::int64_t voc
             throw InvalidInput(
                 "{}/scored_from: sequence {} of {} tokens is scored from {}, which leaves its range [1, {})", where,
                 index, task.sequences.length(index), task.scored_from[index], task.sequences.length(index));
-    if (task.kind != "perplexity") read_items(group, task);
+    if (task.kind != "perplexity") {
+        read_items(group, task);
+    } else if (group.has("group")) {
+        task.group = group.read_strings("group");
+        check_size(where, "group", task.group.size(), task.sequences.count(), "sequences");
+    }
     return task;
 }
 

@@ -25,7 +25,7 @@ struct Task {
     std::vector<std::int32_t> scored_from;    // [sequences], in [1, length)
     std::vector<std::int32_t> item, role;     // [sequences]
     std::vector<std::int32_t> label;          // [items], or empty
-    std::vector<std::string> group;           // [items], or empty
+    std::vector<std::string> group;           // [items], of perplexity [sequences]; or empty
     std::vector<std::string> bias_type;       // [items], or empty; stereoset only
     std::vector<std::int32_t> choice_length;  // [sequences], multiple_choice only: characters of the choice's text
     std::vector<std::int32_t> unknown_choice, biased_choice;  // [items], bbq only: roles
