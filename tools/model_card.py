@@ -171,7 +171,10 @@ def _html_block(block):
 
 def _html_cell(cell):
     text = html.escape(cell)
-    return f"<code>{text}</code>" if len(cell) > 30 and " " not in cell else text  # a hash may be broken anywhere
+    if len(cell) > 30:  # a hash may be broken anywhere; words need some room
+        return (text, "long") if " " in cell else f"<code>{text}</code>"
+    value, bracket, interval = text.partition(" [")
+    return f"{value}<small>[{interval}</small>" if bracket else text
 
 
 def table(heading, rows):

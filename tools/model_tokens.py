@@ -44,7 +44,7 @@ class Model:
 
         As lm-evaluation-harness tokenizes: blanks that end a context go to its continuation; the two are tokenized as one text,
         and of that all tokens after as many as the context alone has are the continuation, the context's own standing before
-        them. What is too long loses its beginning.
+        them. What is too long loses its beginning; the last token needs no position, since nothing is predicted after it.
 
         @param pairs  [(context, continuation, where)]
         @param first  token ids to put before all
@@ -61,9 +61,9 @@ class Model:
             before, scored = first + context, whole[len(context):]
             if not before or not scored:
                 raise InvalidInput(f"{where}: the prompt or its continuation has no tokens of its own")
-            if len(scored) >= self.max_positions:
+            if len(scored) > self.max_positions:
                 raise InvalidInput(f"{where}: a continuation has {len(scored)} tokens, and the model takes {self.max_positions}")
-            before = before[-(self.max_positions - len(scored)):]
+            before = before[-(self.max_positions + 1 - len(scored)):]
             found.append((before + scored, len(before)))
         return found
 

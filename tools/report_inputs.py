@@ -256,11 +256,21 @@ def _give_titles(subjects):
         places.setdefault(subject.title, set()).add(run_of(subject))
     for subject in quantized:
         if len(places[subject.title]) > 1:
-            subject.title += f" ({run_of(subject).name})"
+            subject.title += f" ({distinct_ends(places[subject.title])[run_of(subject)]})"
     originals = [subject for subject in subjects if subject.settings is None]
-    if len({subject.model for subject in originals}) > 1:
+    ends = distinct_ends({Path(subject.model) for subject in originals})
+    if len(ends) > 1:
         for subject in originals:
-            subject.title = f"original ({Path(subject.model).name})"
+            subject.title = f"original ({ends[Path(subject.model)]})"
+
+
+def distinct_ends(paths):
+    """{path: as few of its last names as tell it apart from the others}"""
+    for count in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        ends = {path: str(Path(*path.parts[-count:])) for path in paths}
+        if len(set(ends.values())) == len(paths):
+            return ends
+    return {path: str(path) for path in paths}
 
 
 def _read(path):

@@ -20,22 +20,24 @@ p{margin:.4rem 0;max-width:75ch}.note{color:var(--muted);font-size:.9rem}
 figure{margin:0;background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:.5rem}
 figcaption{font-weight:600;font-size:.88rem;padding:.1rem .3rem .4rem}
 figure svg{display:block;width:100%;height:auto;font-family:inherit}
-.key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;list-style:none;padding:0;margin:.6rem 0;font-size:.9rem}
-.key svg{width:1.7em;height:.8em;margin-right:.4em;vertical-align:baseline}
+.key{display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;list-style:none;padding:0;margin:.6rem 0;font-size:.9rem;line-height:1.3}
+.key li{display:flex;align-items:baseline}.key svg{flex:none;width:1.9em;height:.8em;margin-right:.4em}
 .wide{overflow-x:auto;margin:.8rem 0;border:1px solid var(--grid);border-radius:8px;background:var(--card)}
 table{border-collapse:collapse;font-size:.88rem;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid var(--grid);vertical-align:top}
 thead th{font-weight:600;color:var(--muted);vertical-align:bottom}tbody tr:last-child td{border-bottom:0}
-td.best{background:var(--best);font-weight:600}td small{color:var(--muted);white-space:nowrap;display:block}
+td.best{background:var(--best);font-weight:600}td small{color:var(--muted);font-weight:400;white-space:nowrap;display:block}
 details{border:1px solid var(--grid);border-radius:8px;background:var(--card);padding:.5rem .9rem;margin:.7rem 0}
-details .wide{background:none}summary{cursor:pointer;font-weight:600}td{min-width:5.5em}
-th:first-child,td:first-child{position:sticky;left:0;background:var(--card)}code{font-size:.95em;overflow-wrap:anywhere;display:inline-block;min-width:17em}
+details .wide{background:none}summary{cursor:pointer;font-weight:600}td{min-width:5.5em}td.long{min-width:15em}
+th:first-child,td:first-child{position:sticky;left:0;background:var(--card);min-width:7.5em}code{font-size:.95em;overflow-wrap:anywhere;display:inline-block;min-width:17em}
 """
 
 
 def page(reports, runs, divergences, options, subject):
     """@param subject  the run whose card stands open, or None. @returns HTML"""
-    colours = Colours([thing.title for thing in (*reports, *runs, *divergences)])
+    reports = sorted(reports, key=lambda report: report.settings is not None)  # what the others are compared with stands first
+    # Runs and divergences have plots of their own, where a colour says more than a dash: the first colours are theirs.
+    colours = Colours([thing.title for thing in (*runs, *divergences, *reports)])
     title = options.title or "Fair-GPTQ: " + ", ".join(dict.fromkeys(
         [name_of(run) for run in runs] or [Path(report.model).name for report in reports] or ["divergence"]))
     parts = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(_counts(reports, runs, divergences))}</p>']
@@ -44,7 +46,7 @@ def page(reports, runs, divergences, options, subject):
         if plots:
             parts.append(_section("Bias against ability", "A point is a model; a diamond the original. Ringed and joined by dots: the Pareto front, models that "
                                   "none is better than in both. Thin lines join models that differ in α alone, by rising α; thin crosses are 95 % intervals.",
-                                  plots, colours, [report.title for report in reports]))
+                                  plots, colours, [report.title for report in reports], points=True))
         parts.append(_all_figures(reports))
     if runs:
         titles = [run.title for run in runs]
@@ -54,7 +56,8 @@ def page(reports, runs, divergences, options, subject):
                               "[channel].", channels(runs, colours), colours, titles))
         parts.append(_channel_tables(runs))
     if divergences:
-        parts.append(_section("Divergence", "Where a model's greedy continuation first leaves the original's (later is better).", divergence(divergences, colours),
+        parts.append(_section("Divergence", "Where a model's greedy continuation first leaves the original's (later is better); by module: "
+                              "where it does with this module alone quantized.", divergence(divergences, colours),
                               colours, [one.title for one in divergences]))
         parts.append(_divergence_table(divergences))
     if runs:
@@ -71,20 +74,26 @@ def _counts(reports, runs, divergences):
     return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in words if count)
 
 
-def _section(heading, text, plots, colours, titles):
+def _section(heading, text, plots, colours, titles, points=False):
+    """@param points  whether the plots show models as points, not as lines or bars"""
     figures = "".join(f'<figure id="{html.escape(name)}"><figcaption>{html.escape(title)}</figcaption>{svg}</figure>'
                       for name, title, svg in plots)
-    return f'<h2>{heading}</h2><p class="note">{html.escape(text)}</p>{_key(colours, titles)}<div class="plots">{figures}</div>'
+    return f'<h2>{heading}</h2><p class="note">{html.escape(text)}</p>{_key(colours, titles, points)}<div class="plots">{figures}</div>'
 
 
-def _key(colours, titles):
+# A point of each of SHAPES and the original's diamond, as a path in a box of 28 × 12.
+POINTS = {"o": "M9 6a5 5 0 1 0 10 0a5 5 0 1 0-10 0", "s": "M9.5 1.5h9v9h-9z", "^": "M14 .5L19.5 11h-11z", "v": "M14 11.5L19.5 1h-11z", "D": "M14 0l6 6l-6 6l-6-6z"}
+
+
+def _key(colours, titles, points):
     entries = []
     for title in dict.fromkeys(titles):
         place = colours.order.index(title) if title in colours.order else None
         colour = "var(--ink)" if place is None else f"var(--series{place % SERIES})"
-        dash = {"-": "", "--": "6 4", ":": "2 3", "-.": "6 3 2 3"}[colours.dash(title)]
-        entries.append(f'<li><svg viewBox="0 0 28 12" aria-hidden="true"><path d="M0 6H28" style="stroke:{colour};stroke-width:4;stroke-dasharray:{dash or "none"}"/></svg>'
-                       f"{html.escape(title)}</li>")
+        dash = {"-": "none", "--": "6 4", ":": "2 3", "-.": "6 3 2 3"}[colours.dash(title)]
+        mark = (f'<path d="{POINTS[colours.shape(title)]}" style="fill:{colour}"/>' if points else
+                f'<path d="M0 6H28" style="stroke:{colour};stroke-width:4;stroke-dasharray:{dash}"/>')
+        entries.append(f'<li><svg viewBox="0 0 28 12" aria-hidden="true">{mark}</svg><span>{html.escape(title)}</span></li>')
     return f'<ul class="key">{"".join(entries)}</ul>'
 
 
@@ -104,12 +113,18 @@ def _all_figures(reports):
             other_data |= report not in same
             text = html.escape(value) + ("" if report in same else " *") + "".join(f"<small>{html.escape(part)}</small>" for part in rest)
             cells.append((text, "best") if best is not None and marks.get(id(report)) == best else text)
-        rows.append([html.escape(task), html.escape(figure_of(figure).label), *cells])
-    text = table(["data", "figure", *(report.title for report in reports)], rows)
+        rows.append([_figure_cell(task, figure), *cells])
+    text = table(["figure", *(report.title for report in reports)], rows)
     note = "Marked: the best of the quantized models." + (" In small type: 95 % intervals of a bootstrap over items." if any(
         task.intervals for report in reports for task in report.tasks.values()) else "") + (
         " * measured on other sequences than the rest, and so not comparable." if other_data else "")
     return f'<h2>All figures</h2><p class="note">{note}</p>{text}{_group_tables(reports)}'
+
+
+def _figure_cell(data, figure):
+    """What a row shows, in one cell: it stays in sight where the table scrolls."""
+    label = figure_of(figure).label.replace(" %", "\N{NO-BREAK SPACE}%")
+    return f"{html.escape(label)}<small>{html.escape(data)}</small>"
 
 
 def _group_tables(reports):
@@ -121,8 +136,8 @@ def _group_tables(reports):
         for group in dict.fromkeys(name for name, _ in every):
             for figure in dict.fromkeys(name for _, figures in every for name in figures if name not in COUNTS):
                 values = [report.tasks[task].groups.get(group, {}).get(figure) for report in same]
-                rows.append([html.escape(group), html.escape(figure_of(figure).label), *("–" if value is None else written(figure, value) for value in values)])
-        parts.append(f"<details><summary>{html.escape(task)}, by group</summary>{table(['group', 'figure', *(report.title for report in same)], rows)}</details>")
+                rows.append([_figure_cell(group, figure), *("–" if value is None else written(figure, value) for value in values)])
+        parts.append(f"<details><summary>{html.escape(task)}, by group</summary>{table(['figure', *(report.title for report in same)], rows)}</details>")
     return "".join(parts)
 
 

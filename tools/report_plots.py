@@ -11,26 +11,28 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from figures import ABILITY, BIAS, badness, comparable, figure_of, pareto
 
 SIZE = (4.6, 3.3)  # inches of 72 points: about a phone's width
-SERIES = 8  # colours of the page; further series begin anew with dashes
+SERIES = 8  # colours of the page; further series begin anew with other dashes and shapes
+DASHES = ("-", "--", ":", "-.")
+SHAPES = ("o", "s", "^", "v")
 # Colours that stand for the page's variables until the SVG is written.
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 COLOURS = [f"#0505{index:02x}" for index in range(SERIES)]
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", **{colour: f"--series{index}" for index, colour in enumerate(COLOURS)}}
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fairgptq", "text.parse_math": False, "font.size": 9, "axes.titlesize": 9.5,
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fairgptq", "text.parse_math": False, "font.size": 10, "axes.titlesize": 10,
          "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False,
          "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
          "axes.edgecolor": MUTED, "grid.color": GRID, "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.8, "legend.frameon": False,
-         "legend.fontsize": 8, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "xtick.labelsize": 8,
-         "ytick.labelsize": 8}
+         "legend.fontsize": 8, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "xtick.labelsize": 9,
+         "ytick.labelsize": 9}
 
 
 class Colours:
-    """A colour and a dash for every model, the same in all plots; the original has none."""
+    """A colour, a dash and a point's shape for every model, the same in all plots; the original has the ink's."""
 
     def __init__(self, titles):
         self.order = [title for title in dict.fromkeys(titles) if not title.startswith("original")]
@@ -39,7 +41,13 @@ class Colours:
         return COLOURS[self.order.index(title) % SERIES] if title in self.order else INK
 
     def dash(self, title):
-        return ["-", "--", ":", "-."][self.order.index(title) // SERIES % 4] if title in self.order else "-"
+        return self._of_round(title, DASHES, "-")
+
+    def shape(self, title):
+        return self._of_round(title, SHAPES, "D")
+
+    def _of_round(self, title, choices, of_original):
+        return choices[self.order.index(title) // SERIES % len(choices)] if title in self.order else of_original
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def trade_off(axes, points, x_axis, y_axis, colours):
             axes.plot(x.interval, [y.value] * 2, color=colour, linewidth=0.8, alpha=0.45)
         if y.interval:
             axes.plot([x.value] * 2, y.interval, color=colour, linewidth=0.8, alpha=0.45)
-        axes.plot([x.value], [y.value], marker="D" if report.settings is None else "o", markersize=6, color=colour, linestyle="none")
+        axes.plot([x.value], [y.value], marker=colours.shape(report.title), markersize=6, color=colour, linestyle="none")
         if best:
             axes.plot([x.value], [y.value], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK, linestyle="none")
     on_front = sorted(place for place, best in zip(places.values(), front) if best)
@@ -116,6 +124,8 @@ def trade_off(axes, points, x_axis, y_axis, colours):
     for family in families([report for report, _, _ in points]):
         axes.plot(*zip(*(places[id(report)] for report in family)), color=MUTED, linewidth=0.8, zorder=0)
     axes.margins(0.12)
+    if x_axis.figure == "perplexity" and max(x for x, _ in places.values()) > 3 * min(x for x, _ in places.values()):
+        log_scale(axes, "x", steps=(1, 2, 5))  # else one model that lost its language leaves no room for the others
     axes.set_xlabel(x_axis.label)
     axes.set_ylabel(y_axis.label)
 
@@ -147,7 +157,8 @@ def per_layer(runs, colours):
             layers, before = sums_by_layer(run, "bias_before")
             _, after = sums_by_layer(run, "bias_after")
             axes.plot(layers, before, color=colours.of(run.title), linewidth=0.9, linestyle=(0, (1, 2)))
-            axes.plot(layers, after, color=colours.of(run.title), linewidth=1.5, marker="o" if len(layers) == 1 else None)
+            axes.plot(layers, after, color=colours.of(run.title), linestyle=colours.dash(run.title), linewidth=1.5,
+                      marker="o" if len(layers) == 1 else None)
         layer_axis(axes)
         if any((sums_by_layer(run, "bias_after")[1] > 0).any() for run in runs):
             log_scale(axes, "y")
@@ -177,7 +188,7 @@ def per_layer(runs, colours):
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.grid(False, axis="y")
-        axes.set_xlabel("% of the bias before, all layers")
+        axes.set_xlabel("% of the bias before, all layers", loc="right")
 
     return [("layers-reconstruction", "Reconstruction error by layer", draw(reconstruction, "Reconstruction error by layer")),
             ("layers-bias", "Bias by layer, before and after", draw(bias, "Bias by layer, before and after")),
@@ -213,7 +224,7 @@ def channels(runs, colours, count=12):
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("column sensitivity: C_jj · ‖error of column j‖")
+        axes.set_xlabel("column sensitivity: C_jj · ‖error of column j‖", loc="right")  # longer than the axis beside long names
 
     plots = [("channels-spread", "How few channels carry the bias", draw(spread, "How few channels carry the bias"))]
     for number, run in enumerate(runs):
@@ -251,7 +262,7 @@ def divergence(divergences, colours):
         axes.set_yticks(range(len(worst)), [name.removeprefix("model.layers.") for name, _ in worst])
         axes.invert_yaxis()
         axes.grid(False, axis="y")
-        axes.set_xlabel("mean first divergent token, this module alone quantized")
+        axes.set_xlabel("mean first divergent token", loc="right")
 
     plots = []
     for number, one in enumerate(divergences):
@@ -261,19 +272,23 @@ def divergence(divergences, colours):
     return plots
 
 
-def log_scale(axes, which):
-    """Logarithmic, its powers of ten written without the library's mathematical markup."""
+def log_scale(axes, which, steps=(1,)):
+    """Logarithmic, its numbers written without the library's mathematical markup. @param steps  what is marked of each decade"""
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
 def power_of_ten(value):
-    exponent = int(np.floor(np.log10(value) + 0.5)) if value > 0 else 0
+    """A number of one digit and noughts, in full or as a power of ten."""
+    exponent = int(np.floor(np.log10(value) + 1e-9)) if value > 0 else 0
     if -3 <= exponent <= 3:
         return f"{value:g}"
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    digit = round(value / 10.0 ** exponent)
+    return power if digit == 1 else f"{digit}·{power}"
 
 
 def layer_axis(axes):
@@ -318,7 +333,7 @@ def inline(svg, title):
     root.set("role", "img")
     root.set("aria-label", title)
     text = ElementTree.tostring(root, encoding="unicode")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)  # the page's own typeface
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text))  # the page's own typeface
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text

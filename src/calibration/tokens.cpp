@@ -199,7 +199,12 @@ Task read_task(const h5::Group& group, const std::string& name, std::int64_t voc
             throw InvalidInput(
                 "{}/scored_from: sequence {} of {} tokens is scored from {}, which leaves its range [1, {})", where,
                 index, task.sequences.length(index), task.scored_from[index], task.sequences.length(index));
-    if (task.kind != "perplexity") read_items(group, task);
+    if (task.kind != "perplexity") {
+        read_items(group, task);
+    } else if (group.has("group")) {
+        task.group = group.read_strings("group");
+        check_size(where, "group", task.group.size(), task.sequences.count(), "sequences");
+    }
     return task;
 }
 
@@ -306,8 +311,8 @@ void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::
     check_sequences(path + ":/pairs/stereotype", tokens.stereotype, vocab_size, max_positions);
     check_sequences(path + ":/pairs/anti_stereotype", tokens.anti_stereotype, vocab_size, max_positions);
     check_sequences(path + ":/pairs/unrelated", tokens.unrelated, vocab_size, max_positions);
-    for (const Task& task : tokens.tasks)
-        check_sequences(path + ":/tasks/" + task.name, task.sequences, vocab_size, max_positions);
+    for (const Task& task : tokens.tasks)  // after the last token of a sequence nothing is predicted
+        check_sequences(path + ":/tasks/" + task.name, task.sequences, vocab_size, max_positions + 1);
 }
 
 }  // namespace fairgptq

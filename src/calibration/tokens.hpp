@@ -25,7 +25,7 @@ struct Task {
     std::vector<std::int32_t> scored_from;    // [sequences], in [1, length)
     std::vector<std::int32_t> item, role;     // [sequences]
     std::vector<std::int32_t> label;          // [items], or empty
-    std::vector<std::string> group;           // [items], or empty
+    std::vector<std::string> group;           // [items], of perplexity [sequences]; or empty
     std::vector<std::string> bias_type;       // [items], or empty; stereoset only
     std::vector<std::int32_t> choice_length;  // [sequences], multiple_choice only: characters of the choice's text
     std::vector<std::int32_t> unknown_choice, biased_choice;  // [items], bbq only: roles
@@ -52,8 +52,9 @@ struct TokenFile {
 /// and what a task's kind needs beyond them.
 /// @throws InvalidInput naming file, object and what is wrong
 TokenFile read_token_file(const std::filesystem::path& path);
-/// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions, or
-/// the ids are another tokenizer's than model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
+/// @throws InvalidInput if ids go beyond the model's vocabulary, a sequence is longer than the model's positions (a
+/// task's by more than its last token, which is predicted and never put in), or the ids are another tokenizer's than
+/// model_dir/tokenizer.json's (tokenizer_sha256 all zeros: nobody knows whose)
 void check_against_model(const TokenFile& tokens, std::int64_t vocab_size, std::int64_t max_positions,
                          const std::filesystem::path& model_dir);
 

@@ -17,8 +17,9 @@ int compare(int argc, char** argv, Communicator&) {
         ("names", "headings of the columns, in the reports' order: a list",
          cxxopts::value<std::vector<std::string>>())  //
         ("format", "table, markdown, csv or json; a star marks what differs from the first report by more than noise",
-         cxxopts::value<std::string>()->default_value("table"))                        //
-        ("reports", "reports to compare", cxxopts::value<std::vector<std::string>>())  //
+         cxxopts::value<std::string>()->default_value("table"))  //
+        ("by-group", "also each task's groups: bias types, categories, target groups")(
+            "reports", "reports to compare", cxxopts::value<std::vector<std::string>>())  //
         ("h,help", "show this");
     options.parse_positional({"reports"});
     const auto parsed = parse(options, argc, argv);
@@ -38,7 +39,7 @@ int compare(int argc, char** argv, Communicator&) {
         if (titles.size() != reports.size())
             throw InvalidInput("--names has {} names for {} reports", titles.size(), reports.size());
     }
-    fmt::print("{}", write(compare_reports(reports, std::move(titles))));
+    fmt::print("{}", write(compare_reports(reports, std::move(titles), parsed->count("by-group") > 0)));
     for (const std::string& task : tasks_of_different_data(reports))
         fmt::print(stderr, "fairgptq: warning: the reports' figures of task {} come from different sequences\n", task);
     return exit_done;

@@ -1,6 +1,7 @@
 #include "eval/bootstrap.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <random>
 
@@ -30,7 +31,7 @@ double quantile(const std::vector<double>& sorted, double share) {
 template <class Evaluate>
 std::vector<Interval> intervals(std::size_t figures, std::int64_t clusters, const Evaluate& evaluate) {
     std::vector<Interval> result(figures);
-    if (clusters < 2) return result;
+    if (clusters < fewest_clusters) return result;
     std::vector<std::vector<double>> samples(figures, std::vector<double>(bootstrap_resamples));
 #pragma omp parallel
     {
@@ -49,7 +50,8 @@ std::vector<Interval> intervals(std::size_t figures, std::int64_t clusters, cons
         std::erase_if(values, [](double value) { return std::isnan(value); });
         if (values.empty()) continue;
         std::sort(values.begin(), values.end());
-        result[figure] = {quantile(values, 0.025), quantile(values, 0.975)};
+        const Interval interval{quantile(values, 0.025), quantile(values, 0.975)};
+        if (std::isfinite(interval.lower) && std::isfinite(interval.upper)) result[figure] = interval;
     }
     return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
@@ -9,7 +10,7 @@
 
 namespace fairgptq {
 
-/// 95 %; NaN where there is none (fewer than two clusters to draw from).
+/// 95 %; NaN where there is none (fewer than `fewest_clusters` to draw from, or an end that is not finite).
 struct Interval {
     double lower = std::numeric_limits<double>::quiet_NaN();
     double upper = lower;
@@ -18,6 +19,11 @@ struct Interval {
 };
 
 constexpr int bootstrap_resamples = 2000;
+
+/// Of fewer there is no interval. No resample leaves the range of its clusters, and n of them all lie on one side of
+/// their distribution's median with probability 2 · 2⁻ⁿ: below n = 6 more often than in 5 %. (Two windows of text that
+/// both got a little worse would be a significant difference.)
+constexpr std::int64_t fewest_clusters = 6;
 
 /// Percentile intervals of every figure: as many clusters as there are are drawn with replacement, 2000 times. The
 /// draws depend on the number of clusters alone: never on threads or ranks. Source: Efron, Bootstrap methods (1979).

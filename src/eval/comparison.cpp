@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "support/json.hpp"
@@ -15,10 +16,16 @@ namespace {
 constexpr const char* footnote =
     "* differs from the first column: the 95 % bootstrap interval of the difference on the same items leaves out 0";
 
-/// One report's part on one task, if it has one.
-const nlohmann::json* part_of(const nlohmann::json& report, const std::string& task) {
+/// One report's part on one task, or on a group of its items (empty: all of them); null if it has none.
+const nlohmann::json* part_of(const nlohmann::json& report, const std::string& task, const Metric& metric,
+                              const std::string& group) {
     const auto found = report["tasks"].find(task);
-    return found == report["tasks"].end() ? nullptr : &*found;
+    if (found == report["tasks"].end() || (*found)["kind"] != metric.kind) return nullptr;
+    if (group.empty()) return &*found;
+    const auto groups = found->find("by_group");
+    if (groups == found->end() || !groups->is_object()) return nullptr;
+    const auto part = groups->find(group);
+    return part == groups->end() || !part->is_object() ? nullptr : &*part;
 }
 
 Interval interval_of(const nlohmann::json& part, const char* key) {
@@ -29,34 +36,47 @@ Interval interval_of(const nlohmann::json& part, const char* key) {
     return {ends[0].get<double>(), ends[1].get<double>()};
 }
 
-/// [figures], all unknown unless both parts have the same items of the same data.
-std::vector<Interval> differences(const Metric& metric, const nlohmann::json& base, const nlohmann::json& other) {
-    const std::vector<Interval> none(metric.figures.size());
-    if (base["data"] != other["data"] || base["kind"] != other["kind"] || !base.contains("per_item") ||
-        !other.contains("per_item"))
-        return none;
-    const ItemTable base_items = item_table_from_json(base["per_item"], metric.columns, "the first report");
-    const ItemTable other_items = item_table_from_json(other["per_item"], metric.columns, "a report");
-    if (base_items.cluster != other_items.cluster) return none;
-    return bootstrap_difference(metric, base_items, other_items);
+/// The items of a task, or of one of its groups; nothing if the report does not hold them.
+std::optional<ItemTable> items_of(const nlohmann::json& task, const Metric& metric, const std::string& group,
+                                  const char* where) {
+    if (!task.contains("per_item")) return std::nullopt;
+    ItemTable items = item_table_from_json(task["per_item"], metric.columns, where);
+    if (group.empty()) return items;
+    const auto place = std::find(items.group_names.begin(), items.group_names.end(), group);
+    if (place == items.group_names.end()) return std::nullopt;
+    return items.of_group(static_cast<std::int32_t>(place - items.group_names.begin()));
 }
 
-std::vector<ComparedRow> rows_of(const std::string& task, const Metric& metric,
+/// [figures], all unknown unless both tasks have the same items of the same data.
+std::vector<Interval> differences(const Metric& metric, const nlohmann::json& base, const nlohmann::json& other,
+                                  const std::string& group) {
+    const std::vector<Interval> none(metric.figures.size());
+    if (base["data"] != other["data"] || base["kind"] != other["kind"]) return none;
+    const auto base_items = items_of(base, metric, group, "the first report");
+    const auto other_items = items_of(other, metric, group, "a report");
+    if (!base_items || !other_items || base_items->cluster != other_items->cluster) return none;
+    return bootstrap_difference(metric, *base_items, *other_items);
+}
+
+/// @param group of the task's items; empty: all of them
+std::vector<ComparedRow> rows_of(const std::string& task, const Metric& metric, const std::string& group,
                                  std::span<const nlohmann::json> reports) {
     std::vector<ComparedRow> rows;
     for (const Figure& figure : metric.figures)
         rows.push_back({task, figure.key, figure.label == nullptr ? "" : figure.label,
-                        std::vector<ComparedFigure>(reports.size())});
-    const nlohmann::json* base = part_of(reports.front(), task);
+                        std::vector<ComparedFigure>(reports.size()), group});
+    const nlohmann::json* base = part_of(reports.front(), task, metric, {});
     for (std::size_t report = 0; report < reports.size(); ++report) {
-        const nlohmann::json* part = part_of(reports[report], task);
-        if (part == nullptr || (*part)["kind"] != metric.kind) continue;
+        const nlohmann::json* part = part_of(reports[report], task, metric, group);
+        if (part == nullptr) continue;
         std::vector<Interval> from_base(metric.figures.size());
-        if (report > 0 && base != nullptr) from_base = differences(metric, *base, *part);
+        if (report > 0 && base != nullptr)
+            from_base = differences(metric, *base, reports[report]["tasks"][task], group);
         for (std::size_t index = 0; index < rows.size(); ++index) {
             const char* key = metric.figures[index].key;
-            if (!part->contains(key)) continue;
-            rows[index].figures[report] = {(*part)[key].get<double>(), interval_of(*part, key), from_base[index]};
+            const auto value = part->find(key);
+            if (value == part->end() || !value->is_number()) continue;
+            rows[index].figures[report] = {value->get<double>(), interval_of(*part, key), from_base[index]};
         }
     }
     std::erase_if(rows, [](const ComparedRow& row) {
@@ -66,13 +86,26 @@ std::vector<ComparedRow> rows_of(const std::string& task, const Metric& metric,
     return rows;
 }
 
+/// Names of the groups that any report has of a task, in name order.
+std::set<std::string> groups_of(const std::string& task, std::span<const nlohmann::json> reports) {
+    std::set<std::string> names;
+    for (const nlohmann::json& report : reports) {
+        const nlohmann::json part = report["tasks"].value(task, nlohmann::json::object());
+        const auto groups = part.find("by_group");
+        if (groups == part.end() || !groups->is_object()) continue;
+        for (const auto& [name, figures] : groups->items())
+            if (!name.empty()) names.insert(name);
+    }
+    return names;
+}
+
 /// Headings and figures as text, the same for a terminal and for Markdown.
 std::vector<std::vector<std::string>> cells_of(const Comparison& comparison) {
     std::vector<std::vector<std::string>> rows{{""}};
     rows.front().insert(rows.front().end(), comparison.titles.begin(), comparison.titles.end());
     for (const ComparedRow& row : comparison.rows) {
         std::vector<std::string>& cells = rows.emplace_back();
-        cells.push_back(fmt::format("{}: {}", row.task, row.label));
+        cells.push_back(fmt::format("{}{}{}: {}", row.task, row.group.empty() ? "" : ", ", row.group, row.label));
         for (const ComparedFigure& figure : row.figures)
             cells.push_back(!figure.value ? "–" : format_figure(*figure.value) + (figure.significant() ? "*" : ""));
     }
@@ -110,15 +143,22 @@ bool Comparison::any_significant() const {
     });
 }
 
-Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles) {
+Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles, bool by_group) {
     std::set<std::pair<std::string, std::string>> tasks;  // name and kind
     for (const nlohmann::json& report : reports)
         for (const auto& [task, part] : report["tasks"].items())
             tasks.emplace(task, part["kind"].get<std::string>());
     Comparison comparison{std::move(titles), {}};
-    for (const auto& [task, kind] : tasks)
-        for (ComparedRow& row : rows_of(task, find_metric(kind), reports))
-            comparison.rows.push_back(std::move(row));
+    for (const auto& [task, kind] : tasks) {
+        std::vector<std::string> groups{""};
+        if (by_group) {
+            const std::set<std::string> names = groups_of(task, reports);
+            groups.insert(groups.end(), names.begin(), names.end());
+        }
+        for (const std::string& group : groups)
+            for (ComparedRow& row : rows_of(task, find_metric(kind), group, reports))
+                comparison.rows.push_back(std::move(row));
+    }
     return comparison;
 }
 
@@ -151,18 +191,19 @@ std::string as_markdown(const Comparison& comparison) {
 }
 
 std::string as_csv(const Comparison& comparison) {
-    std::string text = "task,figure,report,value,lower,upper,difference_lower,difference_upper,significant\n";
+    std::string text = "task,figure,report,value,lower,upper,difference_lower,difference_upper,significant,group\n";
     for (const ComparedRow& row : comparison.rows)
         for (std::size_t report = 0; report < row.figures.size(); ++report) {
             const ComparedFigure& figure = row.figures[report];
             if (!figure.value) continue;
-            text += fmt::format("{},{},{},{},{},{},{},{},{}\n", csv_cell(row.task), row.key,
+            text += fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_cell(row.task), row.key,
                                 csv_cell(comparison.titles[report]), *figure.value, csv_number(figure.interval.lower),
                                 csv_number(figure.interval.upper), csv_number(figure.difference.lower),
                                 csv_number(figure.difference.upper),
                                 !figure.difference.known() ? ""
                                 : figure.significant()     ? "true"
-                                                           : "false");
+                                                           : "false",
+                                csv_cell(row.group));
         }
     return text;
 }
@@ -172,7 +213,9 @@ std::string as_json(const Comparison& comparison) {
     json["rows"] = nlohmann::ordered_json::array();
     for (const ComparedRow& row : comparison.rows) {
         nlohmann::ordered_json& out = json["rows"].emplace_back();
-        out = {{"task", row.task}, {"figure", row.key}, {"label", row.label}};
+        out = {{"task", row.task}};
+        out["group"] = row.group.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(row.group);
+        out.update({{"figure", row.key}, {"label", row.label}});
         for (const ComparedFigure& figure : row.figures) {
             out["values"].push_back(figure.value ? nlohmann::ordered_json(*figure.value) : nullptr);
             out["intervals"].push_back(ends_of(figure.interval));

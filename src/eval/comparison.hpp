@@ -24,25 +24,28 @@ struct ComparedFigure {
 struct ComparedRow {
     std::string task, key, label;
     std::vector<ComparedFigure> figures;  // [reports]
+    std::string group = {};               // of the task's items, empty: all of them
 };
 
 struct Comparison {
     std::vector<std::string> titles;  // [reports]
-    std::vector<ComparedRow> rows;    // tasks in name order, figures in their metric's order
+    std::vector<ComparedRow> rows;    // tasks in name order, figures in their metric's order; then the task's groups
     bool any_significant() const;
 };
 
-/// @param reports as read_report lets pass
-Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles);
+/// @param reports  as read_report lets pass
+/// @param by_group also the figures of each group of a task's items
+Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles,
+                           bool by_group = false);
 
 /// Aligned columns; a star marks a significant difference from the first column, and a last line says so.
 std::string as_table(const Comparison& comparison);
 /// The same as a Markdown table.
 std::string as_markdown(const Comparison& comparison);
-/// A line per task, figure and report: value, interval, difference's interval, significant (RFC 4180).
+/// A line per task, figure and report: value, interval, difference's interval, significant, group (RFC 4180).
 std::string as_csv(const Comparison& comparison);
-/// {"columns": [titles], "rows": [{"task", "figure", "label", "values": […], "intervals": […], "differences": […],
-/// "significant": […]}]}; null where there is none.
+/// {"columns": [titles], "rows": [{"task", "group", "figure", "label", "values": […], "intervals": […],
+/// "differences": […], "significant": […]}]}; null where there is none.
 std::string as_json(const Comparison& comparison);
 
 /// Names of tasks that several reports have, but measured on different sequences.

@@ -28,7 +28,8 @@ struct Metric {
     void (*compute)(const ItemTable& table, std::span<const double> weights, std::span<double> values);
 };
 
-/// exp of the mean negative log-probability of the scored tokens, and that mean in bits. Items: sequences.
+/// exp of the mean negative log-probability of the scored tokens, and that mean in bits. Items: sequences; groups: the
+/// texts they come from, where there are several.
 const Metric& perplexity_metric();
 
 /// How often the stereotypical sentence (role 0) is the more probable one (per cent; a tie counts as not preferred),

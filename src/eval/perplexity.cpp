@@ -1,5 +1,6 @@
 #include <cmath>
 #include <numbers>
+#include <set>
 
 #include "eval/metrics.hpp"
 
@@ -15,6 +16,7 @@ ItemTable items(const Task& task, const LogLikelihoods& scores) {
     ItemTable table;
     table.columns = {scores.total, {scores.tokens.begin(), scores.tokens.end()}};
     draw_items_alone(table, task.sequences.count());
+    if (std::set(task.group.begin(), task.group.end()).size() > 1) set_groups(table, task.group);
     return table;
 }
 

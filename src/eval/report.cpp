@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "eval/metrics.hpp"
@@ -21,10 +24,44 @@ std::string title_of(const nlohmann::json& report) {
     if (settings.is_null()) return "original";
     const double alpha = settings["alpha"].get<double>();
     if (!settings.value("alpha_map", nlohmann::json::array()).empty()) return "Fair-GPTQ, α by map";
-    if (alpha == 0) return fmt::format("GPTQ {}-bit", settings["bits"].get<int>());
+    // Damping that leaves nothing of H passes no error on to later columns.
+    const nlohmann::json damp = settings.value("damp", nlohmann::json());
+    const char* method = damp.is_number() && damp.get<double>() >= 1e6 ? "Round-to-nearest" : "GPTQ";
+    if (alpha == 0) return fmt::format("{} {}-bit", method, settings["bits"].get<int>());
     const nlohmann::json pairs = settings.value("pairs", nlohmann::json());  // a control, or the pairs as given
     return fmt::format("Fair-GPTQ α={:g}{}", alpha,
                        pairs.is_string() ? fmt::format(", {} pairs", pairs.get<std::string>()) : "");
+}
+
+/// Where a report's model or run lies.
+std::filesystem::path place_of(const nlohmann::json& report) {
+    std::filesystem::path path = (report["run"].is_null() ? report["model"] : report["run"]).get<std::string>();
+    return path.has_filename() ? path : path.parent_path();
+}
+
+/// The last `parts` names of a path.
+std::string end_of(const std::filesystem::path& path, std::ptrdiff_t parts) {
+    std::filesystem::path end;
+    for (auto part = std::prev(path.end(), std::min(parts, std::distance(path.begin(), path.end())));
+         part != path.end(); ++part)
+        end /= *part;
+    return end.string();
+}
+
+/// As few last names of each path as tell them apart; of equal paths the last one.
+std::vector<std::string> distinct_ends(const std::vector<std::filesystem::path>& paths) {
+    constexpr std::ptrdiff_t most = 64;
+    const auto ends_of = [&](std::ptrdiff_t parts) {
+        std::vector<std::string> ends;
+        for (const std::filesystem::path& path : paths)
+            ends.push_back(end_of(path, parts));
+        return ends;
+    };
+    for (std::ptrdiff_t parts = 1; parts <= most; ++parts) {
+        std::vector<std::string> ends = ends_of(parts);
+        if (std::set(ends.begin(), ends.end()).size() == std::set(paths.begin(), paths.end()).size()) return ends;
+    }
+    return ends_of(most);
 }
 
 void check_part(const nlohmann::json& part, const std::string& where) {
@@ -96,19 +133,18 @@ nlohmann::json read_report(const std::filesystem::path& file) {
 }
 
 std::vector<std::string> report_titles(std::span<const nlohmann::json> reports) {
-    std::map<std::string, int> uses;
-    for (const nlohmann::json& report : reports)
-        ++uses[title_of(report)];
     std::vector<std::string> titles;
-    for (const nlohmann::json& report : reports) {
-        std::string title = title_of(report);
-        if (uses[title] > 1) {
-            const nlohmann::json& where = report["run"].is_null() ? report["model"] : report["run"];
-            std::filesystem::path path = where.get<std::string>();
-            if (!path.has_filename()) path = path.parent_path();
-            title += fmt::format(" ({})", path.filename().string());
-        }
-        titles.push_back(std::move(title));
+    std::map<std::string, std::vector<std::size_t>> alike;
+    for (std::size_t report = 0; report < reports.size(); ++report)
+        alike[titles.emplace_back(title_of(reports[report]))].push_back(report);
+    for (const auto& [title, places] : alike) {
+        if (places.size() == 1) continue;
+        std::vector<std::filesystem::path> paths;
+        for (const std::size_t place : places)
+            paths.push_back(place_of(reports[place]));
+        const std::vector<std::string> ends = distinct_ends(paths);
+        for (std::size_t index = 0; index < places.size(); ++index)
+            titles[places[index]] += fmt::format(" ({})", ends[index]);
     }
     return titles;
 }

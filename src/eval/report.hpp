@@ -36,8 +36,8 @@ std::string hash_of_data(const Task& task);
 /// @throws InvalidInput naming the file and the field: not a report, another version, figures that are not numbers
 nlohmann::json read_report(const std::filesystem::path& file);
 
-/// Short headings for these reports: "original", "GPTQ 4-bit", "Fair-GPTQ α=0.1"; where two would be the same, with the
-/// names of their runs.
+/// Short headings for these reports: "original", "GPTQ 4-bit", "Fair-GPTQ α=0.1"; where two would be the same, with as
+/// much of the ends of their runs' paths as tells them apart.
 std::vector<std::string> report_titles(std::span<const nlohmann::json> reports);
 
 }  // namespace fairgptq

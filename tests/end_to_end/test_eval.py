@@ -28,7 +28,7 @@ def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eval")
     random = np.random.default_rng(5)
     pairs = task("pair_preference", 30, 2, random, group=["race", "age"] * 15)
-    stereo = task("stereoset", 12, 3, random, group=["cook", "nurse", "guard"] * 4, bias_type=["profession"] * 12)
+    stereo = task("stereoset", 12, 3, random, group=["cook", "nurse", "guard", "judge", "clerk", "pilot"] * 2, bias_type=["profession"] * 12)
     texts = [random.integers(0, 384, 60).tolist() for _ in range(10)]
     words = task("perplexity", 500, 1, random)
     write_token_file(folder / "tokens.h5", {
@@ -89,6 +89,11 @@ def test_run_is_evaluated_and_compared(bench, tmp_path):
     check_formats(tmp_path, original, quantized, stars)
     named = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b").stdout
     assert named.split()[:2] == ["a", "b"]
+    grouped = run(0, "compare", tmp_path / "original.json", tmp_path / "gptq.json", "--by-group").stdout
+    of_age = next(line for line in grouped.splitlines() if line.startswith("pairs, age: mean |Δ| per token "))
+    in_report = quantized["tasks"]["pairs"]["by_group"]["age"]["mean_abs_difference_per_token"]
+    assert float(of_age.rstrip("* ").split()[-1]) == pytest.approx(in_report, rel=1e-3)
+    assert "stereo, profession: SS %" in grouped and "age" not in table[2]
     assert "2 reports" in refused("compare", tmp_path / "original.json", tmp_path / "gptq.json", "--names", "a,b,c")
 
 

@@ -30,14 +30,33 @@ TEST(Bootstrap, OfAShareIsThatOfTheBinomialDistribution) {
 }
 
 TEST(Bootstrap, OfEqualItemsIsAPoint) {
-    const Interval interval = bootstrap(pair_preference_metric(), pairs_of({2, 2, 2, 2}))[distance];
+    const Interval interval = bootstrap(pair_preference_metric(), pairs_of({2, 2, 2, 2, 2, 2}))[distance];
     EXPECT_EQ(interval.lower, 2);
     EXPECT_EQ(interval.upper, 2);
 }
 
-TEST(Bootstrap, NeedsMoreThanOneItem) {
-    for (const Interval& interval : bootstrap(pair_preference_metric(), pairs_of({2})))
-        EXPECT_FALSE(interval.known());
+TEST(Bootstrap, NeedsSixItemsToBeSureOf95Percent) {
+    // All of five on one side: 2 · 2⁻⁵ = 6.25 %, which is no 5 %. Of six: 3.1 %.
+    const std::vector<double> base{1, 2, 3, 4, 5, 6}, other{2, 3, 4, 5, 6, 7};
+    for (const std::size_t count : {1U, 2U, 5U, 6U}) {
+        const auto first = [&](const std::vector<double>& all) {
+            return pairs_of({all.begin(), all.begin() + static_cast<std::ptrdiff_t>(count)});
+        };
+        EXPECT_EQ(bootstrap(pair_preference_metric(), first(base))[distance].known(), count == 6);
+        const Interval difference = bootstrap_difference(pair_preference_metric(), first(base), first(other))[distance];
+        EXPECT_EQ(difference.known(), count == 6);
+        EXPECT_EQ(difference.excludes_zero(), count == 6);
+    }
+}
+
+TEST(Bootstrap, HasNoEndThatIsNotFinite) {
+    // A word of log-probability −10⁵ is in two thirds of the resamples, and exp(10⁵ / 6) is beyond a double.
+    ItemTable words;
+    words.columns = {{-1, -1, -1, -1, -1, -1e5}, {1, 1, 1, 1, 1, 1}};
+    draw_items_alone(words, 6);
+    const std::vector<Interval> intervals = bootstrap(perplexity_metric(), words);
+    EXPECT_FALSE(intervals[0].known());
+    EXPECT_TRUE(intervals[1].known());  // bits per token
 }
 
 TEST(Bootstrap, DrawsTheItemsOfAClusterTogether) {

@@ -114,17 +114,55 @@ TEST(Comparison, OfOtherDataOrWithoutItemsTestsNothing) {
     EXPECT_TRUE(tasks_of_different_data(std::span(reports).first(2)).empty());
 }
 
+TEST(Comparison, OfGroupsDrawsTheirItemsAlone) {
+    // 40 items whose sentences lie 1 apart in both models, but for the 10 of the group "age", 0.5 further in the
+    // second.
+    Task task = pairs(40);
+    std::vector<double> base(40, 1), other(40, 1);
+    for (std::size_t item = 0; item < 40; ++item) {
+        task.group.emplace_back(item % 4 == 0 ? "age" : "race");
+        if (item % 4 == 0) other[item] = 1.5;
+    }
+    nlohmann::json without = report_of({task}, {scores_of(other)});
+    without["tasks"]["crows"]["by_group"].erase("age");
+    const std::vector<nlohmann::json> reports{report_of({task}, {scores_of(base)}),
+                                              report_of({task}, {scores_of(other)}), without};
+    EXPECT_EQ(compare_reports(reports, {"a", "b", "c"}).rows.size(), 3U);
+    const Comparison comparison = compare_reports(reports, {"a", "b", "c"}, true);
+    ASSERT_EQ(comparison.rows.size(), 9U);
+    const ComparedRow& all = comparison.rows[1];
+    const ComparedRow& age = comparison.rows[4];
+    const ComparedRow& race = comparison.rows[7];
+    EXPECT_EQ(all.group, "");
+    EXPECT_EQ(age.group, "age");
+    EXPECT_EQ(race.group, "race");
+    EXPECT_EQ(age.key, "mean_abs_difference");
+    EXPECT_NEAR(age.figures[1].value.value(), 1.5, 1e-12);
+    EXPECT_NEAR(age.figures[1].difference.lower, 0.5, 1e-6);  // each of its items, whichever are drawn
+    EXPECT_NEAR(age.figures[1].difference.upper, 0.5, 1e-6);
+    EXPECT_TRUE(age.figures[1].significant());
+    EXPECT_FALSE(age.figures[2].value.has_value());
+    EXPECT_FALSE(race.figures[1].significant());
+    EXPECT_NEAR(all.figures[1].value.value(), 1.125, 1e-12);
+    EXPECT_THAT(as_table(comparison), HasSubstr("crows, age: mean |Δ|"));
+    EXPECT_THAT(as_csv(comparison), HasSubstr("crows,mean_abs_difference,b,1.5,1.5,1.5,0.5,0.5,true,age\n"));
+    const nlohmann::json json = nlohmann::json::parse(as_json(comparison));
+    EXPECT_TRUE(json["rows"][1]["group"].is_null());
+    EXPECT_EQ(json["rows"][4]["group"], "age");
+}
+
 TEST(Comparison, IsWrittenAsMarkdownCsvAndJson) {
     const std::vector<nlohmann::json> reports{pairs_report(noisy(1)), pairs_report(noisy(1.1))};
     const Comparison comparison = compare_reports(reports, {"a|b", "c, \"d\""});
     EXPECT_THAT(as_markdown(comparison), HasSubstr("|  | a\\|b | c, \"d\" |\n| --- | ---: | ---: |\n"));
     EXPECT_THAT(as_markdown(comparison), HasSubstr("| crows: mean \\|Δ\\| | 2.950 | 3.050\\* |\n"));
     const std::string csv = as_csv(comparison);
-    EXPECT_THAT(csv, HasSubstr("task,figure,report,value,lower,upper,difference_lower,difference_upper,significant\n"));
+    EXPECT_THAT(
+        csv, HasSubstr("task,figure,report,value,lower,upper,difference_lower,difference_upper,significant,group\n"));
     EXPECT_THAT(csv, HasSubstr("crows,mean_abs_difference,a|b,2.95,"));
     EXPECT_THAT(csv, HasSubstr("crows,mean_abs_difference,\"c, \"\"d\"\"\",3.05"));
-    EXPECT_THAT(csv, HasSubstr(",true\n"));
-    EXPECT_THAT(csv, HasSubstr(",,,\n"));  // the first report differs from nothing
+    EXPECT_THAT(csv, HasSubstr(",true,\n"));
+    EXPECT_THAT(csv, HasSubstr(",,,,\n"));  // the first report differs from nothing
     const nlohmann::json json = nlohmann::json::parse(as_json(comparison));
     EXPECT_THAT(json["columns"], ElementsAre("a|b", "c, \"d\""));
     EXPECT_EQ(json["rows"][1]["figure"], "mean_abs_difference");

@@ -54,6 +54,18 @@ TEST(Perplexity, IsExpOfTheMeanOverTokens) {
     EXPECT_EQ(report["kind"], "perplexity");
 }
 
+TEST(Perplexity, IsReportedByTextWhereThereAreSeveral) {
+    Task task = task_of("perplexity", 3);
+    task.group = {"news.txt", "tales.txt", "news.txt"};
+    const LogLikelihoods scores = scores_of({-2.0, -6.0, -8.0}, {1, 3, 1});
+    const TaskReport report = evaluate_task(task, scores);
+    EXPECT_NEAR(report["perplexity"], std::exp(16 / 5.0), tolerance);
+    EXPECT_NEAR(report["by_group"]["news.txt"]["perplexity"], std::exp(10 / 2.0), tolerance * std::exp(5.0));
+    EXPECT_NEAR(report["by_group"]["tales.txt"]["perplexity"], std::exp(6 / 3.0), tolerance);
+    task.group = {"news.txt", "news.txt", "news.txt"};
+    EXPECT_TRUE(evaluate_task(task, scores)["by_group"].empty());
+}
+
 TEST(Perplexity, OfAUniformModelIsItsVocabulary) {
     const double each = -std::log(64.0);
     const TaskReport report = evaluate_task(task_of("perplexity", 3), scores_of({2 * each, 5 * each, each}, {2, 5, 1}));

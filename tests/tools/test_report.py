@@ -1,4 +1,5 @@
 """tools/report.py: one page that needs nothing else, every figure and plot in it, a card that the Hub reads, and refusals."""
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -7,8 +8,11 @@ import h5py
 import pytest
 from figures import badness, pareto
 from huggingface_hub import ModelCard
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from report_data import FINGERPRINT, MODULES, tasks, write_calibration, write_divergence, write_report, write_run
 from report_inputs import read_inputs
+from report_plots import Colours, power_of_ten
 from running import refused, run_tool
 
 ALONE = {"area", "br", "col", "hr", "img", "input", "link", "meta"}  # elements without an end
@@ -112,14 +116,54 @@ def test_every_plot_is_there(text):
                                           "2 down_proj [3]", "0.mlp.down_proj", "first divergent token", "never"))
 
 
+def test_no_text_leaves_its_plot(text):
+    """As wide as it is in DejaVu Sans, the widest of the page's typefaces."""
+    found = re.findall(r'<text style="font-size: ([\d.]+)px; text-anchor: (\w+);[^"]*" x="([\d.]+)" y="([\d.]+)" transform="rotate\((-?\d+) [^"]*">([^<]*)', text)
+    assert len(found) > 100 and len(found) == text.count("<text ")
+    widths, heights = zip(*re.findall(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)" role', text))
+    for size, anchor, x, y, angle, words in found:
+        length = TextPath((0, 0), html.unescape(words), size=float(size), prop=FontProperties("DejaVu Sans")).get_extents().width
+        place, space = (float(x), float(widths[0])) if angle in ("0", "-0") else (float(heights[0]) - float(y), float(heights[0]))
+        begin = place - length * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+        assert begin > -1 and begin + length < space + 1, words
+
+
+def test_models_share_no_mark(tmp_path):
+    """More models than colours: in the key every point looks otherwise, as every line does."""
+    found = [write_report(tmp_path / f"{n}.json", tasks(20 + n, 0.3), run=tmp_path / str(n), alpha=n) for n in range(20)]
+    found.append(write_report(tmp_path / "original.json", tasks(5, 0.2)))
+    text = report(tmp_path / "out.html", *found)
+    marks = re.findall(r'<path d="([^"]*)" style="fill:([^"]*)"/></svg><span>', text)
+    assert len(marks) == 21 and len(set(marks)) == 21
+    assert re.findall(r"<th>([^<]*)</th>", text)[1] == "original"  # what the others are compared with
+    colours = Colours([f"model {n}" for n in range(20)])
+    assert len({(colours.of(title), colours.dash(title)) for title in colours.order}) == 20
+    assert len({(colours.of(title), colours.shape(title)) for title in colours.order}) == 20
+    shapes = {path for path in re.findall(r'<defs>\s*<path id="[^"]*" d="([^"]*)"', page_plot(text, "trade-off-0"))}
+    assert len(shapes) >= 4  # disc, square, triangle and the original's diamond (and ticks)
+
+
+def test_a_wide_range_of_perplexities_is_shown_by_ratio(tmp_path):
+    def ticks(largest):
+        found = [write_report(tmp_path / f"{n}.json", tasks(value, 0.3), run=tmp_path / str(n), alpha=n) for n, value in enumerate((20, 30, largest))]
+        return re.findall(r">([\d.·⁰¹²³⁴⁵⁶⁷⁸⁹]+)</text>", page_plot(report(tmp_path / "out.html", *found), "trade-off-0"))
+    assert {"20", "50", "100", "200", "500"} <= set(ticks(700))
+    assert {"20", "30", "40"} <= set(ticks(40)) and "2·10⁵" in ticks(500_000)
+
+
+@pytest.mark.parametrize("value, words", [(1, "1"), (500, "500"), (0.002, "0.002"), (5000, "5000"), (10_000, "10⁴"), (200_000, "2·10⁵"), (5e-7, "5·10⁻⁷")])
+def test_numbers_of_a_logarithmic_axis(value, words):
+    assert power_of_ten(value) == words
+
+
 def test_every_figure_is_there_and_the_best_is_marked(text):
     cells = Page(text).cells
-    row = next(place for place, cell in enumerate(cells) if cell[1] == "perplexity")
+    row = next(place for place, cell in enumerate(cells) if cell[1] == "perplexitywords")
     assert cells[row + 1:row + 5] == [[None, "20.00[19.00, 21.00]"], ["best", "24.00[23.00, 25.00]"], [None, "25.00[24.00, 26.00]"], [None, "26.00[25.00, 27.00]"]]
-    row = next(place for place, cell in enumerate(cells) if cell[1] == "stereotype preferred %")
+    row = next(place for place, cell in enumerate(cells) if cell[1] == "stereotype preferred\N{NO-BREAK SPACE}%crows")
     assert cells[row + 1:row + 5] == [[None, "53.00"], [None, "53.10"], ["best", "52.50"], [None, "52.70"]]
     values = {cell[1] for cell in cells}
-    assert {"0.3000", "0.3100", "0.2500", "0.2700", "45.00", "46.00", "0.1250", "race", "age", "25.00 %", "9.25", "10.5"} <= values
+    assert {"0.3000", "0.3100", "0.2500", "0.2700", "45.00", "46.00", "0.1250", "mean |Δ| per tokenrace", "mean |Δ| per tokenage", "25.00 %", "9.25", "10.5"} <= values
     assert FINGERPRINT in values and "pairs|of mine.csv" in values and "f" * 64 in values
 
 
@@ -165,6 +209,14 @@ def test_titles_tell_models_apart(tmp_path):
         f"Fair-GPTQ α = 0.1, {both}, joint solver, 4-bit (one)", f"Fair-GPTQ α = 0.1, {both}, joint solver, 4-bit (two)", f"GPTQ, {both}, 4-bit"]
     assert titles(tmp_path, ("a", {"pairs": "given"}), ("b", {"pairs": "shuffled"}), ("c", {"alpha_map": [["*", 1]]}), ("d", {"pairs": "unrelated"})) == [
         "Fair-GPTQ α = 0.1, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, shuffled pairs", "Fair-GPTQ, α by map, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, unrelated pairs"]
+
+
+def test_titles_of_runs_in_folders_of_one_name(tmp_path):
+    """Jobs keep their runs in work/JOB/run: two names alike would be one column and one colour."""
+    assert titles(tmp_path, ("one/run", {}), ("two/run", {}), ("two/run", {})) == [
+        "Fair-GPTQ α = 0.1, 4-bit (one/run)", "Fair-GPTQ α = 0.1, 4-bit (two/run)", "Fair-GPTQ α = 0.1, 4-bit (two/run)"]
+    originals = [write_report(tmp_path / f"{name}.json", tasks(1, 1), model=f"/{name}/model") for name in ("small", "large")]
+    assert [report.title for report in read_inputs(originals)[0]] == ["original (small/model)", "original (large/model)"]
 
 
 def test_reports_alone_runs_alone_and_unfinished_runs(inputs, tmp_path):
