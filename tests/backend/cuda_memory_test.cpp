@@ -1,5 +1,4 @@
-// A GPU's memory against the host's. Compiled and linked wherever nvcc is; skips, visibly, where no GPU is.
-#ifdef FAIRGPTQ_CUDA
+// A GPU's memory against the host's.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -67,4 +66,3 @@ TEST_F(CudaMemoryTest, RefusesMoreThanThereIs) {
 
 }  // namespace
 }  // namespace fairgptq
-#endif

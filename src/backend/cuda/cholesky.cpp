@@ -9,6 +9,7 @@
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/matrix_kernels.hpp"
 #include "backend/cuda/solver.hpp"
+#include "backend/cuda/strips.hpp"
 
 namespace fairgptq {
 namespace {

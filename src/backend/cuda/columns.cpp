@@ -1,4 +1,4 @@
-// The column loop: a kernel for each block of 128 columns (column_block.hpp), and products for what lies behind it. A
+// The column loop: a kernel for each block of 128 columns (column_block.cuh), and products for what lies behind it. A
 // block's errors go at once to the rest of its panel of 1024 columns, and a panel's to everything behind the panel, so
 // that nearly all arithmetic is in products of inner size 1024, which read and write the weights eight times less.
 #include "backend/columns.hpp"

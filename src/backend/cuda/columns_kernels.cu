@@ -1,21 +1,14 @@
+#include "backend/cuda/column_block.cuh"
 #include "backend/cuda/columns_kernels.hpp"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/on_chip.cuh"
 
 namespace fairgptq::cuda {
 namespace {
 
-/// A phase on the GPU: this thread's share, then all wait.
-struct BlockThreads {
-    template <class Phase>
-    __device__ void operator()(const Phase& phase) const {
-        phase(static_cast<int>(threadIdx.x));
-        __syncthreads();
-    }
-};
-
 // Two blocks an SM: while one rounds, in a chain of dependent instructions, the other spreads errors.
 __global__ __launch_bounds__(BlockShape::threads, 2) void column_block(const __grid_constant__ ColumnBlock block) {
-    extern __shared__ __align__(16) unsigned char on_chip[];
-    quantize_block(BlockThreads{}, *reinterpret_cast<BlockMemory*>(on_chip), block, blockIdx.x);
+    quantize_block(*dynamic_on_chip<BlockMemory>(), block, blockIdx.x);
 }
 
 __global__ __launch_bounds__(BlockShape::threads) void find_scales(const __grid_constant__ Plain<const float> weights,
@@ -27,7 +20,7 @@ __global__ __launch_bounds__(BlockShape::threads) void find_scales(const __grid_
     for (std::int64_t group = blockIdx.y; group * group_size < weights.cols; group += gridDim.y) {
         const Plain<const float> one{weights.data + group * group_size, weights.rows, group_size, weights.stride};
         const std::int64_t name = group_of_column == nullptr ? group : group_of_column[group * group_size];
-        find_group_scales(BlockThreads{}, memory, one, rule, blockIdx.x, name, scales, zeros);
+        find_group_scales(memory, one, rule, blockIdx.x, name, scales, zeros);
     }
 }
 
@@ -40,8 +33,7 @@ cudaError_t prepare_column_kernel() {
 cudaError_t launch_column_block(const ColumnBlock& block, cudaStream_t stream) {
     const auto tiles = static_cast<unsigned>(ceil_div(block.weights.rows, BlockShape::rows));
     if (tiles == 0 || block.weights.cols == 0) return cudaSuccess;
-    column_block<<<tiles, BlockShape::threads, sizeof(BlockMemory), stream>>>(block);
-    return cudaGetLastError();
+    return launch({tiles, BlockShape::threads, sizeof(BlockMemory), stream}, column_block, block);
 }
 
 cudaError_t launch_find_scales(Plain<const float> weights, std::int64_t group_size, const GridRule& rule,
@@ -50,9 +42,8 @@ cudaError_t launch_find_scales(Plain<const float> weights, std::int64_t group_si
     const auto tiles = static_cast<unsigned>(ceil_div(weights.rows, BlockShape::rows));
     const auto groups = static_cast<unsigned>(smaller(weights.cols / group_size, 65535));
     if (tiles == 0 || groups == 0) return cudaSuccess;
-    find_scales<<<dim3(tiles, groups), BlockShape::threads, 0, stream>>>(weights, group_size, rule, group_of_column,
-                                                                         scales, zeros);
-    return cudaGetLastError();
+    return launch({dim3(tiles, groups), BlockShape::threads, 0, stream}, find_scales, weights, group_size, rule,
+                  group_of_column, scales, zeros);
 }
 
 }  // namespace fairgptq::cuda

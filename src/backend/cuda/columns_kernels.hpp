@@ -1,4 +1,4 @@
-// The column loop's kernels (column_block.hpp says what they do).
+// The column loop's kernels (column_block.cuh says what they do).
 #pragma once
 
 #include <cuda_runtime_api.h>

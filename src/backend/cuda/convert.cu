@@ -1,4 +1,5 @@
 #include "backend/cuda/convert.hpp"
+#include "backend/cuda/launch.cuh"
 #include "backend/cuda/types.cuh"
 
 namespace fairgptq::cuda {
@@ -18,11 +19,11 @@ cudaError_t convert(const void* from, DType from_type, void* to, DType to_type, 
     constexpr int threads = 256;
     const unsigned blocks = blocks_for(rows * cols, threads);
     return with_type(from_type, [&](auto from_element) {
-        with_type(to_type, [&](auto to_element) {
+        return with_type(to_type, [&](auto to_element) {
             using From = decltype(from_element);
             using To = decltype(to_element);
-            convert_elements<<<blocks, threads, 0, stream>>>(static_cast<const From*>(from), static_cast<To*>(to), rows,
-                                                             cols, stride);
+            return launch({blocks, threads, 0, stream}, convert_elements<From, To>, static_cast<const From*>(from),
+                          static_cast<To*>(to), rows, cols, stride);
         });
     });
 }

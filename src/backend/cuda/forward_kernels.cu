@@ -1,6 +1,8 @@
 // Simple and right; issue by issue they can be made fast behind the same launches. Sums over a row are taken by a
 // block in an order that depends on the row's length alone.
 #include "backend/cuda/forward_kernels.hpp"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/on_chip.cuh"
 #include "backend/cuda/types.cuh"
 
 namespace fairgptq::cuda {
@@ -86,7 +88,7 @@ __device__ float sum_in_warp(float value) {
 template <class T>
 __global__ void attention(PlainTensor query, PlainTensor key, PlainTensor value, const std::int32_t* first_token,
                           PlainAttention shape, PlainTensor output) {
-    extern __shared__ float on_chip[];
+    auto* on_chip = dynamic_on_chip<float>();
     const int lane = static_cast<int>(threadIdx.x) % warp;
     const int in_block = static_cast<int>(threadIdx.x) / warp;
     const std::int64_t dim = shape.head_dim;
@@ -231,8 +233,8 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
                         const PlainTensor& output, cudaStream_t stream) {
     if (empty(inputs)) return cudaSuccess;
     return with_type(inputs.type, [&](auto element) {
-        norm<decltype(element)>
-            <<<blocks_for(inputs.rows, 1), reducing_threads, 0, stream>>>(inputs, weight, bias, epsilon, output);
+        return launch({blocks_for(inputs.rows, 1), reducing_threads, 0, stream}, norm<decltype(element)>, inputs,
+                      weight, bias, epsilon, output);
     });
 }
 
@@ -240,8 +242,8 @@ cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const
                           const float* frequencies, float attention_factor, cudaStream_t stream) {
     if (empty(heads)) return cudaSuccess;
     return with_type(heads.type, [&](auto element) {
-        rotary<decltype(element)><<<blocks_for(heads.rows * (head_dim / 2), threads), threads, 0, stream>>>(
-            heads, head_dim, positions, frequencies, attention_factor);
+        return launch({blocks_for(heads.rows * (head_dim / 2), threads), threads, 0, stream}, rotary<decltype(element)>,
+                      heads, head_dim, positions, frequencies, attention_factor);
     });
 }
 
@@ -252,8 +254,8 @@ cudaError_t launch_attention(const PlainTensor& query, const PlainTensor& key, c
     constexpr int warps = 4;
     const std::size_t on_chip = warps * (2 * static_cast<std::size_t>(shape.head_dim) + warp) * sizeof(float);
     return with_type(query.type, [&](auto element) {
-        attention<decltype(element)><<<blocks_for(query.rows * shape.heads, warps), warps * warp, on_chip, stream>>>(
-            query, key, value, first_token, shape, output);
+        return launch({blocks_for(query.rows * shape.heads, warps), warps * warp, on_chip, stream},
+                      attention<decltype(element)>, query, key, value, first_token, shape, output);
     });
 }
 
@@ -261,8 +263,8 @@ cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gat
                               const PlainTensor& output, cudaStream_t stream) {
     if (empty(gate)) return cudaSuccess;
     return with_type(gate.type, [&](auto element) {
-        activation_kernel<decltype(element)>
-            <<<grid_over(gate.rows, gate.cols), threads, 0, stream>>>(activation, gate, up, output);
+        return launch({grid_over(gate.rows, gate.cols), threads, 0, stream}, activation_kernel<decltype(element)>,
+                      activation, gate, up, output);
     });
 }
 
@@ -270,8 +272,8 @@ cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, cons
                          cudaStream_t stream) {
     if (empty(output)) return cudaSuccess;
     return with_type(output.type, [&](auto element) {
-        embed<decltype(element)>
-            <<<grid_over(output.rows, output.cols), threads, 0, stream>>>(table, ids, output, accumulate);
+        return launch({grid_over(output.rows, output.cols), threads, 0, stream}, embed<decltype(element)>, table, ids,
+                      output, accumulate);
     });
 }
 
@@ -279,8 +281,8 @@ cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32
                                      std::int32_t* best, cudaStream_t stream) {
     if (logits.rows == 0) return cudaSuccess;
     return with_type(logits.type, [&](auto element) {
-        log_probabilities_kernel<decltype(element)>
-            <<<blocks_for(logits.rows, 1), reducing_threads, 0, stream>>>(logits, targets, log_probabilities, best);
+        return launch({blocks_for(logits.rows, 1), reducing_threads, 0, stream},
+                      log_probabilities_kernel<decltype(element)>, logits, targets, log_probabilities, best);
     });
 }
 
@@ -288,8 +290,8 @@ cudaError_t launch_add_bias(Plain<const float> sums, const float* bias, const Pl
                             cudaStream_t stream) {
     if (sums.rows == 0 || sums.cols == 0) return cudaSuccess;
     return with_type(output.type, [&](auto element) {
-        add_bias<decltype(element)>
-            <<<grid_over(sums.rows, sums.cols), threads, 0, stream>>>(sums, bias, output, accumulate);
+        return launch({grid_over(sums.rows, sums.cols), threads, 0, stream}, add_bias<decltype(element)>, sums, bias,
+                      output, accumulate);
     });
 }
 

@@ -8,6 +8,7 @@
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/matrix_kernels.hpp"
+#include "backend/cuda/strips.hpp"
 
 namespace fairgptq {
 namespace {

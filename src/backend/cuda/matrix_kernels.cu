@@ -1,5 +1,6 @@
 // Plain kernels, bound by memory: neighbouring threads touch neighbouring elements of a row, and a grid of any size
 // steps over the rest. Sums are taken in an order that depends on sizes alone; nothing is added atomically.
+#include "backend/cuda/launch.cuh"
 #include "backend/cuda/matrix_kernels.hpp"
 #include "backend/cuda/types.cuh"
 
@@ -77,6 +78,22 @@ __global__ void diagonal(Plain<const float> matrix, float* result) {
         result[i] = matrix.row(i)[i];
 }
 
+/// Element k of a square matrix, in reading order, changes places with the k-th from the end; k < reversed_pairs(n).
+__host__ __device__ std::int64_t reversed_pairs(std::int64_t n) {
+    return (n * n + 1) / 2;
+}
+__device__ void reverse_pair(Plain<float> square, std::int64_t k, bool clear_lower) {
+    const std::int64_t n = square.rows;
+    const std::int64_t row = k / n;
+    const std::int64_t col = k % n;
+    float* first = square.row(row) + col;
+    float* last = square.row(n - 1 - row) + (n - 1 - col);
+    const float value = *first;
+    // The element at the centre changes places with itself.
+    *first = clear_lower && col < row ? 0.0F : *last;
+    if (first != last) *last = clear_lower && col > row ? 0.0F : value;
+}
+
 __global__ void reverse(Plain<float> square, bool clear_lower) {
     for (std::int64_t k = global_thread(); k < reversed_pairs(square.rows); k += all_threads())
         reverse_pair(square, k, clear_lower);
@@ -91,6 +108,30 @@ __global__ void check_pivots(Plain<const float> factor, const float* original_di
     }
     const int any = __syncthreads_or(bad ? 1 : 0);
     if (threadIdx.x == 0) *failed = any != 0 ? 1 : 0;
+}
+
+constexpr int inverted_leaf = 64;
+
+/// Column `col` of the inverse of an upper triangular matrix of at most 64 columns, solved from its diagonal up.
+struct LeafMemory {
+    float factor[inverted_leaf][inverted_leaf + 1];
+    float inverse[inverted_leaf][inverted_leaf + 1];
+};
+__device__ void load_leaf_column(Plain<float> upper, std::int64_t begin, int col, LeafMemory& memory) {
+    const auto size = static_cast<int>(smaller(inverted_leaf, upper.rows - begin));
+    for (int row = 0; row < size; ++row)
+        if (col < size) memory.factor[row][col] = upper.row(begin + row)[begin + col];
+}
+__device__ void invert_leaf_column(Plain<float> upper, std::int64_t begin, int col, LeafMemory& memory) {
+    if (begin + col >= upper.rows) return;
+    for (int row = col; row >= 0; --row) {
+        float sum = row == col ? 1.0F : 0.0F;
+        for (int k = row + 1; k <= col; ++k)
+            sum = fmaf(-memory.factor[row][k], memory.inverse[k][col], sum);
+        memory.inverse[row][col] = sum / memory.factor[row][row];
+    }
+    for (int row = 0; row <= col; ++row)
+        upper.row(begin + row)[begin + col] = memory.inverse[row][col];
 }
 
 /// A block has a leaf, and each of its threads a column of the inverse.
@@ -175,76 +216,68 @@ bool empty(const Plain<T>& matrix) {
 cudaError_t launch_combine(Plain<const float> hessian, Plain<const float> covariance, float alpha, float damping,
                            const std::int32_t* order, Plain<float> out, cudaStream_t stream) {
     if (empty(out)) return cudaSuccess;
-    combine<<<grid_over(out.rows, out.cols), threads, 0, stream>>>(hessian, covariance, alpha, damping, order, out);
-    return cudaGetLastError();
+    return launch({grid_over(out.rows, out.cols), threads, 0, stream}, combine, hessian, covariance, alpha, damping,
+                  order, out);
 }
 
 cudaError_t launch_gather_columns(const void* in, DType type, std::int64_t stride, const std::int32_t* order,
                                   const std::uint8_t* dead, Plain<float> out, cudaStream_t stream) {
     if (empty(out)) return cudaSuccess;
     return with_type(type, [&](auto element) {
-        gather_columns<<<grid_over(out.rows, out.cols), threads, 0, stream>>>(static_cast<const decltype(element)*>(in),
-                                                                              stride, order, dead, out);
+        return launch({grid_over(out.rows, out.cols), threads, 0, stream}, gather_columns<decltype(element)>,
+                      static_cast<const decltype(element)*>(in), stride, order, dead, out);
     });
 }
 
 cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<float> out, cudaStream_t stream) {
     if (empty(out)) return cudaSuccess;
-    subtract<<<grid_over(out.rows, out.cols), threads, 0, stream>>>(a, b, out);
-    return cudaGetLastError();
+    return launch({grid_over(out.rows, out.cols), threads, 0, stream}, subtract, a, b, out);
 }
 
 cudaError_t launch_tile_products(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream) {
     constexpr std::int64_t tile_rows = 64;
     if (a.rows == 0) return cudaSuccess;
     const auto tiles = static_cast<unsigned>(ceil_div(a.rows, tile_rows));
-    tile_products<<<tiles, reducing_threads, 0, stream>>>(a, b, sums);
-    return cudaGetLastError();
+    return launch({tiles, reducing_threads, 0, stream}, tile_products, a, b, sums);
 }
 
 cudaError_t launch_column_errors(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream) {
     if (a.cols == 0) return cudaSuccess;
     constexpr int few_threads = 64;  // the work is a column a thread: spread it over the chip
-    column_errors<<<static_cast<unsigned>(ceil_div(a.cols, few_threads)), few_threads, 0, stream>>>(a, b, sums);
-    return cudaGetLastError();
+    return launch({static_cast<unsigned>(ceil_div(a.cols, few_threads)), few_threads, 0, stream}, column_errors, a, b,
+                  sums);
 }
 
 cudaError_t launch_diagonal(Plain<const float> matrix, float* result, cudaStream_t stream) {
     if (matrix.rows == 0) return cudaSuccess;
-    diagonal<<<blocks_for(matrix.rows, threads), threads, 0, stream>>>(matrix, result);
-    return cudaGetLastError();
+    return launch({blocks_for(matrix.rows, threads), threads, 0, stream}, diagonal, matrix, result);
 }
 
 cudaError_t launch_reverse(Plain<float> square, bool clear_lower, cudaStream_t stream) {
     if (square.rows == 0) return cudaSuccess;
-    reverse<<<blocks_for(reversed_pairs(square.rows), threads), threads, 0, stream>>>(square, clear_lower);
-    return cudaGetLastError();
+    return launch({blocks_for(reversed_pairs(square.rows), threads), threads, 0, stream}, reverse, square, clear_lower);
 }
 
 cudaError_t launch_check_pivots(Plain<const float> factor, const float* original_diagonal, std::int32_t* failed,
                                 cudaStream_t stream) {
-    check_pivots<<<1, threads, 0, stream>>>(factor, original_diagonal, failed);
-    return cudaGetLastError();
+    return launch({1, threads, 0, stream}, check_pivots, factor, original_diagonal, failed);
 }
 
 cudaError_t launch_invert_leaves(Plain<float> upper, cudaStream_t stream) {
     if (upper.rows == 0) return cudaSuccess;
     const auto leaves = static_cast<unsigned>(ceil_div(upper.rows, inverted_leaf));
-    invert_leaves<<<leaves, inverted_leaf, 0, stream>>>(upper);
-    return cudaGetLastError();
+    return launch({leaves, inverted_leaf, 0, stream}, invert_leaves, upper);
 }
 
 cudaError_t launch_add_lower(Plain<const float> product, double* packed, cudaStream_t stream) {
     if (empty(product)) return cudaSuccess;
-    add_lower<<<grid_over(product.rows, product.cols), threads, 0, stream>>>(product, packed);
-    return cudaGetLastError();
+    return launch({grid_over(product.rows, product.cols), threads, 0, stream}, add_lower, product, packed);
 }
 
 cudaError_t launch_finish_gram(const double* packed, double factor, Plain<float> gram, cudaStream_t stream) {
     if (empty(gram)) return cudaSuccess;
     const unsigned tiles = blocks_for(gram.rows, mirror_tile);
-    finish_gram<<<dim3(tiles, tiles), dim3(mirror_tile, 8), 0, stream>>>(packed, factor, gram);
-    return cudaGetLastError();
+    return launch({dim3(tiles, tiles), dim3(mirror_tile, 8), 0, stream}, finish_gram, packed, factor, gram);
 }
 
 cudaError_t launch_dequantize(Plain<const std::uint8_t> codes, Plain<const float> scales,
@@ -252,8 +285,8 @@ cudaError_t launch_dequantize(Plain<const std::uint8_t> codes, Plain<const float
                               DType type, std::int64_t stride, cudaStream_t stream) {
     if (empty(codes)) return cudaSuccess;
     return with_type(type, [&](auto element) {
-        dequantize<<<grid_over(codes.rows, codes.cols), threads, 0, stream>>>(
-            codes, scales, zeros, group_index, static_cast<decltype(element)*>(weights), stride);
+        return launch({grid_over(codes.rows, codes.cols), threads, 0, stream}, dequantize<decltype(element)>, codes,
+                      scales, zeros, group_index, static_cast<decltype(element)*>(weights), stride);
     });
 }
 
@@ -261,8 +294,9 @@ cudaError_t launch_pair_differences(const void* inputs, DType type, std::int64_t
                                     Plain<float> differences, cudaStream_t stream) {
     if (empty(differences)) return cudaSuccess;
     return with_type(type, [&](auto element) {
-        pair_differences<<<grid_over(differences.rows, differences.cols), threads, 0, stream>>>(
-            static_cast<const decltype(element)*>(inputs), stride, pairs, differences);
+        return launch({grid_over(differences.rows, differences.cols), threads, 0, stream},
+                      pair_differences<decltype(element)>, static_cast<const decltype(element)*>(inputs), stride, pairs,
+                      differences);
     });
 }
 

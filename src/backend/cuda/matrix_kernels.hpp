@@ -4,7 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "backend/cuda/triangle_elements.hpp"
+#include "backend/cuda/portable.hpp"
 #include "support/dtype.hpp"
 
 namespace fairgptq::cuda {

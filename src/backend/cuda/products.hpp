@@ -13,9 +13,10 @@
 #include <optional>
 
 #include "backend/cuda/memory.hpp"
-#include "backend/cuda/strips.hpp"
 
 namespace fairgptq::cuda {
+
+enum class Transpose : bool { no, yes };
 
 class Products {
   public:

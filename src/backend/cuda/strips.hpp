@@ -1,16 +1,13 @@
-// Products with triangles and symmetric matrices, cut into strips that leave out what is 0 or known. `Products` is
-// cuBLAS (products.hpp) or the tests' loops; strip widths are parameters for their sake.
+// Products with triangles and symmetric matrices, cut into strips that leave out what is 0 or known. Strip widths are
+// parameters for the tests' sake.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
-#include "backend/cuda/portable.hpp"
-#include "support/views.hpp"
+#include "backend/cuda/memory.hpp"
+#include "backend/cuda/products.hpp"
 
 namespace fairgptq::cuda {
-
-enum class Transpose : bool { no, yes };
 
 struct StripSizes {
     std::int64_t strip = 2048;
@@ -20,95 +17,24 @@ struct StripSizes {
 
 /// The lower triangle of XᵀX, in strips of columns that reach from the diagonal to the last row: large products for the
 /// tensor cores, and little above the diagonal.
-template <class Products>
-void lower_gram(Products& products, TensorView inputs, MatrixView<float> out, StripSizes sizes = {}) {
-    for (std::int64_t begin = 0; begin < inputs.cols; begin += sizes.strip) {
-        const std::int64_t cols = std::min(sizes.strip, inputs.cols - begin);
-        const std::int64_t rows = inputs.cols - begin;
-        products.multiply_any(Transpose::yes, Transpose::no, inputs.cols_from(begin, rows),
-                              inputs.cols_from(begin, cols), 0, out.block(begin, begin, rows, cols));
-    }
-}
+void lower_gram(Products& products, TensorView inputs, MatrixView<float> out, StripSizes sizes = {});
 
 /// out = x · upperᵀ
-template <class Products>
 void multiply_upper_transposed(Products& products, MatrixView<const float> x, MatrixView<const float> upper,
-                               MatrixView<float> out, StripSizes sizes = {}) {
-    const std::int64_t n = x.cols;
-    for (std::int64_t col = 0; col < n; col += sizes.strip) {  // Σ_{k ≥ j} x_k upper_jk
-        const std::int64_t cols = std::min(sizes.strip, n - col);
-        products.fixed_order(Transpose::yes, 1, x.block(0, col, x.rows, n - col), upper.block(col, col, cols, n - col),
-                             0, out.block(0, col, x.rows, cols));
-    }
-}
+                               MatrixView<float> out, StripSizes sizes = {});
 
 /// out += x · upper
-template <class Products>
 void add_multiply_upper(Products& products, MatrixView<const float> x, MatrixView<const float> upper,
-                        MatrixView<float> out, StripSizes sizes = {}) {
-    const std::int64_t n = x.cols;
-    for (std::int64_t col = 0; col < n; col += sizes.strip) {  // Σ_{k ≤ j} x_k upper_kj
-        const std::int64_t cols = std::min(sizes.strip, n - col);
-        products.fixed_order(Transpose::no, 1, x.block(0, 0, x.rows, col + cols), upper.block(0, col, col + cols, cols),
-                             1, out.block(0, col, x.rows, cols));
-    }
-}
+                        MatrixView<float> out, StripSizes sizes = {});
 
 /// out with Σ_j out_j·x_j = x·M·xᵀ for each row x: by symmetry Σ_J (2·x_{<J}·M[<J, J] + x_J·M[J, J])·x_J over strips J
 /// of columns, half the products.
-template <class Products>
 void half_symmetric_product(Products& products, MatrixView<const float> x, MatrixView<const float> symmetric,
-                            MatrixView<float> out, StripSizes sizes = {}) {
-    const std::int64_t n = x.cols;
-    for (std::int64_t col = 0; col < n; col += sizes.strip) {
-        const std::int64_t cols = std::min(sizes.strip, n - col);
-        const MatrixView<float> part = out.block(0, col, x.rows, cols);
-        if (col > 0)
-            products.fixed_order(Transpose::no, 2, x.block(0, 0, x.rows, col), symmetric.block(0, col, col, cols), 0,
-                                 part);
-        products.fixed_order(Transpose::no, 1, x.block(0, col, x.rows, cols), symmetric.block(col, col, cols, cols),
-                             col > 0 ? 1.0F : 0.0F, part);
-    }
-}
+                            MatrixView<float> out, StripSizes sizes = {});
 
 /// Inverts an upper triangular matrix whose leaves on the diagonal are inverted already, bottom up:
 /// [U1 U12; 0 U2]⁻¹ = [U1⁻¹ −U1⁻¹·U12·U2⁻¹; 0 U2⁻¹].
 /// @param scratch scratch.matrix<float>(rows, cols): memory for one product
-template <class Products, class Scratch>
-void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, StripSizes sizes = {}) {
-    const std::int64_t n = matrix.rows;
-    for (std::int64_t half = sizes.leaf; half < n; half *= 2) {
-        // Pairs of two whole halves, and perhaps one whose second half ends with the matrix.
-        const std::int64_t batched = half <= sizes.largest_batched ? n / (2 * half) : 0;
-        if (batched > 0) {
-            const std::int64_t step = 2 * half * (matrix.stride + 1);
-            const MatrixView<float> all = scratch.template matrix<float>(batched * half, half);
-            const MatrixView<float> product = all.rows_from(0, half);
-            const MatrixView<float> side = matrix.block(0, half, half, half);
-            products.multiply_batch(1, side, step, matrix.block(half, half, half, half), step, product, half * half,
-                                    batched);
-            products.multiply_batch(-1, matrix.block(0, 0, half, half), step, product, half * half, side, step,
-                                    batched);
-        }
-        for (std::int64_t begin = batched * 2 * half; begin + half < n; begin += 2 * half) {
-            const std::int64_t second = std::min(half, n - begin - half);
-            const MatrixView<float> first = matrix.block(begin, begin, half, half);
-            const MatrixView<float> side = matrix.block(begin, begin + half, half, second);
-            const MatrixView<float> last = matrix.block(begin + half, begin + half, second, second);
-            // From the last columns to the first: a strip needs the columns before it as they were.
-            for (std::int64_t col = (second - 1) / sizes.strip * sizes.strip; col >= 0; col -= sizes.strip) {
-                const std::int64_t cols = std::min(sizes.strip, second - col);
-                const MatrixView<float> product = scratch.template matrix<float>(half, cols);
-                products.multiply(Transpose::no, Transpose::no, 1, side.block(0, 0, half, col + cols),
-                                  last.block(0, col, col + cols, cols), 0, product);
-                for (std::int64_t row = 0; row < half; row += sizes.strip) {
-                    const std::int64_t rows = std::min(sizes.strip, half - row);
-                    products.multiply(Transpose::no, Transpose::no, -1, first.block(row, row, rows, half - row),
-                                      product.rows_from(row, half - row), 0, side.block(row, col, rows, cols));
-                }
-            }
-        }
-    }
-}
+void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, StripSizes sizes = {});
 
 }  // namespace fairgptq::cuda

@@ -29,21 +29,18 @@ __device__ inline void store(float value, __nv_bfloat16* place) {
     *place = __float2bfloat16_rn(value);
 }
 
-/// Calls launch(T{}) with the type's T, and returns the launch's status.
+/// launch(T{}) with the type's T; returns the launch's status.
 template <class Launch>
 cudaError_t with_type(DType type, const Launch& launch) {
     switch (type) {
-        case DType::float32:
-            launch(float{});
-            break;
         case DType::float16:
-            launch(__half{});
-            break;
+            return launch(__half{});
         case DType::bfloat16:
-            launch(__nv_bfloat16{});
+            return launch(__nv_bfloat16{});
+        case DType::float32:
             break;
     }
-    return cudaGetLastError();
+    return launch(float{});
 }
 
 /// Blocks of `threads` for `elements`, at most as many as a grid's sides all hold: kernels step over the rest.

@@ -1,0 +1,408 @@
+// cuBLAS, cuBLASLt and cuSOLVER as plain loops. Matrices are column-major, as theirs are.
+//
+// A library is free to choose a kernel for a product by its sizes, and kernels sum in orders of their own: so does this
+// one. Whoever relies on an order that cuBLAS does not promise gets other bytes for other sizes. Of cuBLASLt's
+// algorithms some refuse some sizes, too.
+#include <algorithm>
+#include <vector>
+
+#include "cublasLt.h"
+#include "cuda_bf16.h"
+#include "cuda_fp16.h"
+#include "cusolverDn.h"
+#include "emulation.hpp"
+
+struct cublasContext {
+    cudaStream_t stream = nullptr;
+};
+struct cublasLtContext {};
+struct cusolverDnContext {
+    cudaStream_t stream = nullptr;
+};
+struct cusolverDnParams {};
+struct EmulatedMatmulDesc {
+    cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
+};
+struct EmulatedMatrixLayout {
+    std::int64_t rows, cols, stride;
+};
+struct EmulatedMatmulPreference {
+    std::uint32_t alignment = 256;
+};
+
+namespace emulation {
+namespace {
+
+struct Operand {
+    const void* data = nullptr;
+    cudaDataType type = CUDA_R_32F;
+    std::int64_t stride = 0;
+    bool transposed = false;
+};
+
+std::size_t size_of(cudaDataType type) {
+    return type == CUDA_R_32F ? 4 : 2;
+}
+float element(const void* data, cudaDataType type, std::int64_t index) {
+    if (type == CUDA_R_16F) return __half2float(static_cast<const __half*>(data)[index]);
+    if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[index]);
+    return static_cast<const float*>(data)[index];
+}
+void set_element(void* data, cudaDataType type, std::int64_t index, float value) {
+    if (type == CUDA_R_16F)
+        static_cast<__half*>(data)[index] = __float2half_rn(value);
+    else if (type == CUDA_R_16BF)
+        static_cast<__nv_bfloat16*>(data)[index] = __float2bfloat16_rn(value);
+    else
+        static_cast<float*>(data)[index] = value;
+}
+
+/// op(matrix) [rows, cols] as float32, column after column without gaps.
+std::vector<float> packed(const Operand& matrix, std::int64_t rows, std::int64_t cols) {
+    const std::int64_t stored_rows = matrix.transposed ? cols : rows;
+    const std::int64_t stored_cols = matrix.transposed ? rows : cols;
+    if (rows > 0 && cols > 0)
+        require_inside(matrix.data,
+                       static_cast<std::size_t>((stored_cols - 1) * matrix.stride + stored_rows) * size_of(matrix.type),
+                       "a product's operand");
+    std::vector<float> values(static_cast<std::size_t>(rows * cols));
+    for (std::int64_t col = 0; col < cols; ++col)
+        for (std::int64_t row = 0; row < rows; ++row)
+            values[static_cast<std::size_t>(col * rows + row)] = element(
+                matrix.data, matrix.type, matrix.transposed ? row * matrix.stride + col : col * matrix.stride + row);
+    return values;
+}
+
+struct Product {
+    std::int64_t m = 0, n = 0, k = 0;
+    float alpha = 1, beta = 0;
+    Operand a, b;
+    void* c = nullptr;
+    cudaDataType type_c = CUDA_R_32F;
+    std::int64_t stride_c = 0;
+    std::int64_t chunk = 1;  // of k: partial sums that are added up
+};
+
+void multiply(const Product& product) {
+    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
+    const DeviceAccess access;
+    require_inside(c, static_cast<std::size_t>((n - 1) * stride_c + m) * size_of(type_c), "a product's result");
+    const std::vector<float> a = packed(operand_a, m, k);
+    const std::vector<float> b = packed(operand_b, k, n);
+    std::vector<float> sums(static_cast<std::size_t>(m)), part(sums.size());
+    for (std::int64_t col = 0; col < n; ++col) {
+        std::fill(sums.begin(), sums.end(), 0.0F);
+        for (std::int64_t begin = 0; begin < k; begin += chunk) {
+            std::fill(part.begin(), part.end(), 0.0F);
+            for (std::int64_t inner = begin; inner < std::min(begin + chunk, k); ++inner) {
+                const float factor = b[static_cast<std::size_t>(col * k + inner)];
+                const float* from = a.data() + inner * m;
+                float* to = part.data();
+                for (std::int64_t row = 0; row < m; ++row)
+                    to[row] += from[row] * factor;
+            }
+            for (std::int64_t row = 0; row < m; ++row)
+                sums[static_cast<std::size_t>(row)] += part[static_cast<std::size_t>(row)];
+        }
+        for (std::int64_t row = 0; row < m; ++row) {
+            const std::int64_t at = col * stride_c + row;
+            const float value = alpha * sums[static_cast<std::size_t>(row)];
+            set_element(c, type_c, at, beta == 0 ? value : value + beta * element(c, type_c, at));
+        }
+    }
+}
+
+/// Another order of sums for other sizes.
+std::int64_t some_chunk(std::int64_t m, std::int64_t n) {
+    return std::int64_t{16} << ((m + 3 * n) % 5);
+}
+
+/// Pointers and strides that a product takes; type_c as a's or float32.
+cublasStatus_t check(const Product& product) {
+    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk] = product;
+    if (m < 0 || n < 0 || k < 0 || a.stride < std::max<std::int64_t>(1, a.transposed ? k : m) ||
+        b.stride < std::max<std::int64_t>(1, b.transposed ? n : k) || stride_c < std::max<std::int64_t>(1, m))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (a.type != b.type || (type_c != a.type && type_c != CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!is_device_pointer(a.data) || !is_device_pointer(b.data) || !is_device_pointer(c))
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t submit(cudaStream_t stream, const Product& product) {
+    const std::lock_guard lock(runtime_lock());
+    if (!is_this_threads(stream)) return CUBLAS_STATUS_EXECUTION_FAILED;
+    const cublasStatus_t status = check(product);
+    if (status != CUBLAS_STATUS_SUCCESS || product.m == 0 || product.n == 0) return status;
+    enqueue(stream, [product] { multiply(product); });
+    return status;
+}
+
+/// cuBLASLt's algorithms: what each takes, and the order of its sums.
+struct Algorithm {
+    std::int64_t fewest_cols;  // of the result
+    std::uint32_t alignment;
+    std::int64_t chunk;
+};
+constexpr Algorithm algorithms[] = {{1, 16, 64}, {1, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+
+}  // namespace
+}  // namespace emulation
+
+using namespace emulation;
+
+const char* cublasGetStatusString(cublasStatus_t status) {
+    switch (status) {
+        case CUBLAS_STATUS_SUCCESS:
+            return "success";
+        case CUBLAS_STATUS_INVALID_VALUE:
+            return "invalid value";
+        case CUBLAS_STATUS_NOT_SUPPORTED:
+            return "not supported";
+        default:
+            return "another status";
+    }
+}
+cublasStatus_t cublasCreate(cublasHandle_t* handle) {
+    *handle = new cublasContext;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasDestroy(cublasHandle_t handle) {
+    delete handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
+    handle->stream = stream;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetWorkspace(cublasHandle_t, void* workspace, std::size_t bytes) {
+    const std::lock_guard lock(runtime_lock());
+    mark_workspace(workspace, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetAtomicsMode(cublasHandle_t, cublasAtomicsMode_t) {
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSgemm_64(cublasHandle_t handle, cublasOperation_t transpose_a, cublasOperation_t transpose_b,
+                              std::int64_t m, std::int64_t n, std::int64_t k, const float* alpha, const float* a,
+                              std::int64_t lda, const float* b, std::int64_t ldb, const float* beta, float* c,
+                              std::int64_t ldc) {
+    return submit(handle->stream, {m,
+                                   n,
+                                   k,
+                                   *alpha,
+                                   *beta,
+                                   {a, CUDA_R_32F, lda, transpose_a == CUBLAS_OP_T},
+                                   {b, CUDA_R_32F, ldb, transpose_b == CUBLAS_OP_T},
+                                   c,
+                                   CUDA_R_32F,
+                                   ldc,
+                                   some_chunk(m, n)});
+}
+cublasStatus_t cublasSgemmStridedBatched_64(cublasHandle_t handle, cublasOperation_t transpose_a,
+                                            cublasOperation_t transpose_b, std::int64_t m, std::int64_t n,
+                                            std::int64_t k, const float* alpha, const float* a, std::int64_t lda,
+                                            long long stride_a, const float* b, std::int64_t ldb, long long stride_b,
+                                            const float* beta, float* c, std::int64_t ldc, long long stride_c,
+                                            std::int64_t count) {
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    for (std::int64_t one = 0; one < count && status == CUBLAS_STATUS_SUCCESS; ++one)
+        status = cublasSgemm_64(handle, transpose_a, transpose_b, m, n, k, alpha, a + one * stride_a, lda,
+                                b + one * stride_b, ldb, beta, c + one * stride_c, ldc);
+    return status;
+}
+cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t transpose_a, cublasOperation_t transpose_b,
+                               std::int64_t m, std::int64_t n, std::int64_t k, const void* alpha, const void* a,
+                               cudaDataType type_a, std::int64_t lda, const void* b, cudaDataType type_b,
+                               std::int64_t ldb, const void* beta, void* c, cudaDataType type_c, std::int64_t ldc,
+                               cublasComputeType_t, cublasGemmAlgo_t) {
+    return submit(handle->stream, {m,
+                                   n,
+                                   k,
+                                   *static_cast<const float*>(alpha),
+                                   *static_cast<const float*>(beta),
+                                   {a, type_a, lda, transpose_a == CUBLAS_OP_T},
+                                   {b, type_b, ldb, transpose_b == CUBLAS_OP_T},
+                                   c,
+                                   type_c,
+                                   ldc,
+                                   some_chunk(m, n)});
+}
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+    *handle = new cublasLtContext;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+    delete handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t, cudaDataType) {
+    *description = new EmulatedMatmulDesc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
+    delete description;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
+                                              cublasLtMatmulDescAttributes_t attribute, const void* value,
+                                              std::size_t bytes) {
+    if (bytes != sizeof(cublasOperation_t)) return CUBLAS_STATUS_INVALID_VALUE;
+    (attribute == CUBLASLT_MATMUL_DESC_TRANSA ? description->transpose_a : description->transpose_b) =
+        *static_cast<const cublasOperation_t*>(value);
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType, std::uint64_t rows,
+                                          std::uint64_t cols, std::int64_t stride) {
+    *layout = new EmulatedMatrixLayout{static_cast<std::int64_t>(rows), static_cast<std::int64_t>(cols), stride};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+    *preference = new EmulatedMatmulPreference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+    delete preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+                                                    std::size_t bytes) {
+    if (attribute >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) {
+        if (bytes != sizeof(std::uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+        preference->alignment = std::min(preference->alignment, *static_cast<const std::uint32_t*>(value));
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t* results, int* found) {
+    *found = 0;
+    for (std::uint64_t id = 0; id < std::size(algorithms) && *found < wanted; ++id)
+        if (d->cols >= algorithms[id].fewest_cols && preference->alignment >= algorithms[id].alignment)
+            results[(*found)++] = {{{id}}, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
+    return *found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {
+    if (d->cols < algorithms[algorithm->data[0]].fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *result = {*algorithm, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha, const void* a,
+                              cublasLtMatrixLayout_t layout_a, const void* b, cublasLtMatrixLayout_t layout_b,
+                              const void* beta, const void* c, cublasLtMatrixLayout_t, void* d,
+                              cublasLtMatrixLayout_t layout_d, const cublasLtMatmulAlgo_t* algorithm, void*,
+                              std::size_t, cudaStream_t stream) {
+    const Algorithm& chosen = algorithms[algorithm->data[0]];
+    const bool turned_a = description->transpose_a == CUBLAS_OP_T;
+    const bool turned_b = description->transpose_b == CUBLAS_OP_T;
+    const std::int64_t k = turned_a ? layout_a->rows : layout_a->cols;
+    if (c != d || (turned_a ? layout_a->cols : layout_a->rows) != layout_d->rows ||
+        (turned_b ? layout_b->rows : layout_b->cols) != layout_d->cols ||
+        (turned_b ? layout_b->cols : layout_b->rows) != k)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (layout_d->cols < chosen.fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
+    const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
+        return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
+               layout->stride * static_cast<std::int64_t>(sizeof(float)) % chosen.alignment == 0;
+    };
+    if (!aligned(a, layout_a) || !aligned(b, layout_b) || !aligned(d, layout_d))
+        fail("cublasLtMatmul got an algorithm that needs rows aligned to %u bytes", chosen.alignment);
+    return submit(stream, {layout_d->rows,
+                           layout_d->cols,
+                           k,
+                           *static_cast<const float*>(alpha),
+                           *static_cast<const float*>(beta),
+                           {a, CUDA_R_32F, layout_a->stride, turned_a},
+                           {b, CUDA_R_32F, layout_b->stride, turned_b},
+                           d,
+                           CUDA_R_32F,
+                           layout_d->stride,
+                           chosen.chunk});
+}
+
+cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
+    *handle = new cusolverDnContext;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
+    delete handle;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
+    handle->stream = stream;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnSetDeterministicMode(cusolverDnHandle_t, cusolverDeterministicMode_t) {
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* params) {
+    *params = new cusolverDnParams;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t params) {
+    delete params;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+namespace {
+constexpr std::size_t potrf_host_bytes = 64;
+/// A = VᵀV, upper triangle. @returns 0, or the number of the first pivot that is not positive
+int factor_upper(float* a, std::int64_t n, std::int64_t stride) {
+    for (std::int64_t col = 0; col < n; ++col)
+        for (std::int64_t row = 0; row <= col; ++row) {
+            constexpr std::int64_t lanes = 16;
+            float sums[lanes] = {};
+            const float* left = a + row * stride;
+            const float* right = a + col * stride;
+            for (std::int64_t k = 0; k < row; ++k)
+                sums[k % lanes] += left[k] * right[k];
+            float value = right[row];
+            for (const float sum : sums)
+                value -= sum;
+            if (row == col && !(value > 0)) return static_cast<int>(col) + 1;
+            a[col * stride + row] = row == col ? std::sqrt(value) : value / left[row];
+        }
+    return 0;
+}
+std::size_t potrf_device_bytes(std::int64_t n) {
+    return static_cast<std::size_t>(n) * 128;
+}
+}  // namespace
+cusolverStatus_t cusolverDnXpotrf_bufferSize(cusolverDnHandle_t, cusolverDnParams_t, cublasFillMode_t, std::int64_t n,
+                                             cudaDataType, const void*, std::int64_t, cudaDataType,
+                                             std::size_t* device_bytes, std::size_t* host_bytes) {
+    *device_bytes = potrf_device_bytes(n);
+    *host_bytes = potrf_host_bytes;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnXpotrf(cusolverDnHandle_t handle, cusolverDnParams_t, cublasFillMode_t fill, std::int64_t n,
+                                  cudaDataType, void* a, std::int64_t lda, cudaDataType, void* device_buffer,
+                                  std::size_t device_bytes, void* host_buffer, std::size_t host_bytes, int* info) {
+    const std::lock_guard lock(runtime_lock());
+    if (!is_this_threads(handle->stream)) return CUSOLVER_STATUS_EXECUTION_FAILED;
+    if (fill != CUBLAS_FILL_MODE_UPPER || n < 1 || lda < n || device_bytes < potrf_device_bytes(n) ||
+        host_bytes < potrf_host_bytes || host_buffer == nullptr || !is_device_pointer(a) || !is_device_pointer(info))
+        return CUSOLVER_STATUS_INVALID_VALUE;
+    enqueue(handle->stream, [=] {
+        const DeviceAccess access;
+        require_inside(a, static_cast<std::size_t>((n - 1) * lda + n) * sizeof(float), "cusolverDnXpotrf's matrix");
+        require_inside(device_buffer, device_bytes, "cusolverDnXpotrf's workspace");
+        require_inside(info, sizeof(int), "cusolverDnXpotrf's info");
+        std::memset(device_buffer, 0xff, device_bytes);
+        std::memset(host_buffer, 0xff, host_bytes);
+        *info = factor_upper(static_cast<float*>(a), n, lda);
+    });
+    return CUSOLVER_STATUS_SUCCESS;
+}

@@ -1,0 +1,64 @@
+// CUDA on the host, so that every line of src/backend/cuda runs where no GPU is. What a GPU would let pass in silence
+// ends the program here with a sentence:
+//
+// - Work waits in its stream until something waits for it, so a result that is read too early is not there yet.
+// - Device memory is closed to the host (after every call at first, after some of them later), new and freed memory is
+//   full of NaN, and what is written beside an allocation is found (by the address sanitizer where it watches).
+// - A kernel's threads run between two barriers in an order drawn anew for each launch, its blocks too; where device
+//   memory holds little, a launch runs twice, in two orders, and must leave the same bytes.
+// - Grids, blocks and on-chip memory have a GPU's limits; a stream of another device than the thread's own, the default
+//   stream, and host pointers among a kernel's arguments are refused.
+//
+// What it does not show: speed, registers, the rounding of the GPU's own functions and of cuBLAS, races within a warp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+
+#include "cuda_runtime.h"
+
+namespace emulation {
+
+constexpr int devices = 2;
+
+/// One call at a time, from whatever thread.
+std::recursive_mutex& runtime_lock();
+/// Device memory may be touched while one of these lives.
+class DeviceAccess {
+  public:
+    DeviceAccess();
+    ~DeviceAccess();
+    DeviceAccess(const DeviceAccess&) = delete;
+    DeviceAccess& operator=(const DeviceAccess&) = delete;
+
+  private:
+    std::lock_guard<std::recursive_mutex> lock_;
+};
+
+bool is_this_threads(cudaStream_t stream);
+void enqueue(cudaStream_t stream, std::function<void()> work);
+/// Ends the program unless the bytes lie in one allocation on a device.
+void require_inside(const void* pointer, std::size_t bytes, const char* what);
+/// Ends the program if something was written between allocations.
+void require_gaps_untouched(const char* by);
+
+/// A library's own memory, at the start of an allocation: it holds nothing that anyone reads.
+void mark_workspace(const void* pointer, std::size_t bytes);
+/// Bytes of all other allocations, one after another; and back.
+std::size_t readable_bytes();
+void save_memory(std::byte* to);
+void restore_memory(const std::byte* from);
+
+// For tests.
+/// Launches after this draw their orders from `seed`.
+void set_seed(unsigned seed);
+/// Whether small launches run twice, in two orders (they do unless told otherwise).
+void set_twice(bool twice);
+/// Calls of cudaMalloc so far, and bytes that a device holds for allocations, pools' own included.
+std::int64_t allocation_calls();
+std::size_t reserved_bytes(int device);
+std::size_t allocated_bytes(int device);
+
+}  // namespace emulation
