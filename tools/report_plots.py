@@ -140,13 +140,16 @@ def families(reports):
     return [sorted(family, key=lambda report: report.settings["alpha"]) for family in found.values() if len(family) > 1]
 
 
+def line(axes, colours, title, x, y):
+    """A model's line; a point where that is all there is."""
+    axes.plot(x, y, color=colours.of(title), linestyle=colours.dash(title), linewidth=1.5, marker="o" if len(x) == 1 else None)
+
+
 def per_layer(runs, colours):
     """[(name, title, svg)]: reconstruction error, and bias before and after, by layer."""
     def reconstruction(axes):
         for run in runs:
-            layers, sums = sums_by_layer(run, "reconstruction")
-            axes.plot(layers, sums, color=colours.of(run.title), linestyle=colours.dash(run.title), linewidth=1.5,
-                      marker="o" if len(layers) == 1 else None)
+            line(axes, colours, run.title, *sums_by_layer(run, "reconstruction"))
         layer_axis(axes)
         if all((sums_by_layer(run, "reconstruction")[1] > 0).any() for run in runs):
             log_scale(axes, "y")
@@ -154,11 +157,8 @@ def per_layer(runs, colours):
 
     def bias(axes):
         for run in runs:
-            layers, before = sums_by_layer(run, "bias_before")
-            _, after = sums_by_layer(run, "bias_after")
-            axes.plot(layers, before, color=colours.of(run.title), linewidth=0.9, linestyle=(0, (1, 2)))
-            axes.plot(layers, after, color=colours.of(run.title), linestyle=colours.dash(run.title), linewidth=1.5,
-                      marker="o" if len(layers) == 1 else None)
+            axes.plot(*sums_by_layer(run, "bias_before"), color=colours.of(run.title), linewidth=0.9, linestyle=(0, (1, 2)))
+            line(axes, colours, run.title, *sums_by_layer(run, "bias_after"))
         layer_axis(axes)
         if any((sums_by_layer(run, "bias_after")[1] > 0).any() for run in runs):
             log_scale(axes, "y")
@@ -167,10 +167,8 @@ def per_layer(runs, colours):
     def left(axes):
         for run in runs:
             layers, before = sums_by_layer(run, "bias_before")
-            _, after = sums_by_layer(run, "bias_after")
             if (before > 0).all():
-                axes.plot(layers, 100 * after / before, color=colours.of(run.title), linestyle=colours.dash(run.title), linewidth=1.5,
-                          marker="o" if len(layers) == 1 else None)
+                line(axes, colours, run.title, layers, 100 * sums_by_layer(run, "bias_after")[1] / before)
         axes.axhline(100, color=MUTED, linewidth=0.8)
         layer_axis(axes)
         axes.set_ylabel("% of the bias before")
@@ -210,8 +208,7 @@ def channels(runs, colours, count=12):
             total = values.sum()
             if total > 0:
                 at = np.unique(np.geomspace(1, len(values), 200).astype(int))
-                axes.plot(100 * at / len(values), 100 * np.cumsum(values)[at - 1] / total, color=colours.of(run.title),
-                          linestyle=colours.dash(run.title), linewidth=1.5)
+                line(axes, colours, run.title, 100 * at / len(values), 100 * np.cumsum(values)[at - 1] / total)
         log_scale(axes, "x")
         axes.set_ylim(0, 102)
         axes.set_xlabel("% of all input channels, the largest first (log scale)")

@@ -17,9 +17,9 @@ int compare(int argc, char** argv, Communicator&) {
         ("names", "headings of the columns, in the reports' order: a list",
          cxxopts::value<std::vector<std::string>>())  //
         ("format", "table, markdown, csv or json; a star marks what differs from the first report by more than noise",
-         cxxopts::value<std::string>()->default_value("table"))  //
-        ("by-group", "also each task's groups: bias types, categories, target groups")(
-            "reports", "reports to compare", cxxopts::value<std::vector<std::string>>())  //
+         cxxopts::value<std::string>()->default_value("table"))                        //
+        ("by-group", "also each task's groups: bias types, categories, texts")         //
+        ("reports", "reports to compare", cxxopts::value<std::vector<std::string>>())  //
         ("h,help", "show this");
     options.parse_positional({"reports"});
     const auto parsed = parse(options, argc, argv);

@@ -90,9 +90,10 @@ std::vector<ComparedRow> rows_of(const std::string& task, const Metric& metric, 
 std::set<std::string> groups_of(const std::string& task, std::span<const nlohmann::json> reports) {
     std::set<std::string> names;
     for (const nlohmann::json& report : reports) {
-        const nlohmann::json part = report["tasks"].value(task, nlohmann::json::object());
-        const auto groups = part.find("by_group");
-        if (groups == part.end() || !groups->is_object()) continue;
+        const auto part = report["tasks"].find(task);
+        if (part == report["tasks"].end()) continue;
+        const auto groups = part->find("by_group");
+        if (groups == part->end() || !groups->is_object()) continue;
         for (const auto& [name, figures] : groups->items())
             if (!name.empty()) names.insert(name);
     }

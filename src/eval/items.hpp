@@ -1,11 +1,13 @@
-// The sequences of a task, by item and role.
+// The sequences of a task by item and role, and sums over its items.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "calibration/tokens.hpp"
+#include "eval/item_table.hpp"
 
 namespace fairgptq {
 
@@ -28,6 +30,23 @@ std::size_t first_largest(const std::vector<std::int64_t>& sequences, const Scor
     for (std::size_t place = 1; place < sequences.size(); ++place)
         if (score(sequences[place]) > score(sequences[best])) best = place;
     return best;
+}
+
+/// A table's items and the sums of its columns, each item by its cluster's weight.
+struct WeightedSums {
+    double items = 0;
+    std::vector<double> columns;
+};
+/// @param weights [clusters]
+inline WeightedSums weighted_sums(const ItemTable& table, std::span<const double> weights) {
+    WeightedSums sums{0, std::vector<double>(table.columns.size(), 0.0)};
+    for (std::int64_t item = 0; item < table.items(); ++item) {
+        const double weight = weights[table.cluster[item]];
+        sums.items += weight;
+        for (std::size_t column = 0; column < table.columns.size(); ++column)
+            sums.columns[column] += weight * table.columns[column][item];
+    }
+    return sums;
 }
 
 }  // namespace fairgptq

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "eval/items.hpp"
 #include "eval/metrics.hpp"
 
 namespace fairgptq {
@@ -24,16 +25,10 @@ ItemTable items(const Task& task, const LogLikelihoods& scores) {
 }
 
 void compute(const ItemTable& table, std::span<const double> weights, std::span<double> values) {
-    double count = 0, right = 0, total = 0;
-    for (std::int64_t item = 0; item < table.items(); ++item) {
-        const double weight = weights[table.cluster[item]];
-        count += weight;
-        right += weight * table.columns[correct][item];
-        total += weight * table.columns[log_likelihood][item];
-    }
-    values[0] = count;
-    values[1] = 100 * right / count;
-    values[2] = std::exp(-total / count);
+    const WeightedSums sums = weighted_sums(table, weights);
+    values[0] = sums.items;
+    values[1] = 100 * sums.columns[correct] / sums.items;
+    values[2] = std::exp(-sums.columns[log_likelihood] / sums.items);
 }
 
 }  // namespace

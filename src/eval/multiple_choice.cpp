@@ -29,16 +29,10 @@ ItemTable items(const Task& task, const LogLikelihoods& scores) {
 }
 
 void compute(const ItemTable& table, std::span<const double> weights, std::span<double> values) {
-    double count = 0, right = 0, right_norm = 0;
-    for (std::int64_t item = 0; item < table.items(); ++item) {
-        const double weight = weights[table.cluster[item]];
-        count += weight;
-        right += weight * table.columns[correct][item];
-        right_norm += weight * table.columns[correct_norm][item];
-    }
-    values[0] = count;
-    values[1] = 100 * right / count;
-    values[2] = 100 * right_norm / count;
+    const WeightedSums sums = weighted_sums(table, weights);
+    values[0] = sums.items;
+    values[1] = 100 * sums.columns[correct] / sums.items;
+    values[2] = 100 * sums.columns[correct_norm] / sums.items;
 }
 
 }  // namespace

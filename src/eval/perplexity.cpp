@@ -2,6 +2,7 @@
 #include <numbers>
 #include <set>
 
+#include "eval/items.hpp"
 #include "eval/metrics.hpp"
 
 namespace fairgptq {
@@ -21,17 +22,12 @@ ItemTable items(const Task& task, const LogLikelihoods& scores) {
 }
 
 void compute(const ItemTable& table, std::span<const double> weights, std::span<double> values) {
-    double total = 0, tokens = 0, sequences = 0;
-    for (std::int64_t item = 0; item < table.items(); ++item) {
-        const double weight = weights[table.cluster[item]];
-        total += weight * table.columns[log_likelihood][item];
-        tokens += weight * table.columns[token_count][item];
-        sequences += weight;
-    }
+    const WeightedSums sums = weighted_sums(table, weights);
+    const double total = sums.columns[log_likelihood], tokens = sums.columns[token_count];
     values[0] = std::exp(-total / tokens);
     values[1] = -total / tokens / std::numbers::ln2;
     values[2] = tokens;
-    values[3] = sequences;
+    values[3] = sums.items;
 }
 
 }  // namespace

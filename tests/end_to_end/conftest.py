@@ -1,18 +1,6 @@
-"""Models and token files that several files use, and where the reference data are."""
-import os
-from pathlib import Path
-
+"""Models and token files that several files use."""
 import pytest
-from workshop import ROOT, write_model, write_tokens
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """The folder of reference data."""
-    folder = Path(os.environ.get("FAIRGPTQ_SHARED_DIR", ROOT.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"no reference data at {folder}")
-    return folder
+from workshop import write_model, write_tokens
 
 
 @pytest.fixture(scope="session")
