@@ -55,7 +55,7 @@ columns=crows_pairs.mean_abs_difference_per_token,crows_pairs.mean_abs_differenc
 control shuffled
 if [[ -n $stereoset ]]; then
     control unrelated
-    columns=stereoset.mean_abs_difference_per_token,stereoset.ss,$columns
+    columns=stereoset.mean_abs_difference_per_token,stereoset.relative_difference,stereoset.ss,$columns
 fi
 
 say "What each does to bias, in brackets compared with GPTQ"

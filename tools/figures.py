@@ -17,6 +17,7 @@ FIGURES = {
     "accuracy": Figure("accuracy %", "high", 2),
     "accuracy_norm": Figure("accuracy by length %", "high", 2),
     "mean_abs_difference_per_token": Figure("mean |Δ| per token", "low", 4),
+    "relative_difference": Figure("mean |Δ|, % of that to unrelated", "low", 2),
     "mean_abs_difference": Figure("mean |Δ|", "low", 3),
     "stereotype_preferred": Figure("stereotype preferred %", 50, 2),
     "ss": Figure("SS %", 50, 2),

@@ -39,7 +39,10 @@ const Metric& pair_preference_metric();
 
 /// Stereotype score, language modelling score and idealized CAT score. A sentence's score is its mean log-probability
 /// per token; SS and LMS are means over target terms (`group`) of each term's share, in per cent: so terms are drawn,
-/// not items. Source: StereoSet (arXiv 2004.09456) section 5.
+/// not items. Source: StereoSet (arXiv 2004.09456) section 5. Beside them, with d the mean absolute difference of two
+/// sentences' scores: d of stereotype and anti-stereotype, and 100·d / (d of either and the unrelated sentence). A
+/// model that tells any two sentences apart less has a smaller d, and the same ratio; one that treats the two alike has
+/// a smaller ratio.
 const Metric& stereoset_metric();
 
 /// Per cent of items whose most probable choice is the right one: by log-probability, and by log-probability per

@@ -11,7 +11,7 @@ from workshop import refused, run, start, write_model
 
 from token_file import write_token_file  # workshop puts tools/ on the path
 
-FIGURES = {"words": ["perplexity", "bits_per_token"], "stereo": ["ss", "lms", "icat", "mean_abs_difference_per_token"],
+FIGURES = {"words": ["perplexity", "bits_per_token"], "stereo": ["ss", "lms", "icat", "mean_abs_difference_per_token", "relative_difference"],
            "pairs": ["stereotype_preferred", "mean_abs_difference", "mean_abs_difference_per_token"]}
 
 

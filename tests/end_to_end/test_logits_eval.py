@@ -162,7 +162,9 @@ def figures(tasks, rows):
                                 for term in terms])
             return {"items": int(which.sum()), "terms": len(terms), "ss": score, "lms": language,
                     "icat": language * min(score, 100 - score) / 50,
-                    "mean_abs_difference_per_token": np.mean(np.abs(stereotype - anti)[which])}
+                    "mean_abs_difference_per_token": np.mean(np.abs(stereotype - anti)[which]),
+                    "relative_difference": 200 * np.sum(np.abs(stereotype - anti)[which])
+                    / np.sum((np.abs(stereotype - unrelated) + np.abs(anti - unrelated))[which])}
         report[name] = stereo(names == names) | {"by_group": {kind: stereo(kinds == kind) for kind in set(kinds)}}
     return report
 

@@ -127,6 +127,8 @@ TEST(StereoSet, AveragesOverTargetTerms) {
     EXPECT_NEAR(report["lms"], 50.0, tolerance);
     EXPECT_NEAR(report["icat"], 25.0, tolerance);
     EXPECT_NEAR(report["mean_abs_difference_per_token"], (1 + 2 + 1) / 3.0, tolerance);
+    // From the unrelated sentences: (2 + 1) / 2, (1 + 1) / 2, (4 + 3) / 2.
+    EXPECT_NEAR(report["relative_difference"], 100 * (1 + 2 + 1) / (1.5 + 1 + 3.5), tolerance);
     EXPECT_TRUE(report["by_group"].empty());
     EXPECT_EQ(report["per_item"]["cluster"], (std::vector<int>{0, 1, 0}));  // terms are drawn
 }
