@@ -13,25 +13,26 @@ namespace fairgptq {
 namespace {
 
 #ifdef FAIRGPTQ_CUDA
-bool gpu_is_here() {
-    return cuda::device_count() > 0;
-}
-
 /// Ranks of one node share its GPUs out by their number on the node.
 std::unique_ptr<Backend> make_cuda(int local_rank) {
     const int devices = cuda::device_count();
     return std::make_unique<CudaBackend>(devices > 0 ? launcher_local_rank().value_or(local_rank) % devices : 0);
 }
 #else
-bool gpu_is_here() {
-    return false;
-}
 std::unique_ptr<Backend> make_cuda(int) {
     throw InvalidInput("this build has no CUDA backend; --device must be cpu or auto");
 }
 #endif
 
 }  // namespace
+
+bool gpu_is_here() {
+#ifdef FAIRGPTQ_CUDA
+    return cuda::device_count() > 0;
+#else
+    return false;
+#endif
+}
 
 std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank) {
     if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda(local_rank);

@@ -51,4 +51,7 @@ class Backend : public MemoryOperations,
 /// @throws InvalidInput if the device is not there
 std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank = 0);
 
+/// Whether this build can use GPUs and this machine has one.
+bool gpu_is_here();
+
 }  // namespace fairgptq

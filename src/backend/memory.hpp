@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
+#include "backend/transfers.hpp"
 #include "support/views.hpp"
 
 namespace fairgptq {
@@ -57,6 +59,10 @@ class MemoryOperations {
     virtual bool host_accessible() const = 0;
     /// Returns when everything asked of the device before is done.
     virtual void synchronize() = 0;
+    /// Bytes that can still be allocated; nothing where that is the host's business.
+    virtual std::optional<std::size_t> available() const { return std::nullopt; }
+    /// Copies beside what the device computes. By default they are done when they are asked for.
+    virtual std::unique_ptr<Transfers> make_transfers();
 
     /// Converts element type on the way: `host` has `type` elements, row after row without gaps; `to` is on the device.
     virtual void upload(TensorView to, const void* host, DType type) = 0;

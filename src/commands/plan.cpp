@@ -1,11 +1,13 @@
 // `fairgptq plan`: memory per rank and time, before a job is queued.
 #include <fmt/format.h>
 
-#include <cmath>
 #include <cxxopts.hpp>
+#include <memory>
+#include <optional>
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "commands/residency.hpp"
 #include "commands/run_options.hpp"
 #include "commands/solver_options.hpp"
 #include "commands/sweep_options.hpp"
@@ -17,6 +19,10 @@ namespace {
 
 std::string mebibytes(std::size_t bytes) {
     return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1U << 20U));
+}
+
+double gibibytes(std::size_t bytes) {
+    return static_cast<double>(bytes) / (1U << 30U);
 }
 
 std::string duration(double seconds) {
@@ -35,9 +41,8 @@ void print(const char* title, const std::vector<MemoryPlan::Item>& items, std::s
 
 int plan(int argc, char** argv, Communicator& comm) {
     cxxopts::Options options("fairgptq plan", "Memory and time that a run will need");
-    options.add_options()                                                                                    //
-        ("ranks", "ranks of the run", cxxopts::value<int>()->default_value("1"))                             //
-        ("device-memory", "memory of each rank's device in GiB, to compare with", cxxopts::value<double>())  //
+    options.add_options()                                                         //
+        ("ranks", "ranks of the run", cxxopts::value<int>()->default_value("1"))  //
         ("h,help", "show this");
     add_sweep_options(options);
     add_solver_options(options);
@@ -46,46 +51,51 @@ int plan(int argc, char** argv, Communicator& comm) {
     if (!parsed) return exit_done;
     const int ranks = (*parsed)["ranks"].as<int>();
     if (ranks < 1 || ranks > 1 << 20) throw InvalidInput("--ranks must be at least 1, not {}", ranks);
-    double device_memory = 0;
-    if (parsed->count("device-memory") > 0) {
-        device_memory = (*parsed)["device-memory"].as<double>();
-        if (!(device_memory > 0)) throw InvalidInput("--device-memory must be a number of GiB above 0");
-    }
+    const std::optional<std::size_t> limit = read_device_memory(*parsed);
     const int threads = use_fair_share_of_cores(comm);
-    const auto backend = make_backend((*parsed)["device"].as<std::string>());
-    const RunInputs inputs = read_run_inputs(*parsed);
+    const RunInputs inputs = read_run_inputs(*parsed, Weights::if_there);
     std::vector<AlphaSettings> alphas{inputs.settings.alpha};
     if (parsed->count("alphas") > 0) alphas = sweep_settings(read_alphas(*parsed), inputs);
     std::vector<AlphaPolicy> policies;
     for (const AlphaSettings& alpha : alphas)
         policies.emplace_back(alpha, inputs.family);
-    const bool on_host = backend->name().rfind("cpu", 0) == 0;
-    const MemoryPlan memory = plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks,
-                                          backend->activation_type(), alphas.size());
+    const std::string device = (*parsed)["device"].as<std::string>();
+    // A login node has no GPU, and its jobs have.
+    const auto backend = device == "cuda" && !gpu_is_here() ? nullptr : make_backend(device);
+    const PlanDevice planned{backend ? backend->activation_type() : DType::bfloat16,
+                             !backend || !backend->host_accessible(), limit};
+    const MemoryPlan memory =
+        plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks, planned, alphas.size());
     fmt::print("{} layers of {}, {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n\n",
                inputs.settings.layers, inputs.family.config.architecture, inputs.chunks.hessian_tokens,
                inputs.chunks.pair_columns, inputs.chunks.all.size(), ranks, ranks == 1 ? "" : "s",
                alphas.size() == 1 ? "" : fmt::format(", {} runs in one pass", alphas.size()));
-    print(on_host ? "memory of each rank: calibration and solver" : "device memory of each rank", memory.device,
+    print(planned.gpu ? "device memory of each rank" : "memory of each rank: calibration and solver", memory.device,
           memory.device_peak);
-    print(on_host ? "the rest" : "host memory of each rank", memory.host, memory.host_peak);
-    if (on_host) fmt::print("{:<34}{:>16}\n", "peak of each rank", mebibytes(memory.shared_peak));
+    print(planned.gpu ? "host memory of each rank" : "the rest", memory.host, memory.host_peak);
+    if (!planned.gpu) fmt::print("{:<34}{:>16}\n", "peak of each rank", mebibytes(memory.shared_peak));
+    for (const std::string& line : what_waits(memory))
+        fmt::print("{}\n", line);
 
-    const double rate = measure_matrix_rate(*backend);
     const Arithmetic arithmetic =
         count_arithmetic(inputs.family, inputs.chunks, policies, inputs.settings.layers, ranks);
-    // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on SmolLM2-135M.
-    constexpr double overhead = 1.5;
-    fmt::print(
-        "\ntime: {0:.2f} TFLOP; about {4} where every rank has what this process has, {1:.0f} GFLOP/s with {2} "
-        "thread{3}\n",
-        arithmetic.total() * 1e-12, rate * 1e-9, threads, threads == 1 ? "" : "s",
-        duration(overhead * arithmetic.total() / (rate * ranks)));
-    const double limit = device_memory * (1U << 30U);
-    const auto needed = static_cast<double>(on_host ? memory.shared_peak : memory.device_peak);
-    if (device_memory > 0)
-        fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", device_memory,
-                   needed <= limit ? "suffice" : "do not suffice", needed / (1U << 30U));
+    if (backend) {
+        const double rate = measure_matrix_rate(*backend);
+        // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on
+        // SmolLM2-135M.
+        constexpr double overhead = 1.5;
+        fmt::print(
+            "\ntime: {0:.2f} TFLOP; about {4} where every rank has what this process has, {1:.0f} GFLOP/s with {2} "
+            "thread{3}\n",
+            arithmetic.total() * 1e-12, rate * 1e-9, threads, threads == 1 ? "" : "s",
+            duration(overhead * arithmetic.total() / (rate * ranks)));
+    } else {
+        fmt::print("\ntime: {:.2f} TFLOP; how long they take is not known here, where there is no GPU\n",
+                   arithmetic.total() * 1e-12);
+    }
+    if (limit)
+        fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", gibibytes(*limit),
+                   memory.fits ? "suffice" : "do not suffice", gibibytes(memory.needed(planned.gpu)));
     return exit_done;
 }
 

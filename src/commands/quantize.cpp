@@ -8,6 +8,7 @@
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "commands/residency.hpp"
 #include "commands/run_options.hpp"
 #include "commands/run_session.hpp"
 #include "commands/solver_options.hpp"
@@ -50,11 +51,12 @@ int quantize(int argc, char** argv, Communicator& comm) {
         backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank());
     });
     if (!inputs) return exit_done;
+    const MemoryPlan memory = plan_run(*inputs, *backend, comm, 1);
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     const OpenedRun opened = open_run(out, resume, run_settings(*inputs), comm);
     return finish_runs(*inputs, std::span(&opened, 1), std::span(&inputs->settings.alpha, 1), stop_after, threads,
-                       *backend, comm, *collectives, clock);
+                       {*backend, comm, *collectives, memory.residency}, memory, clock);
 }
 
 }  // namespace fairgptq::commands

@@ -1,6 +1,7 @@
 #include "commands/run_options.hpp"
 
 #include "commands/options.hpp"
+#include "commands/residency.hpp"
 #include "commands/solver_options.hpp"
 #include "model/weights.hpp"
 #include "solver/solve.hpp"
@@ -27,7 +28,9 @@ void add_run_options(cxxopts::Options& options) {
         ("chunk-tokens", "most tokens in a unit of calibration work",
          cxxopts::value<std::int64_t>()->default_value("8192"))                                          //
         ("max-layers", "quantize only the first N layers (for trials)", cxxopts::value<std::int64_t>())  //
-        ("device", "auto, cpu or cuda", text("auto"))                                                    //
+        ("device-memory", "GiB of its device that a rank may use (default: all that a GPU has free)",
+         cxxopts::value<double>())                     //
+        ("device", "auto, cpu or cuda", text("auto"))  //
         ("comm", "how ranks exchange: auto (nccl where every rank has a GPU of its own), mpi or nccl", text("auto"));
 }
 
@@ -74,10 +77,11 @@ const char* name_of(PairAlignment alignment) {
 
 }  // namespace
 
-RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
+RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     const std::filesystem::path model_dir = required_path(parsed, "model");
     const std::filesystem::path token_path = required_path(parsed, "tokens");
     const CommChoice comm = read_comm_choice(parsed);
+    const std::optional<std::size_t> device_memory = read_device_memory(parsed);
     const Family family = describe_family(read_config(model_dir));
     TokenFile tokens = read_token_file(token_path);
     check_against_model(tokens, family.config.vocab_size, family.config.max_positions, model_dir);
@@ -91,8 +95,9 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
         for (const LinearSpec& linear : stage.linears)
             resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
     Chunks chunks = make_chunks(tokens, settings.hessian_from, settings.alignment, settings.chunk_tokens);
-    Checkpoint checkpoint(model_dir);
-    check_tensors(family, checkpoint);
+    const bool without = weights == Weights::if_there && !Checkpoint::is_in(model_dir);
+    Checkpoint checkpoint = without ? Checkpoint() : Checkpoint(model_dir);
+    if (!without) check_tensors(family, checkpoint);
     RunInputs inputs{model_dir,
                      token_path,
                      family,
@@ -103,7 +108,8 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed) {
                      tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),
                      std::move(chunks),
                      std::move(settings),
-                     comm};
+                     comm,
+                     device_memory};
     if (inputs.settings.pairs == PairControl::unrelated) inputs.unrelated_digest = tokens.unrelated_digest;
     return inputs;
 }

@@ -4,6 +4,7 @@
 #include <cxxopts.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "calibration/tokens.hpp"
@@ -29,12 +30,16 @@ struct RunInputs {
     Chunks chunks;
     QuantizeSettings settings;
     CommChoice comm = CommChoice::automatic;
-    std::string unrelated_digest = {};  // where --pairs unrelated reads them
+    std::optional<std::size_t> device_memory = {};  // bytes; --device-memory
+    std::string unrelated_digest = {};              // where --pairs unrelated reads them
 };
+
+/// Whether a command reads the model's weights, or also does with its config.json.
+enum class Weights : std::uint8_t { needed, if_there };
 
 /// Reads options, model and tokens, and checks them against each other.
 /// @throws InvalidInput for everything that would make the run fail or mean something else than was asked
-RunInputs read_run_inputs(const cxxopts::ParseResult& parsed);
+RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights = Weights::needed);
 
 /// What run.json holds: model, calibration and settings. Paths are there for readers; they are not part of the
 /// fingerprint.

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "commands/command.hpp"
+#include "commands/residency.hpp"
 #include "pipeline/arithmetic.hpp"
 #include "pipeline/progress.hpp"
 #include "pipeline/rank_times.hpp"
@@ -80,8 +81,10 @@ std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
 }
 
 int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
-                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm,
-                DeviceCollectives& collectives, PhaseClock& clock) {
+                std::int64_t stop_after_layers, int threads, const RunResources& resources, const MemoryPlan& memory,
+                PhaseClock& clock) {
+    Backend& backend = resources.backend;
+    Communicator& comm = resources.comm;
     const std::int64_t layers = inputs.settings.layers;
     std::vector<RunTarget> targets;
     std::int64_t finished = layers;
@@ -108,7 +111,9 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"ranks", comm.size()},
                              {"threads", threads},
                              {"device", backend.name()},
-                             {"comm", collectives.name()},
+                             {"comm", resources.collectives.name()},
+                             {"planned_device_bytes", memory.device_peak},
+                             {"spilled_tokens", memory.spilled_tokens},
                              {"version", FAIRGPTQ_VERSION},
                              {"layers", layers},
                              {"forward_tokens", static_cast<std::int64_t>(tokens)},
@@ -117,6 +122,8 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"pair_columns", inputs.chunks.pair_columns},
                              {"chunks", inputs.chunks.all.size()},
                              {"finished_layers", target.finished}});
+        for (const std::string& line : what_waits(memory))
+            fmt::print(stderr, "{}\n", line);
         fmt::print(stderr, "{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n",
                    finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
                    inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
@@ -131,7 +138,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     Outcome outcome{};
     try {
         outcome = quantize_model(inputs.settings, inputs.family, inputs.checkpoint, inputs.chunks, targets,
-                                 stop_after_layers, backend, comm, collectives, progress);
+                                 stop_after_layers, resources, progress);
     } catch (const std::exception& problem) {
         log_failure(targets, comm, problem.what());
         throw;

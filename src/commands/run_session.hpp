@@ -7,9 +7,9 @@
 #include <span>
 #include <string>
 
-#include "comm/device_collectives.hpp"
 #include "commands/options.hpp"
 #include "commands/run_options.hpp"
+#include "pipeline/memory_plan.hpp"
 #include "pipeline/quantize.hpp"
 #include "run/run_directory.hpp"
 #include "run/run_lock.hpp"
@@ -32,10 +32,11 @@ std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm);
 
 /// Does what is left of the runs in one pass, logs it, and says at rank 0 how it went.
 /// @param alphas of each run
+/// @param memory this rank's plan, for the log
 /// @returns the exit code
 int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
-                std::int64_t stop_after_layers, int threads, Backend& backend, Communicator& comm,
-                DeviceCollectives& collectives, PhaseClock& clock);
+                std::int64_t stop_after_layers, int threads, const RunResources& resources, const MemoryPlan& memory,
+                PhaseClock& clock);
 
 /// --stop-after-layers; −1 where it is not given. @throws InvalidInput
 std::int64_t read_stop_after(const cxxopts::ParseResult& parsed);

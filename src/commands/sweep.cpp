@@ -8,6 +8,7 @@
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "commands/residency.hpp"
 #include "commands/run_options.hpp"
 #include "commands/run_session.hpp"
 #include "commands/solver_options.hpp"
@@ -58,6 +59,7 @@ int sweep(int argc, char** argv, Communicator& comm) {
         backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank());
     });
     if (!inputs) return exit_done;
+    const MemoryPlan memory = plan_run(*inputs, *backend, comm, alphas.size());
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     std::vector<OpenedRun> opened;
@@ -65,7 +67,8 @@ int sweep(int argc, char** argv, Communicator& comm) {
         inputs->settings.alpha = alpha;
         opened.push_back(open_run(out / fmt::format("alpha_{}", alpha.alpha), resume, run_settings(*inputs), comm));
     }
-    return finish_runs(*inputs, opened, alphas, stop_after, threads, *backend, comm, *collectives, clock);
+    return finish_runs(*inputs, opened, alphas, stop_after, threads, {*backend, comm, *collectives, memory.residency},
+                       memory, clock);
 }
 
 }  // namespace fairgptq::commands

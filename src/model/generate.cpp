@@ -30,13 +30,13 @@ class Layers {
         const std::size_t bytes =
             layer_bytes(model.family, model.backend.activation_type()) * static_cast<std::size_t>(layers);
         if (bytes > available_memory() / 2) return;
-        read([&](LayerWeights layer) { resident_.push_back(std::move(layer)); });
+        read(ReadAhead::to_keep, [&](LayerWeights layer) { resident_.push_back(std::move(layer)); });
     }
 
     template <class Visit>
     void for_each(const Visit& visit) const {
         if (resident_.empty()) {
-            read([&](const LayerWeights& layer) {
+            read(ReadAhead::to_device, [&](const LayerWeights& layer) {
                 visit(layer);
                 model_.backend.synchronize();  // before the layer's memory goes
             });
@@ -48,8 +48,8 @@ class Layers {
 
   private:
     template <class Take>
-    void read(const Take& take) const {
-        LayerPrefetcher layers(model_.backend, model_.family, model_.checkpoint, 0, model_.family.config.layers);
+    void read(ReadAhead ahead, const Take& take) const {
+        LayerPrefetcher layers(model_.backend, model_.family, model_.checkpoint, 0, model_.family.config.layers, ahead);
         for (std::int64_t index = 0; index < model_.family.config.layers; ++index) {
             LayerWeights layer = layers.next();
             if (model_.override_weights) model_.override_weights(layer);

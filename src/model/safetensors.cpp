@@ -224,6 +224,14 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir) : impl_(std::make
         throw InvalidInput("{} has neither model.safetensors nor model.safetensors.index.json", impl_->folder);
 }
 
+Checkpoint::Checkpoint() : impl_(std::make_unique<Impl>()) {}
+
+bool Checkpoint::is_in(const std::filesystem::path& model_dir) {
+    std::error_code problem;
+    return std::filesystem::exists(model_dir / "model.safetensors", problem) ||
+           std::filesystem::exists(model_dir / "model.safetensors.index.json", problem);
+}
+
 Checkpoint::~Checkpoint() = default;
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;

@@ -31,6 +31,10 @@ class Checkpoint {
     /// overflow or leave the file, a size that does not match shape and dtype, an index that names a missing shard or
     /// tensor
     explicit Checkpoint(const std::filesystem::path& model_dir);
+    /// Without any tensor: of a model whose config.json is all that is there.
+    Checkpoint();
+    /// Whether the folder has weights, whole or not.
+    static bool is_in(const std::filesystem::path& model_dir);
     ~Checkpoint();
     Checkpoint(Checkpoint&&) noexcept;
     Checkpoint& operator=(Checkpoint&&) noexcept;

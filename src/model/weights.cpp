@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <cstring>
@@ -112,15 +113,26 @@ bool holds_floats(const HostTensor& tensor) {
     return tensor.dtype_name == "F32" || tensor.dtype_name == "F16" || tensor.dtype_name == "BF16";
 }
 
-/// Checks and uploads every tensor of the list into one buffer.
-Buffer read_tensors(Backend& backend, const Checkpoint& checkpoint, const WantedList& list) {
+/// Checks every tensor of the list, which brings it from the disk to the host's memory.
+void bring_to_host(const Checkpoint& checkpoint, const WantedList& list) {
     for (const Wanted& wanted : list)
         checkpoint.will_need(wanted.name);
-    Buffer memory = backend.allocate(bytes_of(list));
-    auto* place = memory.as<std::byte>();
+    for (const Wanted& wanted : list)
+        check_finite(checkpoint.tensor(wanted.name, wanted.shape));
+}
+
+/// Uploads every tensor of the list to `memory`, of bytes_of(list), and notes their places. Returns when they are
+/// there.
+/// @param checked whether bring_to_host has seen them; else each is checked before it goes
+void upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const WantedList& list, bool checked,
+                    void* memory) {
+    if (!checked)
+        for (const Wanted& wanted : list)
+            checkpoint.will_need(wanted.name);
+    auto* place = static_cast<std::byte*>(memory);
     for (const Wanted& wanted : list) {
         const HostTensor& tensor = checkpoint.tensor(wanted.name, wanted.shape);
-        check_finite(tensor);
+        if (!checked) check_finite(tensor);
         const TensorView view(place, wanted.type, wanted.rows(), wanted.cols());
         // The format does not promise that a tensor begins at a multiple of its element size.
         const std::byte* source = tensor.bytes.data();
@@ -130,7 +142,7 @@ Buffer read_tensors(Backend& backend, const Checkpoint& checkpoint, const Wanted
             copy.assign(tensor.bytes.begin(), tensor.bytes.end());
             source = copy.data();
         }
-        backend.upload(view, source, tensor.dtype());
+        transfers.upload(view, source, tensor.dtype());
         if (wanted.matrix != nullptr)
             *wanted.matrix = view;
         else
@@ -138,8 +150,7 @@ Buffer read_tensors(Backend& backend, const Checkpoint& checkpoint, const Wanted
         place += aligned(wanted.bytes());
         checkpoint.done_with(wanted.name);
     }
-    backend.synchronize();  // the pages and copies above may go only when the device has them
-    return memory;
+    transfers.finish();
 }
 
 }  // namespace
@@ -147,15 +158,18 @@ Buffer read_tensors(Backend& backend, const Checkpoint& checkpoint, const Wanted
 LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t layer) {
     LayerWeights weights;
     weights.layer = layer;
-    weights.memory.push_back(
-        read_tensors(backend, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights)));
+    weights.memory.push_back(backend.allocate(layer_bytes(family, backend.activation_type())));
+    upload_tensors(*backend.make_transfers(), checkpoint,
+                   wanted_of_layer(family, layer, backend.activation_type(), weights), false,
+                   weights.memory.front().data());
     return weights;
 }
 
 OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint) {
     OuterWeights weights;
-    weights.memory.push_back(
-        read_tensors(backend, checkpoint, wanted_outside(family, backend.activation_type(), weights)));
+    weights.memory.push_back(backend.allocate(outer_bytes(family, backend.activation_type())));
+    upload_tensors(*backend.make_transfers(), checkpoint, wanted_outside(family, backend.activation_type(), weights),
+                   false, weights.memory.front().data());
     if (family.lm_head == family.embedding) weights.lm_head = weights.embedding;
     return weights;
 }
@@ -187,36 +201,91 @@ struct LayerPrefetcher::Impl {
     Backend& backend;
     const Family& family;
     const Checkpoint& checkpoint;
-    std::int64_t first, end, handed_out = 0;
+    const std::int64_t first, end;
+    const ReadAhead ahead;
+    const std::unique_ptr<Transfers> transfers;
+    std::int64_t handed_out = 0;
 
     std::mutex mutex;
     std::condition_variable_any changed;
-    std::optional<LayerWeights> ready;
+    std::vector<Buffer> slots;
+    std::vector<bool> taken;            // by a layer that is read or has been handed out
+    std::optional<LayerWeights> ready;  // ReadAhead::to_device
+    bool on_host = false;               // ReadAhead::to_host: the next layer is
     std::exception_ptr failure;
     std::jthread thread;  // last: it starts when the rest is there, and is joined before the rest goes
 
-    Impl(Backend& device, const Family& description, const Checkpoint& source, std::int64_t from, std::int64_t to)
-        : backend(device), family(description), checkpoint(source), first(from), end(to) {
+    Impl(Backend& device, const Family& description, const Checkpoint& source, std::int64_t from, std::int64_t to,
+         ReadAhead where)
+        : backend(device),
+          family(description),
+          checkpoint(source),
+          first(from),
+          end(to),
+          ahead(where),
+          transfers(device.make_transfers()) {
+        const std::int64_t most = ahead == ReadAhead::to_device ? 2 : ahead == ReadAhead::to_host ? 1 : 0;
+        const std::int64_t at_once = std::min(end - first, most);
+        for (std::int64_t slot = 0; slot < at_once; ++slot)
+            slots.push_back(backend.allocate(layer_bytes(family, backend.activation_type())));
+        taken.resize(slots.size());
         thread = std::jthread([this](const std::stop_token& stop) { read_ahead(stop); });
+    }
+
+    std::size_t free_slot() const {
+        return static_cast<std::size_t>(std::find(taken.begin(), taken.end(), false) - taken.begin());
+    }
+
+    /// A slot, which is free again when the buffer goes.
+    Buffer lend(std::size_t slot) {
+        return {slots[slot].data(), slots[slot].bytes(), [this, slot](void*) {
+                    const std::lock_guard lock(mutex);
+                    taken[slot] = false;
+                    changed.notify_all();
+                }};
+    }
+
+    LayerWeights upload(std::int64_t layer, Buffer memory, bool checked) {
+        LayerWeights weights;
+        weights.layer = layer;
+        weights.memory.push_back(std::move(memory));
+        upload_tensors(*transfers, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights),
+                       checked, weights.memory.front().data());
+        return weights;
     }
 
     void read_ahead(const std::stop_token& stop) {
         // One core reads; the others are computing. (OpenMP's count is each thread's own.)
         omp_set_num_threads(1);
         for (std::int64_t layer = first; layer < end; ++layer) {
+            std::size_t slot = 0;
             {
                 // Reading begins when the layer before has been taken: not more than one is ever waiting.
                 std::unique_lock lock(mutex);
-                if (!changed.wait(lock, stop, [&] { return !ready.has_value(); })) return;
+                const auto wanted = [&] {
+                    if (ahead == ReadAhead::to_host) return !on_host;
+                    slot = free_slot();
+                    return !ready.has_value() && (ahead == ReadAhead::to_keep || slot < slots.size());
+                };
+                if (!changed.wait(lock, stop, wanted)) return;
+                if (ahead == ReadAhead::to_device) taken[slot] = true;
             }
             std::optional<LayerWeights> weights;
             std::exception_ptr problem;
             try {
-                weights = read_layer(backend, family, checkpoint, layer);
+                if (ahead == ReadAhead::to_host) {
+                    LayerWeights places;
+                    bring_to_host(checkpoint, wanted_of_layer(family, layer, backend.activation_type(), places));
+                } else {
+                    const std::size_t bytes = layer_bytes(family, backend.activation_type());
+                    weights =
+                        upload(layer, ahead == ReadAhead::to_device ? lend(slot) : backend.allocate(bytes), false);
+                }
             } catch (...) {
                 problem = std::current_exception();
             }
             const std::lock_guard lock(mutex);
+            on_host = !weights && !problem;
             ready = std::move(weights);
             failure = problem;
             changed.notify_all();
@@ -228,19 +297,30 @@ struct LayerPrefetcher::Impl {
         std::unique_lock lock(mutex);
         if (first + handed_out >= end)
             throw Failure("layer {} was asked of a reader that ends before it", first + handed_out);
-        changed.wait(lock, [&] { return ready.has_value() || failure; });
+        changed.wait(lock, [&] { return ready.has_value() || on_host || failure; });
         if (failure) std::rethrow_exception(failure);
-        LayerWeights weights = std::move(*ready);
-        ready.reset();
-        ++handed_out;
+        const std::int64_t layer = first + handed_out++;
+        if (ready) {
+            LayerWeights weights = std::move(*ready);
+            ready.reset();
+            changed.notify_all();
+            return weights;
+        }
+        if (taken.front()) throw Failure("layer {} was asked for before the one before it was given back", layer);
+        taken.front() = true;
+        lock.unlock();
+        LayerWeights weights = upload(layer, lend(0), true);
+        // Only now: the thread reads the disk for the next layer, not beside the upload of this one.
+        lock.lock();
+        on_host = false;
         changed.notify_all();
         return weights;
     }
 };
 
 LayerPrefetcher::LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint,
-                                 std::int64_t first, std::int64_t end)
-    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end)) {}
+                                 std::int64_t first, std::int64_t end, ReadAhead ahead)
+    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end, ahead)) {}
 LayerPrefetcher::~LayerPrefetcher() = default;
 LayerWeights LayerPrefetcher::next() {
     return impl_->next();

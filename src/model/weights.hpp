@@ -22,7 +22,7 @@ struct LinearWeights {
     const float* bias = nullptr;
 };
 
-/// One decoder layer on the device. Owns its memory.
+/// One decoder layer on the device. Owns its memory, or gives it back to the LayerPrefetcher that it came from.
 struct LayerWeights {
     std::int64_t layer = -1;
     std::map<std::string, LinearWeights> linears;  // by LinearSpec::name
@@ -68,13 +68,25 @@ std::string config_hash(const std::filesystem::path& model_dir);
 /// originals.
 using LayerOverride = std::function<void(LayerWeights&)>;
 
+/// Where a layer waits while the one before it is used.
+enum class ReadAhead : std::uint8_t {
+    to_device,  // so two layers are on the device at once, never three
+    to_host,  // read from disk and checked, in the host's page cache: one layer on the device, uploaded when asked for
+    to_keep,  // to the device, each layer in memory of its own that it owns
+};
+
 /// Hands out layers first, first + 1, …, end − 1 in order; a thread reads the next one while the caller works with this
-/// one (so two layers are on the device at once, never three). A failure in the thread is thrown by next(), every time.
-/// What the constructor is given must outlive the object.
+/// one, and copies it to the device beside what the device computes. A failure in the thread is thrown by next(), every
+/// time. What the constructor is given must outlive the object.
+///
+/// But for ReadAhead::to_keep, all device memory is allocated by the constructor, and a layer's is used again for
+/// another one when the LayerWeights go: what the device was asked to do with them must be done by then, and they must
+/// not outlive the object. With ReadAhead::to_host that is before next(); with to_device the caller may hold one while
+/// it asks for the next.
 class LayerPrefetcher {
   public:
     LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t first,
-                    std::int64_t end);
+                    std::int64_t end, ReadAhead ahead = ReadAhead::to_device);
     ~LayerPrefetcher();
     LayerWeights next();
 

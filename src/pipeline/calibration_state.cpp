@@ -18,23 +18,97 @@ std::size_t CalibrationState::inputs_bytes(const Family& family, std::int64_t to
     return size(tokens, Decoder::widest_input(family), size_of(type));
 }
 
+std::int64_t CalibrationState::resident(const Chunks& chunks, const std::vector<std::size_t>& mine,
+                                        std::int64_t resident_tokens) {
+    std::int64_t tokens = 0;
+    for (const std::size_t index : mine) {
+        const std::int64_t more = tokens + chunks.all[index].tokens.tokens();
+        if (more > resident_tokens) break;
+        tokens = more;
+    }
+    return tokens;
+}
+
 CalibrationState::CalibrationState(Backend& backend, const Family& family, const Chunks& chunks,
-                                   const std::vector<std::size_t>& mine) {
-    for (const std::size_t index : mine)
-        tokens_ += chunks.all[index].tokens.tokens();
+                                   const std::vector<std::size_t>& mine, std::int64_t resident_tokens)
+    : backend_(backend), family_(family) {
     const DType type = backend.activation_type();
-    hidden_ = backend.allocate(hidden_bytes(family, tokens_, type));
-    inputs_ = backend.allocate(inputs_bytes(family, tokens_, type));
-    const TensorView hidden = hidden_.tensor(type, tokens_, family.config.hidden_size);
-    const TensorView inputs = inputs_.tensor(type, tokens_, Decoder::widest_input(family));
+    const std::int64_t on_device = resident(chunks, mine, resident_tokens);
+    std::int64_t tokens = 0;
+    for (const std::size_t index : mine)
+        tokens += chunks.all[index].tokens.tokens();
+    hidden_ = backend.allocate(hidden_bytes(family, on_device, type));
+    inputs_ = backend.allocate(inputs_bytes(family, on_device, type));
+    const TensorView hidden = hidden_.tensor(type, on_device, family.config.hidden_size);
+    const TensorView inputs = inputs_.tensor(type, on_device, Decoder::widest_input(family));
+    if (on_device < tokens) {
+        slot_tokens_ = chunks.max_tokens;
+        slot_hidden_ = backend.allocate(hidden_bytes(family, slots * slot_tokens_, type));
+        slot_inputs_ = backend.allocate(inputs_bytes(family, slots * slot_tokens_, type));
+        incoming_ = backend.make_transfers();
+        outgoing_ = backend.make_transfers();
+        host_hidden_ = incoming_->allocate_host(hidden_bytes(family, tokens - on_device, type));
+        host_inputs_ = incoming_->allocate_host(inputs_bytes(family, tokens - on_device, type));
+    }
     std::int64_t first = 0;
     for (const std::size_t index : mine) {
         const Chunk& chunk = chunks.all[index];
         const std::int64_t count = chunk.tokens.tokens();
-        items_.push_back(
-            {&chunk, {hidden.rows_from(first, count), inputs.rows_from(first, count), chunk.tokens.offsets}});
+        if (first < on_device) {
+            resident_.push_back(
+                {&chunk, {hidden.rows_from(first, count), inputs.rows_from(first, count), chunk.tokens.offsets}});
+        } else {
+            const std::int64_t before = first - on_device;
+            spilled_.push_back({&chunk, host_hidden_.as<std::byte>() + hidden_bytes(family, before, type),
+                                host_inputs_.as<std::byte>() + inputs_bytes(family, before, type)});
+        }
         first += count;
     }
+}
+
+/// Slots are taken in turns.
+ChunkState CalibrationState::in_slot(const Spilled& item, std::size_t turn) const {
+    const DType type = backend_.activation_type();
+    const std::int64_t first = static_cast<std::int64_t>(turn % slots) * slot_tokens_;
+    const ChunkTokens& tokens = item.chunk->tokens;
+    return {
+        slot_hidden_.tensor(type, slots * slot_tokens_, family_.config.hidden_size).rows_from(first, tokens.tokens()),
+        slot_inputs_.tensor(type, slots * slot_tokens_, Decoder::widest_input(family_))
+            .rows_from(first, tokens.tokens()),
+        tokens.offsets};
+}
+
+void CalibrationState::fetch(const Spilled& item, const ChunkState& state, const StateUse& use) {
+    if (use.reads_hidden) incoming_->fetch(state.hidden, item.hidden);
+    if (use.reads_inputs > 0) incoming_->fetch(state.inputs.cols_from(0, use.reads_inputs), item.inputs);
+}
+
+void CalibrationState::store(const Spilled& item, const ChunkState& state, const StateUse& use) {
+    if (use.writes_hidden) outgoing_->store(item.hidden, state.hidden);
+    if (use.writes_inputs > 0) outgoing_->store(item.inputs, state.inputs.cols_from(0, use.writes_inputs));
+}
+
+void CalibrationState::for_each(const StateUse& use, const std::function<void(const Chunk&, ChunkState&)>& work,
+                                const std::function<bool(const Chunk&)>& wanted) {
+    for (Resident& item : resident_)
+        if (!wanted || wanted(*item.chunk)) work(*item.chunk, item.state);
+    std::vector<const Spilled*> items;
+    for (const Spilled& item : spilled_)
+        if (!wanted || wanted(*item.chunk)) items.push_back(&item);
+    if (items.empty()) return;
+    incoming_->follow_device();  // the slots may still be in use by the step before
+    fetch(*items.front(), in_slot(*items.front(), 0), use);
+    for (std::size_t turn = 0; turn < items.size(); ++turn) {
+        incoming_->lead_device();    // this chunk has come
+        incoming_->follow_device();  // the next one goes into the slot of the one before, when that is computed
+        ChunkState state = in_slot(*items[turn], turn);
+        work(*items[turn]->chunk, state);
+        outgoing_->finish();  // and when that has been put back
+        if (turn + 1 < items.size()) fetch(*items[turn + 1], in_slot(*items[turn + 1], turn + 1), use);
+        outgoing_->follow_device();
+        store(*items[turn], state, use);
+    }
+    outgoing_->finish();  // the next step fetches what this one put back
 }
 
 std::size_t StageStatistics::sum_bytes(const Family& family, bool pairs) {
@@ -66,7 +140,6 @@ StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collective
         covariance_buffer_ = backend.allocate(matrix);
         differences_ = backend.allocate(difference_bytes(family, chunks.max_pair_columns));
     }
-    clear();
 }
 
 void StageStatistics::clear() {
@@ -76,14 +149,12 @@ void StageStatistics::clear() {
 
 // H's own buffer is free until the sums are finished, so it serves as scratch for a chunk's product.
 
-void StageStatistics::add_to_hessian(const Chunk& chunk, TensorView inputs) {
-    if (!chunk.in_hessian) return;
+void StageStatistics::add_to_hessian(TensorView inputs) {
     const std::int64_t n = inputs.cols;
     backend_.accumulate_gram(inputs, hessian_buffer_.matrix<float>(n, n), {hessian_sum_.as<double>(), n});
 }
 
 void StageStatistics::add_to_covariance(const Chunk& chunk, TensorView inputs) {
-    if (chunk.pair_columns.empty()) return;
     const std::int64_t n = inputs.cols;
     const auto columns = static_cast<std::int64_t>(chunk.pair_columns.size());
     const MatrixView<float> differences = differences_.matrix<float>(columns, n);
@@ -117,7 +188,6 @@ void StageStatistics::finish(std::int64_t cols, PhaseClock& clock) {
     };
     hessian_ = mean(hessian_sum_, hessian_buffer_, hessian_tokens_);
     if (pair_columns_ > 0) covariance_ = mean(covariance_sum_, covariance_buffer_, pair_columns_);
-    clear();
     clock.spent(Phase::covariance);
 }
 

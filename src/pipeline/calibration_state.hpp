@@ -2,10 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "backend/transfers.hpp"
 #include "comm/device_collectives.hpp"
 #include "model/decoder.hpp"
 #include "pipeline/chunks.hpp"
@@ -13,26 +17,57 @@
 
 namespace fairgptq {
 
-/// This rank's chunks on the device. All memory is allocated by the constructor.
+/// Which parts of a chunk's state a step reads and which it writes: what travels where they are in host memory.
+struct StateUse {
+    bool reads_hidden = false, writes_hidden = false;
+    std::int64_t reads_inputs = 0, writes_inputs = 0;  // the first so many columns
+};
+
+/// This rank's chunks: on the device, and beyond what is resident in host memory. All memory is allocated by the
+/// constructor.
 class CalibrationState {
   public:
-    CalibrationState(Backend& backend, const Family& family, const Chunks& chunks,
-                     const std::vector<std::size_t>& mine);
+    CalibrationState(Backend& backend, const Family& family, const Chunks& chunks, const std::vector<std::size_t>& mine,
+                     std::int64_t resident_tokens);
 
-    struct Item {
-        const Chunk* chunk;
-        ChunkState state;
-    };
-    std::vector<Item>& items() { return items_; }
-    std::int64_t tokens() const { return tokens_; }
+    /// Calls `work` for each chunk, in the order of the chunks, with its state on the device. A chunk in host memory is
+    /// fetched while the one before it is computed, and put back while the next one is.
+    /// @param wanted which chunks; all if it is empty
+    void for_each(const StateUse& use, const std::function<void(const Chunk&, ChunkState&)>& work,
+                  const std::function<bool(const Chunk&)>& wanted = {});
 
     static std::size_t hidden_bytes(const Family& family, std::int64_t tokens, DType type);
     static std::size_t inputs_bytes(const Family& family, std::int64_t tokens, DType type);
+    /// Chunks on their way to and from host memory that have room on the device.
+    static constexpr std::int64_t slots = 2;
+    /// Tokens of the first chunks that together have at most `resident_tokens`.
+    static std::int64_t resident(const Chunks& chunks, const std::vector<std::size_t>& mine,
+                                 std::int64_t resident_tokens);
 
   private:
-    std::int64_t tokens_ = 0;
+    struct Resident {
+        const Chunk* chunk;
+        ChunkState state;
+    };
+    /// In host memory: rows of `hidden_size`, and rows of as many columns as were written last.
+    struct Spilled {
+        const Chunk* chunk;
+        std::byte *hidden, *inputs;
+    };
+    ChunkState in_slot(const Spilled& item, std::size_t turn) const;
+    void fetch(const Spilled& item, const ChunkState& state, const StateUse& use);
+    void store(const Spilled& item, const ChunkState& state, const StateUse& use);
+
+    Backend& backend_;
+    const Family& family_;
     Buffer hidden_, inputs_;
-    std::vector<Item> items_;
+    std::vector<Resident> resident_;
+
+    Buffer slot_hidden_, slot_inputs_;
+    std::int64_t slot_tokens_ = 0;
+    std::unique_ptr<Transfers> incoming_, outgoing_;
+    Buffer host_hidden_, host_inputs_;
+    std::vector<Spilled> spilled_;
 };
 
 /// H and C of one stage: summed over this rank's chunks, then over ranks. First H of all chunks, then C of all chunks:
@@ -41,8 +76,11 @@ class StageStatistics {
   public:
     StageStatistics(Backend& backend, DeviceCollectives& collectives, const Family& family, const Chunks& chunks);
 
-    /// Adds one chunk's stage inputs to H's sums, then to C's.
-    void add_to_hessian(const Chunk& chunk, TensorView inputs);
+    /// Begins a stage's sums.
+    void clear();
+    /// Adds one chunk's stage inputs to H's sums, then to C's. (Chunk::in_hessian, and whether it has pair columns, say
+    /// which chunks belong to which.)
+    void add_to_hessian(TensorView inputs);
     void add_to_covariance(const Chunk& chunk, TensorView inputs);
     /// Begins to sum over ranks; nothing is added until finish(). Charges what came before to `covariance`, and the
     /// time here to `all_reduce`.
@@ -51,9 +89,11 @@ class StageStatistics {
     /// Waits for the sums, divides by columns (method.md "The method": both are means over columns), and starts the
     /// sums anew. Charges the wait to `all_reduce`, the rest to `covariance`.
     void finish(std::int64_t cols, PhaseClock& clock);
-    /// Valid until the next sum is begun. The covariance is empty where there are no pairs.
+    /// Valid until the next clear(). The covariance is empty where there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }
     MatrixView<const float> covariance() const { return covariance_; }
+    /// Device memory for who uses H and C, until the next clear(): that of H's sums, a float32 matrix as large as H.
+    std::span<std::byte> scratch() const { return {hessian_sum_.as<std::byte>(), hessian_sum_.bytes()}; }
 
     /// The sums' bytes, then those of H and C and their scratch, for `plan`.
     static std::size_t sum_bytes(const Family& family, bool pairs);
@@ -61,7 +101,6 @@ class StageStatistics {
     static std::size_t difference_bytes(const Family& family, std::int64_t max_pair_columns);
 
   private:
-    void clear();
     void begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock);
     Backend& backend_;
     DeviceCollectives& collectives_;

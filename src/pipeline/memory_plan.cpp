@@ -10,6 +10,13 @@
 namespace fairgptq {
 namespace {
 
+constexpr std::int64_t real = sizeof(float);
+// NCCL's own buffers and kernels, for ranks beyond one. An estimate, as gpu_context_bytes is.
+constexpr std::size_t nccl_bytes = std::size_t{512} << 20U;
+// Page-locked pieces that weights go through, and as much on the device (cuda/transfers.hpp).
+constexpr std::size_t upload_bytes = std::size_t{128} << 20U;
+constexpr std::size_t cublas_bytes = std::size_t{32} << 20U;
+
 std::size_t product(std::int64_t a, std::int64_t b) {
     return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
 }
@@ -19,17 +26,33 @@ std::size_t sum(const std::vector<MemoryPlan::Item>& items) {
                            [](std::size_t total, const MemoryPlan::Item& item) { return total + item.bytes; });
 }
 
-}  // namespace
+/// Scratch of the operations on one stage's matrices.
+struct OperationScratch {
+    std::int64_t first = 0, second = 0;  // elements, float32
 
-MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
-                       const QuantizeSettings& settings, int ranks, DType activation_type, std::size_t runs) {
-    std::int64_t tokens = 0;
-    for (const auto& mine : deal_chunks(chunks, ranks)) {
-        std::int64_t of_rank = 0;
-        for (const std::size_t chunk : mine)
-            of_rank += chunks.all[chunk].tokens.tokens();
-        tokens = std::max(tokens, of_rank);
+    OperationScratch(std::int64_t rows, std::int64_t cols, int ranks, bool gpu) {
+        constexpr std::int64_t slab_rows = 4096;
+        const std::int64_t mine = rows_of_rank(rows, ranks);
+        const std::int64_t slab = std::min(mine, slab_rows) * cols;
+        first = second = slab;
+        constexpr std::int64_t panel = 1024;  // columns whose errors wait; columns of a product; rows packed for one
+        if (!gpu) {
+            first += std::min(cols, panel) * cols;
+            return;
+        }
+        const std::int64_t inverse = cols / 2 * std::min(2 * panel, cols);
+        first = std::max({slab, mine * std::min(panel, cols), inverse, panel * cols});
     }
+};
+
+/// Sizes that do not depend on what waits where.
+struct Sizes {
+    std::size_t layer = 0, codes = 0, solver = 0, largest = 0, gathered = 0, scratch = 0;
+};
+
+Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks, const PlanDevice& device,
+               std::size_t runs) {
+    Sizes sizes;
     // Runs that are dealt whole are solved by one rank each, the rest by all, and each rank has all of those.
     const SolveShares shares(runs, ranks, 0);
     std::size_t dealt = 0, records = 0;
@@ -38,57 +61,162 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
         records += shares.mine(run) ? 1 : 0;
     }
     const int solvers = dealt > 0 ? 1 : ranks;
-    std::size_t layer = 0, codes = 0, solver = 0, largest = 0;
+    std::int64_t first = 0, second = 0, both = 0, biased_rows = 0;
+    sizes.layer = layer_bytes(family, device.activation_type);
     for (const StageSpec& stage : family.stages) {
         std::int64_t rows = 0;
+        std::size_t grids = 0;
         for (const LinearSpec& linear : stage.linears) {
             rows += linear.rows;
-            layer += product(linear.rows, linear.cols) * size_of(activation_type);
-            largest = std::max(largest, product(linear.rows, linear.cols));
+            sizes.largest = std::max(sizes.largest, product(linear.rows, linear.cols));
             const std::int64_t group = resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
-            codes += records * (product(linear.rows, linear.cols) +
-                                product(linear.rows, linear.cols / group) * (sizeof(float) + 1));
+            grids += product(linear.rows, linear.cols) + product(linear.rows, linear.cols / group) * (real + 1);
+            if (linear.bias) biased_rows = std::max(biased_rows, linear.rows);
         }
-        solver = std::max(solver, solver_bytes(rows, stage.cols(), solvers, settings.solver));
+        sizes.codes += records * grids;
+        sizes.gathered = std::max(sizes.gathered, grids);
+        const OperationScratch scratch(rows, stage.cols(), solvers, device.gpu);
+        const std::size_t solver = solver_bytes(rows, stage.cols(), solvers, settings.solver, true);
+        // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
+        both = scratch.first + scratch.second;
+        sizes.solver = std::max(sizes.solver, solver + (device.gpu ? 0 : static_cast<std::size_t>(both * real)));
+        first = std::max(first, scratch.first);
+        second = std::max(second, scratch.second);
     }
-    const std::size_t embedding =
-        product(family.config.vocab_size, family.config.hidden_size) * size_of(activation_type);
-    const std::size_t head = family.config.tied_embeddings ? 0 : embedding;
-    const bool pairs = chunks.pair_columns > 0;
-    // One layer is computed while the next one is read and the last one is written.
-    const auto at_once = static_cast<std::size_t>(std::min<std::int64_t>(2, settings.layers));
+    constexpr std::int64_t bias_slab_rows = 2048;
+    first = std::max(first, bias_slab_rows * biased_rows);
+    sizes.scratch = static_cast<std::size_t>((first + second) * real) + cublas_bytes;
+    return sizes;
+}
 
-    // Embedding and head are there only before the first layer, beside the hidden states that they fill: nothing else
-    // has been touched by then. A tensor's pages of its file are in memory while it is read.
-    MemoryPlan plan;
-    plan.device = {
-        {"hidden states", CalibrationState::hidden_bytes(family, tokens, activation_type)},
-        {"stage inputs", CalibrationState::inputs_bytes(family, tokens, activation_type)},
-        {"sums of H and C", StageStatistics::sum_bytes(family, pairs)},
-        {"H and C", StageStatistics::matrix_bytes(family, pairs)},
-        {"pair differences", StageStatistics::difference_bytes(family, chunks.max_pair_columns)},
-        {"forward scratch", Decoder::scratch_bytes(family, chunks.max_tokens, activation_type)},
-        {"layer weights, this and the next", at_once * layer},
-        {"solver", solver},
-    };
-    const std::size_t start_device = plan.device.front().bytes + embedding + head;
-    const std::size_t layers_device = sum(plan.device);
-    const std::size_t program = std::size_t{45} << 20U;
-    const std::size_t ids = static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t);
-    const std::size_t stored = size_of(family.config.weight_type());
-    const std::size_t start_pages = product(family.config.vocab_size, family.config.hidden_size) * stored;
-    const std::size_t start_host = program + ids + start_pages;
-    const std::size_t layers_host = program + ids + at_once * codes + largest * stored;
-    plan.host = {
-        {"token ids", ids},
-        {"codes and scales, this and the last", at_once * codes},
-        {"pages of the model's files", std::max(start_pages, largest * stored)},
-        {"program and libraries", program},
-    };
-    plan.device_peak = std::max(start_device, layers_device);
-    plan.host_peak = std::max(start_host, layers_host);
-    plan.shared_peak = std::max(start_device + start_host, layers_device + layers_host);
-    return plan;
+class Planner {
+  public:
+    Planner(const Family& family, const Chunks& chunks, std::int64_t file_tokens, const QuantizeSettings& settings,
+            int ranks, const PlanDevice& device, std::size_t runs)
+        : family_(family),
+          chunks_(chunks),
+          settings_(settings),
+          ranks_(ranks),
+          device_(device),
+          sizes_(sizes_of(family, settings, ranks, device, runs)),
+          ids_(static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t)) {
+        for (const auto& mine : deal_chunks(chunks, ranks)) {
+            std::int64_t of_rank = 0;
+            for (const std::size_t chunk : mine)
+                of_rank += chunks.all[chunk].tokens.tokens();
+            tokens_ = std::max(tokens_, of_rank);
+        }
+    }
+
+    std::int64_t tokens() const { return tokens_; }
+    std::size_t state_bytes(std::int64_t tokens) const {
+        return CalibrationState::hidden_bytes(family_, tokens, device_.activation_type) +
+               CalibrationState::inputs_bytes(family_, tokens, device_.activation_type);
+    }
+
+    MemoryPlan plan(const Residency& residency) const {
+        MemoryPlan plan;
+        plan.residency = residency;
+        plan.tokens = tokens_;
+        const std::int64_t resident = std::min(tokens_, residency.tokens);
+        plan.spilled_tokens = tokens_ - resident;
+        fill_device(plan, resident);
+        fill_host(plan);
+        return plan;
+    }
+
+  private:
+    std::int64_t layers_at_once(const Residency& residency) const {
+        return std::min<std::int64_t>(residency.weights == ReadAhead::to_device ? 2 : 1, settings_.layers);
+    }
+
+    void fill_device(MemoryPlan& plan, std::int64_t resident) const {
+        const DType type = device_.activation_type;
+        const bool pairs = chunks_.pair_columns > 0;
+        const std::int64_t layers = layers_at_once(plan.residency);
+        plan.device = {
+            {"hidden states", CalibrationState::hidden_bytes(family_, resident, type)},
+            {"stage inputs", CalibrationState::inputs_bytes(family_, resident, type)},
+            {"sums of H and C", StageStatistics::sum_bytes(family_, pairs)},
+            {"H and C", StageStatistics::matrix_bytes(family_, pairs)},
+            {"pair differences", StageStatistics::difference_bytes(family_, chunks_.max_pair_columns)},
+            {"forward scratch", Decoder::scratch_bytes(family_, chunks_.max_tokens, type)},
+        };
+        if (plan.spilled_tokens > 0)
+            plan.device.push_back({"chunks on their way", state_bytes(CalibrationState::slots * chunks_.max_tokens)});
+        if (device_.gpu) {
+            plan.device.push_back({"driver and libraries", gpu_context_bytes});
+            plan.device.push_back({"weights on their way", upload_bytes});
+            if (ranks_ > 1) plan.device.push_back({"exchange between GPUs", nccl_bytes + sizes_.gathered});
+        }
+        // Embedding and head are there only before the first layer. On a CPU nothing else but the hidden states has
+        // been touched by then; a GPU has allocated it.
+        const std::size_t embedding = outer_bytes(family_, type);
+        const std::size_t start = (device_.gpu ? sum(plan.device) : plan.device.front().bytes) + embedding;
+        plan.device.push_back({layers > 1 ? "layer weights, this and the next" : "layer weights",
+                               static_cast<std::size_t>(layers) * sizes_.layer});
+        plan.device.push_back({"solver", sizes_.solver});
+        if (device_.gpu) plan.device.push_back({"operations' scratch", sizes_.scratch});
+        plan.start_device = start;
+        plan.device_peak = std::max(start, sum(plan.device));
+    }
+
+    void fill_host(MemoryPlan& plan) const {
+        // One layer is computed while the last one is written. A tensor's pages of its file are in memory while it is
+        // read.
+        const auto at_once = static_cast<std::size_t>(std::min<std::int64_t>(2, settings_.layers));
+        const std::size_t program = std::size_t{45} << 20U;
+        const std::size_t stored = size_of(family_.config.weight_type());
+        const std::size_t start_pages = product(family_.config.vocab_size, family_.config.hidden_size) * stored;
+        const std::size_t spilled = state_bytes(plan.spilled_tokens);
+        const std::size_t on_their_way = device_.gpu ? upload_bytes : 0;
+        const std::size_t always = program + ids_ + spilled + on_their_way;
+        plan.host = {
+            {"token ids", ids_},
+            {"codes and scales, this and the last", at_once * sizes_.codes},
+            {"pages of the model's files", std::max(start_pages, sizes_.largest * stored)},
+            {"program and libraries", program},
+        };
+        if (spilled > 0) plan.host.push_back({"hidden states, page-locked", spilled});
+        if (device_.gpu) plan.host.push_back({"weights on their way", on_their_way});
+        const std::size_t start_host = always + start_pages;
+        const std::size_t layers_host = always + at_once * sizes_.codes + sizes_.largest * stored;
+        plan.host_peak = std::max(start_host, layers_host);
+        plan.shared_peak = std::max(plan.start_device + start_host, sum(plan.device) + layers_host);
+    }
+
+    const Family& family_;
+    const Chunks& chunks_;
+    const QuantizeSettings& settings_;
+    int ranks_;
+    PlanDevice device_;
+    Sizes sizes_;
+    std::size_t ids_;
+    std::int64_t tokens_ = 0;
+};
+
+}  // namespace
+
+MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
+                       const QuantizeSettings& settings, int ranks, const PlanDevice& device, std::size_t runs) {
+    const Planner planner(family, chunks, file_tokens, settings, ranks, device, runs);
+    Residency residency;
+    MemoryPlan plan = planner.plan(residency);
+    const auto fits = [&] { return !device.limit || plan.needed(device.gpu) <= *device.limit; };
+    // On a CPU what waits in host memory takes as much as what does not.
+    if (fits() || !device.gpu) {
+        plan.fits = fits();
+        return plan;
+    }
+    residency.weights = ReadAhead::to_host;
+    plan = planner.plan(residency);
+    if (fits()) return plan;
+    residency.tokens = 0;
+    plan = planner.plan(residency);
+    plan.fits = fits();
+    if (!plan.fits) return plan;
+    residency.tokens = static_cast<std::int64_t>((*device.limit - plan.device_peak) / planner.state_bytes(1));
+    return planner.plan(residency);
 }
 
 }  // namespace fairgptq

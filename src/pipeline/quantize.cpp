@@ -29,19 +29,20 @@ void at(const std::string& where, const Work& work) {
 class QuantizeRun {
   public:
     QuantizeRun(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                const Chunks& chunks, std::span<const RunTarget> targets, Backend& backend, Communicator& comm,
-                DeviceCollectives& collectives, Progress& progress)
+                const Chunks& chunks, std::span<const RunTarget> targets, const RunResources& resources,
+                Progress& progress)
         : settings_(settings),
           family_(family),
           targets_(targets),
-          backend_(backend),
-          comm_(comm),
-          collectives_(collectives),
+          backend_(resources.backend),
+          comm_(resources.comm),
+          collectives_(resources.collectives),
           alone_(make_single_rank()),
           progress_(progress),
-          decoder_(backend, family, chunks.max_tokens),
-          state_(backend, family, chunks, deal_chunks(chunks, comm.size())[static_cast<std::size_t>(comm.rank())]),
-          statistics_(backend, collectives, family, chunks) {
+          decoder_(backend_, family, chunks.max_tokens),
+          state_(backend_, family, chunks, deal_chunks(chunks, comm_.size())[static_cast<std::size_t>(comm_.rank())],
+                 resources.residency.tokens),
+          statistics_(backend_, collectives_, family, chunks) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -53,11 +54,12 @@ class QuantizeRun {
             dequantize_layer(backend_, record, layer);
             progress_.spent(Phase::read);
         }
-        for (auto& item : state_.items()) {
-            decoder_.begin_layer(layer, item.state);
+        state_.for_each({.reads_hidden = true, .writes_hidden = true}, [&](const Chunk&, ChunkState& state) {
+            decoder_.begin_layer(layer, state);
             for (int stage = 0; stage < 4; ++stage)
-                decoder_.run_stage(stage, layer, item.state);
-        }
+                decoder_.run_stage(stage, layer, state);
+        });
+        backend_.synchronize();  // before the layer's memory goes
         progress_.spent(Phase::forward);
     }
 
@@ -67,13 +69,13 @@ class QuantizeRun {
         std::vector<LayerRecord> records;
         for (const std::size_t target : open)
             records.push_back({layer.layer, targets_[target].run->fingerprint(), {}});
-        for (auto& item : state_.items())
-            decoder_.begin_layer(layer, item.state);
+        state_.for_each({.reads_hidden = true, .writes_inputs = cols_of(0)},
+                        [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
         progress_.spent(Phase::forward);
         for (int stage = 0; stage < 4; ++stage) {
             const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
-                accumulate(stage, spec.cols());
+                accumulate(stage);
                 // Original weights need not wait for the solution: the sums travel meanwhile.
                 if (!sequential()) forward(stage, layer);
                 statistics_.finish(spec.cols(), progress_.clock());
@@ -82,6 +84,7 @@ class QuantizeRun {
             });
             progress_.stage_done(stage);
         }
+        backend_.synchronize();  // before the layer's memory goes
         return records;
     }
 
@@ -92,23 +95,39 @@ class QuantizeRun {
         progress_.spent(Phase::setup);
         const OuterWeights outer = read_outer(backend_, family_, checkpoint);
         progress_.spent(Phase::read);
-        for (auto& item : state_.items())
-            decoder_.embed(outer, item.chunk->tokens, item.state);
+        state_.for_each({.writes_hidden = true},
+                        [&](const Chunk& chunk, ChunkState& state) { decoder_.embed(outer, chunk.tokens, state); });
+        backend_.synchronize();  // before the embedding's memory goes
         progress_.spent(Phase::forward);
     }
 
-    void accumulate(int stage, std::int64_t cols) {
-        for (auto& item : state_.items())
-            statistics_.add_to_hessian(*item.chunk, decoder_.stage_input(stage, item.state));
-        statistics_.begin_hessian_sum(cols, progress_.clock());
-        for (auto& item : state_.items())
-            statistics_.add_to_covariance(*item.chunk, decoder_.stage_input(stage, item.state));
-        statistics_.begin_covariance_sum(cols, progress_.clock());
+    std::int64_t cols_of(int stage) const { return family_.stages[static_cast<std::size_t>(stage)].cols(); }
+
+    void accumulate(int stage) {
+        statistics_.clear();
+        const StateUse use{.reads_inputs = cols_of(stage)};
+        state_.for_each(
+            use,
+            [&](const Chunk&, ChunkState& state) { statistics_.add_to_hessian(decoder_.stage_input(stage, state)); },
+            [](const Chunk& chunk) { return chunk.in_hessian; });
+        statistics_.begin_hessian_sum(cols_of(stage), progress_.clock());
+        state_.for_each(
+            use,
+            [&](const Chunk& chunk, ChunkState& state) {
+                statistics_.add_to_covariance(chunk, decoder_.stage_input(stage, state));
+            },
+            [](const Chunk& chunk) { return !chunk.pair_columns.empty(); });
+        statistics_.begin_covariance_sum(cols_of(stage), progress_.clock());
     }
 
+    /// Stages 1 and 3 add to the hidden states; each but the last makes the next one's inputs.
     void forward(int stage, const LayerWeights& layer) {
-        for (auto& item : state_.items())
-            decoder_.run_stage(stage, layer, item.state);
+        const bool adds = stage == 1 || stage == 3;
+        const StateUse use{.reads_hidden = adds,
+                           .writes_hidden = adds,
+                           .reads_inputs = cols_of(stage),
+                           .writes_inputs = stage < 3 ? cols_of(stage + 1) : 0};
+        state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
         progress_.spent(Phase::forward);
     }
 
@@ -119,7 +138,9 @@ class QuantizeRun {
         for (std::size_t i = 0; i < open.size(); ++i) {
             if (!shares.mine(i)) continue;
             const bool by_all = shares.by_all(i);
-            const StageOptions options{.clock = &progress_.clock(), .collectives = by_all ? &collectives_ : nullptr};
+            const StageOptions options{.clock = &progress_.clock(),
+                                       .collectives = by_all ? &collectives_ : nullptr,
+                                       .scratch = statistics_.scratch()};
             std::vector<ModuleSolution> solutions = solve_stage(
                 backend_, by_all ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]), settings_.solver, options);
             for (ModuleSolution& solution : solutions) {
@@ -169,11 +190,12 @@ std::vector<std::size_t> without_layer(std::span<const RunTarget> targets, std::
 
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                        const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
-                       Backend& backend, Communicator& comm, DeviceCollectives& collectives, Progress& progress) {
+                       const RunResources& resources, Progress& progress) {
     if (targets.size() > 1 && settings.inputs == InputsFrom::sequential)
         throw Failure("several runs in one pass need statistics of the original model");
-    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, backend, comm, collectives, progress);
-    LayerPrefetcher weights(backend, family, checkpoint, 0, settings.layers);
+    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, resources, progress);
+    LayerPrefetcher weights(resources.backend, family, checkpoint, 0, settings.layers, resources.residency.weights);
+    Communicator& comm = resources.comm;
     std::vector<LayerWriter> writers(targets.size());
     const auto finish_writing = [&] {
         for (LayerWriter& writer : writers)

@@ -16,6 +16,7 @@
 #include "pipeline/alpha.hpp"
 #include "pipeline/chunks.hpp"
 #include "pipeline/progress.hpp"
+#include "pipeline/residency.hpp"
 #include "run/run_directory.hpp"
 #include "solver/settings.hpp"
 
@@ -44,15 +45,22 @@ struct RunTarget {
     std::int64_t finished;  // layers that it has
 };
 
+/// What one rank computes with.
+struct RunResources {
+    Backend& backend;
+    Communicator& comm;
+    DeviceCollectives& collectives;  // of comm's ranks, on the backend's memory
+    Residency residency = {};
+};
+
 /// Quantizes the layers that a target lacks, up to settings.layers; a layer that every target has is replayed from the
 /// run's files without solving. Several targets (a sweep over α) share everything but their solves, which needs
 /// InputsFrom::original: with sequential inputs each target would have statistics of its own.
 /// @param targets one or more; settings.alpha is not read
-/// @param collectives of comm's ranks, on the backend's memory
 /// @param stop_after_layers stop cleanly after that many more layers; < 0: never
 /// @returns `stopped` if a signal or stop_after_layers ended it early, with every finished layer on disk
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                        const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
-                       Backend& backend, Communicator& comm, DeviceCollectives& collectives, Progress& progress);
+                       const RunResources& resources, Progress& progress);
 
 }  // namespace fairgptq

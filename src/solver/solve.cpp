@@ -282,8 +282,11 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     backend_.gather_columns(share.weights, plan_.order, {}, share.target);
 
     {
-        const Buffer buffer = backend_.allocate(static_cast<std::size_t>(n_ * n_) * sizeof(float));
-        const MatrixView<float> inverse = buffer.matrix<float>(n_, n_);
+        const std::size_t bytes = static_cast<std::size_t>(n_ * n_) * sizeof(float);
+        const bool lent = options_.scratch.size() >= bytes;
+        const Buffer buffer = lent ? Buffer() : backend_.allocate(bytes);
+        const MatrixView<float> inverse(lent ? reinterpret_cast<float*>(options_.scratch.data()) : buffer.as<float>(),
+                                        n_, n_);
         // `joint` shifts and rounds by the same Hessian, and so does the first-order reference; the reference's differ.
         if (settings_.kind == SolverKind::reference && shifts()) {
             invert(alpha_, inverse);
@@ -501,19 +504,20 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
     return solutions;
 }
 
-std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings) {
+std::int64_t rows_of_rank(std::int64_t rows, std::int64_t ranks) {
     const std::int64_t tiles = (rows + RowShares::tile_rows - 1) / RowShares::tile_rows;
-    const std::int64_t mine = std::min(rows, (tiles + ranks - 1) / ranks * RowShares::tile_rows);
+    return std::min(rows, (tiles + ranks - 1) / ranks * RowShares::tile_rows);
+}
+
+std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
+                         bool lent) {
     const std::int64_t groups =
         settings.grid.group_size > 0 ? (cols + settings.grid.group_size - 1) / settings.grid.group_size : 1;
     constexpr std::int64_t real = sizeof(float);
     const std::int64_t per_row = cols * (3 * real + 1) + groups * (real + 1);
-    // The CPU's scratch inside an operation: two copies of a slab of rows, and packed rows of a square matrix.
-    constexpr std::int64_t slab_rows = 4096;
-    constexpr std::int64_t packed_rows = 1024;
-    const std::int64_t scratch = (2 * std::min(mine, slab_rows) + std::min(cols, packed_rows)) * cols * real;
-    return static_cast<std::size_t>(mine * per_row + cols * cols * real + RowShares::tile_rows * cols * real +
-                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t)) + scratch);
+    return static_cast<std::size_t>(rows_of_rank(rows, ranks) * per_row + (lent ? 0 : cols * cols * real) +
+                                    RowShares::tile_rows * cols * real +
+                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t)));
 }
 
 }  // namespace fairgptq

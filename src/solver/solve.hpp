@@ -1,7 +1,9 @@
 // Fair-GPTQ for the modules of one stage: those that share a Hessian.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,6 +54,8 @@ struct StageOptions {
     bool keep_target = false;
     PhaseClock* clock = nullptr;               // gets the time of factor, columns, figures and exchange
     DeviceCollectives* collectives = nullptr;  // of comm's ranks; by default through the host
+    std::span<std::byte> scratch =
+        {};  // device memory to work in; where it is large enough, a matrix less is allocated
 };
 
 /// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of
@@ -66,7 +70,12 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
 /// The group size for a row of `cols` inputs (−1 resolved). @throws InvalidInput as solve_stage says
 std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module);
 
-/// Bytes of device memory that solve_stage needs at one rank, the operations' own scratch included, for `plan`.
-std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings);
+/// Bytes of device memory that solve_stage allocates at one rank, for `plan`; operations' own scratch is not in it.
+/// @param lent whether StageOptions::scratch is large enough for a matrix of cols · cols
+std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
+                         bool lent);
+
+/// Rows of a stage of `rows` that one rank solves, at most.
+std::int64_t rows_of_rank(std::int64_t rows, std::int64_t ranks);
 
 }  // namespace fairgptq

@@ -80,7 +80,8 @@ run_tests() {
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
     if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
-        FAIRGPTQ_BINARY=$PWD/$programs/fairgptq "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py || code=1
+        FAIRGPTQ_BINARY=$PWD/$programs/fairgptq "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py \
+            tests/end_to_end/test_gpu.py || code=1
     else
         echo "end to end: skipped, $python has no pytest, h5py or safetensors"
     fi

@@ -56,3 +56,48 @@ def test_it_says_whether_the_memory_suffices_and_refuses_what_quantize_refuses(i
     assert "--device-memory" in refused(*arguments, "--device-memory", "-1")
     assert "--group-size" in refused(*arguments, "--group-size", "many")
     assert "--group-size" in refused(*arguments, "--group-size", "512")
+
+
+def large_model(folder, hidden, intermediate, layers, heads):
+    """A config.json and nothing else."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(
+        {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate,
+         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": 8, "vocab_size": 128256,
+         "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 500000.0,
+         "tie_word_embeddings": False, "dtype": "bfloat16"}))
+    return folder
+
+
+def test_gpus_are_planned_from_config_json_alone_where_there_are_none(inputs, tmp_path):
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=1000, texts=128, text_length=2048, vocabulary=4096)
+    arguments = ("plan", "--tokens", tokens, "--device", "cuda", "--device-memory", "80")
+    for name, shape in {"70b": (8192, 28672, 80, 64), "405b": (16384, 53248, 126, 128)}.items():
+        model = large_model(tmp_path / name, *shape)
+        shown = run(0, *arguments, "--model", model, "--ranks", "8").stdout
+        assert "80 GiB a rank suffice:" in shown and "device memory of each rank" in shown
+        assert "host memory, and" not in shown
+        peak = float(re.search(r"device memory.*?peak +([0-9.]+) MiB", shown, re.S)[1]) / 1024
+        assert f"{peak:.1f} GiB are needed" in shown
+    less = run(0, *arguments[:-1], "40", "--model", tmp_path / "70b", "--ranks", "1").stdout
+    assert "40 GiB a rank suffice: 4" in less or "40 GiB a rank suffice: 39." in less
+    assert "the next layer's weights wait in host memory" in less
+    assert re.search(r"the hidden states of \d+ of a rank's \d+ tokens are in host memory", less)
+    assert "hidden states, page-locked" in less
+    assert "do not suffice" in run(0, *arguments[:-1], "40", "--model", tmp_path / "405b", "--ranks", "8").stdout
+    # What runs reads weights.
+    assert "model.safetensors" in refused("quantize", "--model", tmp_path / "70b", "--tokens", tokens, "--out", tmp_path / "run")
+
+
+def test_quantize_keeps_to_the_same_limit(inputs, tmp_path):
+    arguments = ("--model", inputs[0], "--tokens", inputs[1])
+    shown = run(0, "plan", *arguments).stdout
+    needed = float(re.search(r"peak of each rank +([0-9.]+) MiB", shown)[1]) / 1024
+    said = refused("quantize", *arguments, "--out", tmp_path / "run", "--device-memory", str(needed * 0.9))
+    assert "--device-memory: a rank needs" in said and "--chunk-tokens" in said
+    assert not (tmp_path / "run").exists()
+    assert "--device-memory" in refused("quantize", *arguments, "--out", tmp_path / "run", "--device-memory", "0")
+    run(0, "quantize", *arguments, "--out", tmp_path / "run", "--device-memory", str(needed * 1.01), "--max-layers", "1")
+    start = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[0])
+    assert start["comm"] == "one rank" and start["spilled_tokens"] == 0
+    assert start["planned_device_bytes"] < needed * 1.01 * 2 ** 30

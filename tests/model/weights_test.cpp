@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "model/tiny_models.hpp"
+#include "support_files/late_copies.hpp"
 
 namespace fairgptq {
 namespace {
@@ -182,6 +183,43 @@ TEST_F(Prefetcher, HandsOutLayersInOrder) {
     EXPECT_THROW(layers.next(), Failure);
 }
 
+TEST_F(Prefetcher, GivesTheSameWhereverLayersWait) {
+    testing::LateBackend late;
+    for (const ReadAhead ahead : {ReadAhead::to_device, ReadAhead::to_host, ReadAhead::to_keep}) {
+        LayerPrefetcher layers(late, model_.family(), checkpoint_, 0, 2, ahead);
+        for (std::int64_t expected = 0; expected < 2; ++expected) {
+            const LayerWeights layer = layers.next();
+            const LayerWeights read = this->read(expected);
+            ASSERT_EQ(layer.linears.size(), read.linears.size());
+            for (const auto& [name, linear] : read.linears) {
+                const TensorView found = layer.linears.at(name).weight;
+                const auto bytes = static_cast<std::size_t>(found.rows * found.cols) * sizeof(float);
+                EXPECT_EQ(std::memcmp(found.data, linear.weight.data, bytes), 0) << name;
+            }
+            EXPECT_EQ(std::memcmp(layer.mlp_norm.weight, read.mlp_norm.weight, 24 * sizeof(float)), 0);
+        }
+        EXPECT_THROW(layers.next(), Failure);
+    }
+}
+
+TEST_F(Prefetcher, AHeldLayerIsNotOverwritten) {
+    LayerPrefetcher on_device(*backend_, model_.family(), checkpoint_, 0, 2);
+    const LayerWeights first = on_device.next(), second = on_device.next();
+    EXPECT_NE(first.memory.front().data(), second.memory.front().data());
+    LayerPrefetcher on_host(*backend_, model_.family(), checkpoint_, 0, 2, ReadAhead::to_host);
+    const LayerWeights held = on_host.next();
+    EXPECT_THROW(on_host.next(), Failure);
+    std::vector<LayerWeights> kept;
+    {
+        LayerPrefetcher to_keep(*backend_, model_.family(), checkpoint_, 0, 2, ReadAhead::to_keep);
+        kept.push_back(to_keep.next());
+        kept.push_back(to_keep.next());
+    }
+    EXPECT_EQ(std::memcmp(kept[1].linears.at("mlp.down_proj").weight.data,
+                          second.linears.at("mlp.down_proj").weight.data, 4 * 24 * 40),
+              0);
+}
+
 TEST_F(Prefetcher, StartsAnywhereAndMayHaveNothingToDo) {
     LayerPrefetcher last(*backend_, model_.family(), checkpoint_, 1, 2);
     EXPECT_EQ(last.next().layer, 1);
@@ -202,10 +240,12 @@ TEST_F(Weights, PrefetcherThrowsWhatTheThreadMet) {
     model_.tensors().erase(down);
     model_.write();
     const Checkpoint checkpoint(model_.path());
-    LayerPrefetcher layers(*backend_, model_.family(), checkpoint, 0, 2);
-    EXPECT_EQ(layers.next().layer, 0);
-    for (int again = 0; again < 2; ++again)
-        expect_refused([&] { layers.next(); }, {down});
+    for (const ReadAhead ahead : {ReadAhead::to_device, ReadAhead::to_host}) {
+        LayerPrefetcher layers(*backend_, model_.family(), checkpoint, 0, 2, ahead);
+        EXPECT_EQ(layers.next().layer, 0);
+        for (int again = 0; again < 2; ++again)
+            expect_refused([&] { layers.next(); }, {down});
+    }
     // Nor does a failure that nobody asks for hang the end.
     const LayerPrefetcher ignored(*backend_, model_.family(), checkpoint, 1, 2);
 }

@@ -6,6 +6,7 @@
 #include "comm/nccl_collectives.hpp"
 #include "model/tiny_models.hpp"
 #include "run/sample.hpp"
+#include "support_files/late_copies.hpp"
 #include "support_files/nccl_stand_in.hpp"
 #include "support_files/thread_ranks.hpp"
 
@@ -20,6 +21,8 @@ class QuantizeTest : public ::testing::Test {
     struct Way {
         int ranks = 1;
         bool nccl = false;
+        Residency residency = {};
+        std::int64_t finished = 0;  // layers that are replayed from an earlier run
     };
 
     QuantizeTest() {
@@ -49,21 +52,25 @@ class QuantizeTest : public ::testing::Test {
         const test::ScratchFolder folder;
         const RunDirectory run = RunDirectory::create(
             folder / "run", {{"model", {{"path", model.path().string()}, {"layers", 2}}}, {"layers", 2}});
-        const RunTarget target{&run, settings.alpha, 0};
         const Checkpoint checkpoint(model.path());
         const Chunks work = chunks();
         NcclWorld world(way.ranks);
-        testing::run_ranks(way.ranks, [&](Communicator& comm) {
-            const auto backend = make_backend("cpu");
-            const auto collectives = way.nccl
-                                         ? make_nccl_collectives(*backend, comm, std::make_unique<NcclStandIn>(world))
-                                         : make_host_collectives(*backend, comm);
-            PhaseClock clock;
-            Progress progress(clock, settings.layers, false);
-            EXPECT_EQ(quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), -1, *backend,
-                                     comm, *collectives, progress),
-                      Outcome::done);
-        });
+        const auto pass = [&](std::int64_t finished, std::int64_t stop_after) {
+            const RunTarget target{&run, settings.alpha, finished};
+            testing::run_ranks(way.ranks, [&](Communicator& comm) {
+                testing::LateBackend backend;
+                const auto collectives =
+                    way.nccl ? make_nccl_collectives(backend, comm, std::make_unique<NcclStandIn>(world))
+                             : make_host_collectives(backend, comm);
+                PhaseClock clock;
+                Progress progress(clock, settings.layers, false);
+                EXPECT_EQ(quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), stop_after,
+                                         {backend, comm, *collectives, way.residency}, progress),
+                          stop_after > 0 ? Outcome::stopped : Outcome::done);
+            });
+        };
+        if (way.finished > 0) pass(0, way.finished);
+        pass(way.finished, -1);
         return {run.layer(0), run.layer(1)};
     }
 
@@ -110,6 +117,18 @@ TEST_F(QuantizeTest, SumsThatTravelWhileTheModelGoesOnGiveTheSame) {
     EXPECT_NE(quantize({})[1].modules[0].codes, alone[1].modules[0].codes);
 }
 
+TEST_F(QuantizeTest, WhatWaitsInHostMemoryChangesNoByte) {
+    for (const InputsFrom inputs : {InputsFrom::sequential, InputsFrom::original}) {
+        settings.inputs = inputs;
+        const std::vector<LayerRecord> resident = quantize({});
+        for (const int ranks : {1, 2})
+            for (const std::int64_t tokens : {0, 100, 250})
+                for (const ReadAhead weights : {ReadAhead::to_device, ReadAhead::to_host})
+                    expect_same(resident, quantize({.ranks = ranks, .residency = {tokens, weights}}));
+        expect_same(resident, quantize({.residency = {0, ReadAhead::to_host}, .finished = 1}));
+    }
+}
+
 TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
     NcclWorld world(2);
     world.lost_from = 20;
@@ -125,8 +144,8 @@ TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
         PhaseClock clock;
         Progress progress(clock, settings.layers, false);
         try {
-            quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), -1, *backend, comm,
-                           *collectives, progress);
+            quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), -1,
+                           {*backend, comm, *collectives}, progress);
             ADD_FAILURE() << "it ended well";
         } catch (const Failure& failure) {
             const std::string said = failure.what();

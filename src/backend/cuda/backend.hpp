@@ -11,6 +11,7 @@
 #include "backend/backend.hpp"
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
+#include "backend/cuda/transfers.hpp"
 
 namespace fairgptq {
 
@@ -38,6 +39,8 @@ class CudaBackend final : public Backend {
     void zero(void* device, std::size_t bytes) override { memory_.zero(device, bytes); }
     bool host_accessible() const override { return false; }
     void synchronize() override { memory_.synchronize(); }
+    std::optional<std::size_t> available() const override { return memory_.available(); }
+    std::unique_ptr<Transfers> make_transfers() override { return std::make_unique<cuda::StreamTransfers>(memory_); }
     void upload(TensorView to, const void* host, DType type) override { memory_.upload(to, host, type); }
 
     void accumulate_gram(TensorView inputs, MatrixView<float> scratch, PackedLower<double> sum) override;

@@ -70,6 +70,13 @@ void Memory::synchronize() {
     check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
 }
 
+std::size_t Memory::available() const {
+    use();
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return free;
+}
+
 void Memory::upload(TensorView to, const void* host, DType type) {
     if (to.empty()) return;
     const std::size_t bytes = static_cast<std::size_t>(to.rows) * static_cast<std::size_t>(to.cols) * size_of(type);

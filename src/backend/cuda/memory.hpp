@@ -47,6 +47,8 @@ class Memory {
     void copy_on_device(void* to, const void* from, std::size_t bytes);
     void zero(void* device, std::size_t bytes);
     void synchronize();
+    /// Bytes of this GPU that nobody has.
+    std::size_t available() const;
     void upload(TensorView to, const void* host, DType type);
 
     cudaStream_t stream() const { return stream_.get(); }

@@ -6,33 +6,12 @@
 
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
+#include "backend/cuda/event.hpp"
 #include "backend/cuda/memory.hpp"
 #include "comm/nccl_calls.hpp"
 
 namespace fairgptq {
 namespace {
-
-/// An event without timing, with one owner.
-class Event {
-  public:
-    Event() { cuda::check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
-    ~Event() {
-        if (event_ != nullptr) cudaEventDestroy(event_);
-    }
-    Event(const Event&) = delete;
-    Event& operator=(const Event&) = delete;
-    void record(cudaStream_t stream) { cuda::check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
-    void delay(cudaStream_t stream) { cuda::check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
-    bool happened() const {
-        const cudaError_t status = cudaEventQuery(event_);
-        if (status == cudaErrorNotReady) return false;
-        cuda::check(status, "cudaEventQuery");
-        return true;
-    }
-
-  private:
-    cudaEvent_t event_ = nullptr;
-};
 
 class GpuCalls final : public NcclCalls {
   public:
@@ -135,7 +114,7 @@ class GpuCalls final : public NcclCalls {
 
     CudaBackend& backend_;
     cuda::Stream stream_;
-    Event begin_, end_;
+    cuda::Event begin_, end_;
     ncclComm_t comm_ = nullptr;
     bool left_ = false;
 };

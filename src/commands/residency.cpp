@@ -1,0 +1,64 @@
+#include "commands/residency.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "comm/exchange_choice.hpp"
+#include "commands/options.hpp"
+#include "support/error.hpp"
+
+namespace fairgptq::commands {
+namespace {
+
+constexpr double gibibyte = 1U << 30U;
+
+}  // namespace
+
+std::optional<std::size_t> read_device_memory(const cxxopts::ParseResult& parsed) {
+    if (parsed.count("device-memory") == 0) return std::nullopt;
+    const auto gibibytes = parsed["device-memory"].as<double>();
+    constexpr double most = 1e6;
+    if (!(gibibytes > 0 && gibibytes < most))
+        throw InvalidInput("--device-memory must be a number of GiB above 0, not {}", gibibytes);
+    return static_cast<std::size_t>(gibibytes * gibibyte);
+}
+
+std::vector<std::string> what_waits(const MemoryPlan& plan) {
+    std::vector<std::string> lines;
+    if (plan.residency.weights == ReadAhead::to_host)
+        lines.emplace_back("the next layer's weights wait in host memory, and are uploaded when this layer is done");
+    if (plan.spilled_tokens > 0)
+        lines.push_back(
+            fmt::format("the hidden states of {} of a rank's {} tokens are in host memory, and fetched for each step",
+                        plan.spilled_tokens, plan.tokens));
+    return lines;
+}
+
+MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicator& comm, std::size_t runs) {
+    const std::vector<RankDevice> devices = gather_devices(backend, comm);
+    const RankDevice& mine = devices[static_cast<std::size_t>(comm.rank())];
+    const auto sharing = std::count_if(devices.begin(), devices.end(), [&](const RankDevice& other) {
+        return other.machine == mine.machine && other.gpu == mine.gpu;
+    });
+    PlanDevice device{backend.activation_type(), !backend.host_accessible(), inputs.device_memory};
+    MemoryPlan plan;
+    together(comm, [&] {
+        // A little stays free: an allocator rounds up.
+        constexpr double usable = 0.97;
+        if (const auto available = backend.available(); available && !device.limit)
+            device.limit = gpu_context_bytes + static_cast<std::size_t>(usable * static_cast<double>(*available) /
+                                                                        static_cast<double>(sharing));
+        plan =
+            plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, comm.size(), device, runs);
+        if (!plan.fits)
+            throw InvalidInput(
+                "{}: a rank needs {:.2f} GiB of memory and may use {:.2f}; take more ranks, a smaller --chunk-tokens "
+                "or fewer tokens (fairgptq plan shows what needs it)",
+                inputs.device_memory ? "--device-memory" : backend.name(),
+                static_cast<double>(plan.needed(device.gpu)) / gibibyte, static_cast<double>(*device.limit) / gibibyte);
+    });
+    return plan;
+}
+
+}  // namespace fairgptq::commands

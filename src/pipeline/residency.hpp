@@ -1,0 +1,21 @@
+// What of a run lies in device memory, and what waits in the host's.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "model/weights.hpp"
+
+namespace fairgptq {
+
+/// Decided by plan_memory. It changes where things wait, and not a byte of what comes out.
+struct Residency {
+    /// A rank's first chunks, up to so many tokens, keep their hidden states and stage inputs on the device; the
+    /// others' are in host memory, and fetched for each step while the chunk before is computed.
+    std::int64_t tokens = std::numeric_limits<std::int64_t>::max();
+    ReadAhead weights = ReadAhead::to_device;
+
+    bool spills(std::int64_t of_rank) const { return tokens < of_rank; }
+};
+
+}  // namespace fairgptq

@@ -1,0 +1,179 @@
+// Plans for models that no test can run, against sizes worked out by hand; and what gives way to a smaller device.
+#include "pipeline/memory_plan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "model/model_files.hpp"
+#include "pipeline/calibration_state.hpp"
+
+namespace fairgptq {
+namespace {
+
+constexpr std::size_t gib = std::size_t{1} << 30U;
+
+nlohmann::json llama(std::int64_t hidden, std::int64_t intermediate, std::int64_t layers, std::int64_t heads,
+                     std::int64_t vocabulary) {
+    return {{"architectures", {"LlamaForCausalLM"}},
+            {"model_type", "llama"},
+            {"dtype", "bfloat16"},
+            {"hidden_size", hidden},
+            {"intermediate_size", intermediate},
+            {"num_hidden_layers", layers},
+            {"num_attention_heads", heads},
+            {"num_key_value_heads", 8},
+            {"vocab_size", vocabulary},
+            {"max_position_embeddings", 8192},
+            {"rms_norm_eps", 1e-5},
+            {"hidden_act", "silu"},
+            {"rope_theta", 10000.0},
+            {"tie_word_embeddings", false}};
+}
+
+/// 128 sequences of 2048 tokens, and pairs of two sentences of 16, or as many times as many of both.
+Chunks chunks(std::int64_t times = 1) {
+    TokenFile file;
+    const auto add = [](Sequences& sequences, std::int64_t length) {
+        sequences.ids.resize(sequences.ids.size() + static_cast<std::size_t>(length));
+        sequences.offsets.push_back(sequences.tokens());
+    };
+    for (std::int64_t i = 0; i < 128 * times; ++i)
+        add(file.text, 2048);
+    for (std::int64_t i = 0; i < 1000 * times; ++i) {
+        add(file.stereotype, 16);
+        add(file.anti_stereotype, 16);
+    }
+    return make_chunks(file, HessianSource::both, PairAlignment::position, 8192);
+}
+
+struct Model {
+    explicit Model(const nlohmann::json& config) {
+        const testing::ModelFolder folder;
+        folder.write("config.json", config.dump());
+        family = describe_family(read_config(folder.path()));
+        settings.layers = family.config.layers;
+    }
+    MemoryPlan plan(const Chunks& work, int ranks, std::optional<double> gibibytes = {}) const {
+        PlanDevice device{DType::bfloat16, true, {}};
+        if (gibibytes) device.limit = static_cast<std::size_t>(*gibibytes * static_cast<double>(gib));
+        return plan_memory(family, work, 300000, settings, ranks, device);
+    }
+    Family family;
+    QuantizeSettings settings;
+};
+
+std::map<std::string, double> gibibytes_of(const std::vector<MemoryPlan::Item>& items) {
+    std::map<std::string, double> found;
+    for (const MemoryPlan::Item& item : items)
+        found[item.name] = static_cast<double>(item.bytes) / static_cast<double>(gib);
+    return found;
+}
+
+const Model llama_2_70b(llama(8192, 28672, 80, 64, 32000));
+const Model llama_3_70b(llama(8192, 28672, 80, 64, 128256));
+const Model llama_405b(llama(16384, 53248, 126, 128, 128256));
+
+TEST(MemoryPlan, OfA70BModelIsWhatItsShapesSay) {
+    const Chunks work = chunks();
+    const MemoryPlan plan = llama_2_70b.plan(work, 8, 80);
+    EXPECT_TRUE(plan.fits);
+    EXPECT_EQ(plan.spilled_tokens, 0);
+    EXPECT_EQ(plan.residency.weights, ReadAhead::to_device);
+    std::map<std::string, double> parts = gibibytes_of(plan.device);
+    const double g = static_cast<double>(gib);
+    const double n = 28672, hidden = 8192;
+    EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);
+    EXPECT_NEAR(parts["H and C"], 2 * n * n * 4 / g, 1e-3);
+    // Query and output, key and value, gate and up and down; twice, two bytes each.
+    const double layer = 2 * hidden * hidden + 2 * 1024 * hidden + 3 * n * hidden;
+    EXPECT_NEAR(parts["layer weights, this and the next"], 2 * 2 * layer / g, 1e-3);
+    const auto tokens = static_cast<double>(plan.tokens);
+    EXPECT_NEAR(tokens, 128 * 2048 / 8.0 + 2 * 16000 / 8.0, 8192);
+    EXPECT_NEAR(parts["hidden states"], tokens * hidden * 2 / g, 1e-3);
+    EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
+    // Gate and up, 7168 rows of 57344 at each rank: three matrices of float32, codes, scales and zeros; 64 rows of
+    // zeros.
+    EXPECT_NEAR(parts["solver"], (7168 * (hidden * 13 + 64 * 5) + 64 * hidden * 4) / g, 1e-3);
+    double sum = 0;
+    for (const auto& [name, gibibytes] : parts)
+        sum += gibibytes;
+    EXPECT_NEAR(static_cast<double>(plan.device_peak) / g, sum, 1e-6);
+    // An embedding four times as large is gone before the solver comes.
+    EXPECT_EQ(llama_3_70b.plan(work, 8, 80).device_peak, plan.device_peak);
+}
+
+TEST(MemoryPlan, OneGpuOf80GibibytesHoldsA70BModel) {
+    const MemoryPlan plan = llama_3_70b.plan(chunks(), 1, 80);
+    EXPECT_TRUE(plan.fits);
+    EXPECT_EQ(plan.spilled_tokens, 0);
+    EXPECT_EQ(plan.residency.weights, ReadAhead::to_device);
+    EXPECT_LT(plan.device_peak, 60 * gib);
+}
+
+TEST(MemoryPlan, EightGpusOf80GibibytesHoldA405BModel) {
+    const Chunks work = chunks();
+    const MemoryPlan free = llama_405b.plan(work, 8);
+    const MemoryPlan plan = llama_405b.plan(work, 8, 80);
+    EXPECT_TRUE(plan.fits);
+    EXPECT_LE(plan.device_peak, 80 * gib);
+    // Sums, H and C alone are 4 · 53248² · 4 bytes.
+    EXPECT_GT(free.device_peak, 42 * gib);
+    // On 64 GiB something has to wait in host memory, on 40 nothing helps.
+    EXPECT_LT(llama_405b.plan(work, 8, 64).device_peak, free.device_peak);
+    EXPECT_FALSE(llama_405b.plan(work, 8, 40).fits);
+}
+
+TEST(MemoryPlan, WeightsGiveWayBeforeHiddenStatesAndNoMoreThanMust) {
+    const Chunks work = chunks();
+    const Model& model = llama_2_70b;
+    const MemoryPlan free = model.plan(work, 1);
+    const auto peak = static_cast<double>(free.device_peak) / static_cast<double>(gib);
+    EXPECT_EQ(model.plan(work, 1, peak + 0.01).residency.weights, ReadAhead::to_device);
+    const MemoryPlan weights = model.plan(work, 1, peak - 1);
+    EXPECT_EQ(weights.residency.weights, ReadAhead::to_host);
+    EXPECT_EQ(weights.spilled_tokens, 0);
+    EXPECT_EQ(free.device_peak - weights.device_peak, layer_bytes(model.family, DType::bfloat16));
+
+    const std::int64_t chunk = work.max_tokens;
+    for (double limit = peak - 2; limit > 20; limit -= 3.7) {
+        const MemoryPlan plan = model.plan(work, 1, limit);
+        if (!plan.fits) {
+            EXPECT_EQ(plan.spilled_tokens, plan.tokens);
+            continue;
+        }
+        const auto bytes = static_cast<std::size_t>(limit * static_cast<double>(gib));
+        EXPECT_LE(plan.device_peak, bytes);
+        EXPECT_GT(plan.spilled_tokens, 0);
+        // One token more would not have fitted.
+        const std::size_t token = CalibrationState::hidden_bytes(model.family, 1, DType::bfloat16) +
+                                  CalibrationState::inputs_bytes(model.family, 1, DType::bfloat16);
+        EXPECT_GT(plan.device_peak + token, bytes);
+        std::map<std::string, double> host = gibibytes_of(plan.host);
+        EXPECT_NEAR(host["hidden states, page-locked"] * static_cast<double>(gib),
+                    static_cast<double>(plan.spilled_tokens * static_cast<std::int64_t>(token)), 1);
+        EXPECT_NEAR(gibibytes_of(plan.device)["chunks on their way"] * static_cast<double>(gib),
+                    static_cast<double>(2 * chunk * static_cast<std::int64_t>(token)), 1);
+    }
+    // Eight times the tokens: still one GPU.
+    EXPECT_TRUE(model.plan(chunks(8), 1, 80).fits);
+    EXPECT_GT(model.plan(chunks(8), 1, 80).spilled_tokens, 0);
+    EXPECT_FALSE(model.plan(work, 1, 20).fits);
+}
+
+TEST(MemoryPlan, OnACpuNothingGivesWay) {
+    const Chunks work = chunks();
+    const Model& model = llama_2_70b;
+    const MemoryPlan free = plan_memory(model.family, work, 300000, model.settings, 8, {});
+    EXPECT_TRUE(free.fits);
+    const MemoryPlan tight =
+        plan_memory(model.family, work, 300000, model.settings, 8, {DType::float32, false, free.shared_peak - 1});
+    EXPECT_FALSE(tight.fits);
+    EXPECT_EQ(tight.shared_peak, free.shared_peak);
+    EXPECT_TRUE(
+        plan_memory(model.family, work, 300000, model.settings, 8, {DType::float32, false, free.shared_peak}).fits);
+}
+
+}  // namespace
+}  // namespace fairgptq
