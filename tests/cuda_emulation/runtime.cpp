@@ -314,6 +314,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     std::snprintf(properties->name, sizeof(properties->name), "emulated on the host");
     return cudaSuccess;
 }
+cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int device) {
+    if (device < 0 || device >= devices) return result(cudaErrorInvalidDevice);
+    std::snprintf(id, static_cast<std::size_t>(length), "0000:%02x:00.0", device);
+    return cudaSuccess;
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
     if (device < 0 || device >= devices) return result(cudaErrorInvalidDevice);
     *value = attribute == cudaDevAttrMemoryPoolsSupported ? 1 : 232448;
@@ -361,6 +366,13 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     run_until(event->stream, event->ticket);
     return cudaSuccess;
 }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    const std::lock_guard lock(runtime_lock());
+    if (event->stream == nullptr || runtime().streams.count(event->stream) == 0) return cudaSuccess;
+    // The device gets on while the host asks.
+    run_until(event->stream, std::min(event->ticket, event->stream->done + 1));
+    return event->stream->done >= event->ticket ? cudaSuccess : result(cudaErrorNotReady);
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     const std::lock_guard lock(runtime_lock());
     if (runtime().streams.count(stream) == 0) return result(cudaErrorInvalidResourceHandle);
@@ -392,6 +404,9 @@ cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
     *pointer = std::malloc(bytes);
     return *pointer == nullptr ? result(cudaErrorMemoryAllocation) : cudaSuccess;
 }
+cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
+    return cudaMallocHost(pointer, bytes);
+}
 cudaError_t cudaFreeHost(void* pointer) {
     std::free(pointer);
     return cudaSuccess;
@@ -414,6 +429,17 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
         if (on_device(from)) require_inside(from, bytes, "cudaMemcpyAsync (from)");
         std::memcpy(to, from, bytes);
     });
+    return cudaSuccess;
+}
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+    if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
+    for (std::size_t row = 0; row < height; ++row) {
+        const cudaError_t error =
+            cudaMemcpyAsync(static_cast<std::byte*>(to) + row * to_pitch,
+                            static_cast<const std::byte*>(from) + row * from_pitch, width, kind, stream);
+        if (error != cudaSuccess) return error;
+    }
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStream_t stream) {
