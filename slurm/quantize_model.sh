@@ -30,8 +30,8 @@ say "Evaluate the original model"
 
 say "Quantize (finished layers are kept; fairgptq watch $out/run shows progress)"
 code=0
-run_resumable launch "$ranks" "$program" quantize --model "$model" --tokens "$tokens" --out "$out/run" "${quantize[@]}" --resume ||
-    code=$?
+run_resumable launch "$ranks" "$program" quantize --model "$model" --tokens "$tokens" --out "$out/run" \
+    ${device_memory:+--device-memory "$device_memory"} "${quantize[@]}" --resume || code=$?
 requeue_after_failure "$code"
 ((code == 0)) || exit "$code"
 

@@ -61,7 +61,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         records += shares.mine(run) ? 1 : 0;
     }
     const int solvers = dealt > 0 ? 1 : ranks;
-    std::int64_t first = 0, second = 0, both = 0, biased_rows = 0;
+    std::int64_t first = 0, second = 0, biased_rows = 0;
     sizes.layer = layer_bytes(family, device.activation_type);
     for (const StageSpec& stage : family.stages) {
         std::int64_t rows = 0;
@@ -78,8 +78,8 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         const OperationScratch scratch(rows, stage.cols(), solvers, device.gpu);
         const std::size_t solver = solver_bytes(rows, stage.cols(), solvers, settings.solver, true);
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
-        both = scratch.first + scratch.second;
-        sizes.solver = std::max(sizes.solver, solver + (device.gpu ? 0 : static_cast<std::size_t>(both * real)));
+        const auto given_back = static_cast<std::size_t>((scratch.first + scratch.second) * real);
+        sizes.solver = std::max(sizes.solver, solver + (device.gpu ? 0 : given_back));
         first = std::max(first, scratch.first);
         second = std::max(second, scratch.second);
     }
@@ -108,7 +108,6 @@ class Planner {
         }
     }
 
-    std::int64_t tokens() const { return tokens_; }
     std::size_t state_bytes(std::int64_t tokens) const {
         return CalibrationState::hidden_bytes(family_, tokens, device_.activation_type) +
                CalibrationState::inputs_bytes(family_, tokens, device_.activation_type);
