@@ -142,14 +142,11 @@ def compared(task, ours, theirs):
     excess = differences - np.maximum(TOLERANCE, RELATIVE_TOLERANCE * np.abs(theirs_flat[:, 0]))
     other_greedy = int((ours_flat[:, 1] != theirs_flat[:, 1]).sum())
     words, agrees = [], excess.max() <= 0 and other_greedy == 0
-    if report["kind"] == "multiple_choice":
-        for name, column in (("acc", "correct"), ("acc_norm", "correct_norm")):
-            if name in samples[0]:
-                found = np.array([sample[name] for sample in samples])
-                other = [item for item in range(len(samples)) if found[item] != report["per_item"]["columns"][column][item]]
-                agrees = agrees and not other
-                if other:
-                    words.append(f"{name} of the items {other} is not the same")
+    for name, values in items_of(report).items():
+        other = [item for item, sample in enumerate(samples) if name in sample and sample[name] != values[item]]
+        agrees = agrees and not other
+        if other:
+            words.append(f"{name} of the items {other} is not the same")
     for name, (figure, factor) in FIGURES.get(report["kind"], {}).items():
         if name in figures:
             value = factor * report[figure]
@@ -159,6 +156,18 @@ def compared(task, ours, theirs):
           f"of {abs(theirs_flat[differences.argmax(), 0]):.0f}, {int((differences > TOLERANCE).sum())} above {TOLERANCE:g}, "
           f"{other_greedy} found greedy by one alone; {'; '.join(words) or 'figures are defined otherwise'}{'' if agrees else '   DIFFERS'}")
     return agrees
+
+
+def items_of(report):
+    """{the harness's figure: its value for each item, 0 or 1} of what the program's report says of each item"""
+    columns = report["per_item"]["columns"]
+    if report["kind"] == "multiple_choice":
+        return {"acc": columns["correct"], "acc_norm": columns["correct_norm"]}
+    if report["kind"] == "last_word":
+        return {"acc": columns["correct"]}
+    if report["kind"] == "pair_preference":
+        return {"pct_stereotype": [float(difference > 0) for difference in columns["difference"]]}
+    return {}
 
 
 def unknown_choices(samples):
