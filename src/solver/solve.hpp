@@ -65,6 +65,7 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
 std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module);
 
 /// Bytes of device memory that solve_stage needs at one rank, the operations' own scratch included, for `plan`.
-std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings);
+std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
+                         bool on_gpu = false);
 
 }  // namespace fairgptq

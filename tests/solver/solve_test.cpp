@@ -383,6 +383,9 @@ TEST(Solve, DeviceMemoryIsPlanned) {
     EXPECT_LT(one, 4096U * 4096U * (4 + 12 + 2 + 8 + 1));
     EXPECT_LT(solver_bytes(4096, 4096, 4, settings), one / 2);
     EXPECT_EQ(solver_bytes(64, 4096, 4, settings), solver_bytes(64, 4096, 1, settings));
+    // A GPU has two copies of a slab of rows, and cuBLAS's workspace.
+    EXPECT_GT(solver_bytes(4096, 4096, 1, settings, true), 4096U * 4096U * (4 + 12 + 1 + 8));
+    EXPECT_LT(solver_bytes(4096, 4096, 1, settings, true), 4096U * 4096U * (4 + 12 + 2 + 8) + (40U << 20U));
 }
 
 }  // namespace
