@@ -25,23 +25,23 @@ int local_rank() {
     return 0;
 }
 
-std::unique_ptr<Backend> make_cuda() {
+std::unique_ptr<Backend> make_cuda(DType model_type) {
     const int devices = cuda::device_count();
-    return std::make_unique<CudaBackend>(devices > 0 ? local_rank() % devices : 0);
+    return std::make_unique<CudaBackend>(devices > 0 ? local_rank() % devices : 0, model_type);
 }
 #else
 bool gpu_is_here() {
     return false;
 }
-std::unique_ptr<Backend> make_cuda() {
+std::unique_ptr<Backend> make_cuda(DType) {
     throw InvalidInput("this build has no CUDA backend; --device must be cpu or auto");
 }
 #endif
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(const std::string& device) {
-    if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda();
+std::unique_ptr<Backend> make_backend(const std::string& device, DType model_type) {
+    if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda(model_type);
     if (device == "auto" || device == "cpu") return std::make_unique<CpuBackend>();
     throw InvalidInput("--device is \"{}\" but must be auto, cpu or cuda", device);
 }

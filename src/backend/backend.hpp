@@ -44,7 +44,9 @@ class Backend : public MemoryOperations,
 };
 
 /// @param device "auto", "cpu" or "cuda"; auto takes a GPU where this build and this machine have one
+/// @param model_type the model's own element type (config.json): a GPU computes with it, so that nothing of a weight is
+/// lost; the CPU with float32
 /// @throws InvalidInput if the device is not there
-std::unique_ptr<Backend> make_backend(const std::string& device);
+std::unique_ptr<Backend> make_backend(const std::string& device, DType model_type = DType::bfloat16);
 
 }  // namespace fairgptq

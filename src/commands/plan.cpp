@@ -50,8 +50,8 @@ int plan(int argc, char** argv, Communicator& comm) {
         if (!(device_memory > 0)) throw InvalidInput("--device-memory must be a number of GiB above 0");
     }
     const int threads = use_fair_share_of_cores(comm);
-    const auto backend = make_backend((*parsed)["device"].as<std::string>());
     const RunInputs inputs = read_run_inputs(*parsed);
+    const auto backend = make_backend((*parsed)["device"].as<std::string>(), inputs.family.config.weight_type());
     const bool on_host = backend->name().rfind("cpu", 0) == 0;
     const MemoryPlan memory = plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks,
                                           backend->activation_type());

@@ -47,7 +47,7 @@ int quantize(int argc, char** argv, Communicator& comm) {
         resume = flag(*parsed, "resume");
         stop_after = read_stop_after(*parsed);
         inputs.emplace(read_run_inputs(*parsed));
-        backend = make_backend((*parsed)["device"].as<std::string>());
+        backend = make_backend((*parsed)["device"].as<std::string>(), inputs->family.config.weight_type());
     });
     if (!inputs) return exit_done;
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);

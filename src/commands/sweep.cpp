@@ -84,7 +84,7 @@ int sweep(int argc, char** argv, Communicator& comm) {
             alphas.back().alpha = value;
         }
         inputs.emplace(std::move(read));
-        backend = make_backend((*parsed)["device"].as<std::string>());
+        backend = make_backend((*parsed)["device"].as<std::string>(), inputs->family.config.weight_type());
     });
     if (!inputs) return exit_done;
     inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
