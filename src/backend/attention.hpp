@@ -45,15 +45,10 @@ class AttentionOperations {
     /// Causal attention over keys and values that several sequences may share (a prefix computed once), or that stay
     /// from one call to the next (a KV cache). Rows of `output` that are no sequence's queries stay as they are.
     /// @param query, output [rows, heads · head_dim]; @param key, value [key rows, key_value_heads · head_dim]
-    /// @throws Failure if a range leaves its tensor, or this backend cannot (see attends_cached)
+    /// @throws Failure if a range leaves its tensor
     virtual void cached_attention(TensorView query, TensorView key, TensorView value,
                                   std::span<const CachedSequence> sequences, const AttentionShape& shape,
-                                  TensorView output) {
-        (void)query, (void)key, (void)value, (void)sequences, (void)shape, (void)output;
-        throw Failure("this backend has no attention over cached keys");
-    }
-    /// Whether cached_attention and rotary_at are there: without them shared prefixes are computed once per sequence.
-    virtual bool attends_cached() const { return false; }
+                                  TensorView output) = 0;
 };
 
 }  // namespace fairgptq

@@ -14,12 +14,13 @@ namespace {
 
 #ifdef FAIRGPTQ_CUDA
 /// Ranks of one node share its GPUs out by their number on the node.
-std::unique_ptr<Backend> make_cuda(int local_rank) {
+std::unique_ptr<Backend> make_cuda(int local_rank, DType model_type) {
     const int devices = cuda::device_count();
-    return std::make_unique<CudaBackend>(devices > 0 ? launcher_local_rank().value_or(local_rank) % devices : 0);
+    return std::make_unique<CudaBackend>(devices > 0 ? launcher_local_rank().value_or(local_rank) % devices : 0,
+                                         model_type);
 }
 #else
-std::unique_ptr<Backend> make_cuda(int) {
+std::unique_ptr<Backend> make_cuda(int, DType) {
     throw InvalidInput("this build has no CUDA backend; --device must be cpu or auto");
 }
 #endif
@@ -34,8 +35,8 @@ bool gpu_is_here() {
 #endif
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank) {
-    if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda(local_rank);
+std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank, DType model_type) {
+    if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda(local_rank, model_type);
     if (device == "auto" || device == "cpu") return std::make_unique<CpuBackend>();
     throw InvalidInput("--device is \"{}\" but must be auto, cpu or cuda", device);
 }

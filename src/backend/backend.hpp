@@ -48,8 +48,11 @@ class Backend : public MemoryOperations,
 /// @param device     "auto", "cpu" or "cuda"; auto takes a GPU where this build and this machine have one
 /// @param local_rank which of the host's GPUs to take, where the launcher does not tell (support/launcher.hpp); ranks
 ///                   beyond their number begin again at the first
+/// @param model_type the model's own element type (config.json): a GPU computes with it, so that nothing of a weight is
+///                   lost; the CPU with float32
 /// @throws InvalidInput if the device is not there
-std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank = 0);
+std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank = 0,
+                                      DType model_type = DType::bfloat16);
 
 /// Whether this build can use GPUs and this machine has one.
 bool gpu_is_here();

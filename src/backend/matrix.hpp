@@ -45,7 +45,9 @@ class MatrixOperations {
     virtual void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) = 0;
 
-    /// result[c] += Σ over rows of (a[r, c] − b[r, c])², in float64; host, [n].
+    /// result[k, c] = Σ over the rows of tile k (64 rows each) of (a[r, c] − b[r, c])², in float64, row after row.
+    /// @param b as a, or empty: then Σ a[r, c]²
+    /// @param result host, [ceil(rows / 64)][n], written
     virtual void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) = 0;
 
     /// The diagonal of a square matrix, to the host.

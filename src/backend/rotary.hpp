@@ -22,12 +22,8 @@ class RotaryOperations {
                         std::span<const float> frequencies, float attention_factor) = 0;
 
     /// The same at any positions. @param positions host, [tokens], each at least 0
-    /// @throws Failure if this backend cannot (AttentionOperations::attends_cached)
     virtual void rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
-                           std::span<const float> frequencies, float attention_factor) {
-        (void)heads, (void)head_dim, (void)positions, (void)frequencies, (void)attention_factor;
-        throw Failure("this backend cannot rotate at given positions");
-    }
+                           std::span<const float> frequencies, float attention_factor) = 0;
 };
 
 }  // namespace fairgptq

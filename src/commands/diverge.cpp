@@ -145,9 +145,8 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     check_against_model(tokens, found.original.family.config.vocab_size, found.original.family.config.max_positions,
                         found.original.dir);
     found.prompts = read_prompts(tokens, found.prompt_tokens, at_least_one(*parsed, "prompts"));
-    found.backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank());
-    if (!found.backend->attends_cached())
-        throw InvalidInput("--device {}: this backend cannot generate yet; use --device cpu", found.backend->name());
+    found.backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(),
+                                 found.original.family.config.weight_type());
     if (parsed->count("out") > 0) {
         found.out = required_path(*parsed, "out");
         refuse_overwriting(found.out, tokens.path);

@@ -45,13 +45,13 @@ int logits(int argc, char** argv, Communicator& comm) {
     if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
     const bool round_frequencies = choose<bool>(*parsed, "rotary-frequencies", {{"exact", false}, {"weights", true}});
     use_fair_share_of_cores(comm);
-    const auto backend = make_backend((*parsed)["device"].as<std::string>());
 
     refuse_overwriting(out, required_path(*parsed, "tokens"));
     const TokenFile tokens = read_token_file(required_path(*parsed, "tokens"));
     if (tokens.text.count() == 0) throw InvalidInput("{} has no /text to compute logits of", tokens.path.string());
     ModelOrRun subject = open_model_or_run(*parsed);
     ModelConfig& config = subject.family.config;
+    const auto backend = make_backend((*parsed)["device"].as<std::string>(), config.weight_type());
     check_against_model(tokens, config.vocab_size, config.max_positions, subject.model_dir);
     if (round_frequencies) config.rope.frequency_type = config.weight_type();
     std::optional<h5::RowWriter> writer;

@@ -60,9 +60,10 @@ int plan(int argc, char** argv, Communicator& comm) {
     for (const AlphaSettings& alpha : alphas)
         policies.emplace_back(alpha, inputs.family);
     const std::string device = (*parsed)["device"].as<std::string>();
+    const DType type = inputs.family.config.weight_type();
     // A login node has no GPU, and its jobs have.
-    const auto backend = device == "cuda" && !gpu_is_here() ? nullptr : make_backend(device);
-    const PlanDevice planned{backend ? backend->activation_type() : DType::bfloat16,
+    const auto backend = device == "cuda" && !gpu_is_here() ? nullptr : make_backend(device, 0, type);
+    const PlanDevice planned{backend ? backend->activation_type() : type,
                              !backend || !backend->host_accessible(), limit};
     const MemoryPlan memory =
         plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks, planned, alphas.size());

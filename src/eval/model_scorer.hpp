@@ -12,7 +12,7 @@ class ModelScorer final : public TokenScorer {
     explicit ModelScorer(ForwardModel model) : model_(std::move(model)) {}
     std::vector<RowScores> score(std::span<const ChunkTokens> chunks, std::span<const ScoredRows> rows,
                                  const ShareDone& progress = {}) override;
-    bool shares_prefixes() const override { return model_.backend.attends_cached(); }
+    bool shares_prefixes() const override { return true; }
 
   private:
     ForwardModel model_;

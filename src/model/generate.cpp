@@ -175,7 +175,6 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
                                                          std::int64_t batch_tokens) {
     std::vector<std::vector<std::int32_t>> all;
     if (prompts.empty()) return all;
-    if (!model.backend.attends_cached()) throw Failure("the {} backend cannot generate", model.backend.name());
     const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
     const Layers layers(model);
     for (std::size_t first = 0; first < prompts.size();) {

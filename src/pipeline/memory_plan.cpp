@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "backend/cpu/scratch.hpp"
+#include "backend/cuda/scratch.hpp"
 #include "pipeline/calibration_state.hpp"
 #include "pipeline/solve_shares.hpp"
 #include "solver/solve.hpp"
@@ -15,7 +17,6 @@ constexpr std::int64_t real = sizeof(float);
 constexpr std::size_t nccl_bytes = std::size_t{512} << 20U;
 // Page-locked pieces that weights go through, and as much on the device (cuda/transfers.hpp).
 constexpr std::size_t upload_bytes = std::size_t{128} << 20U;
-constexpr std::size_t cublas_bytes = std::size_t{32} << 20U;
 
 std::size_t product(std::int64_t a, std::int64_t b) {
     return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
@@ -25,25 +26,6 @@ std::size_t sum(const std::vector<MemoryPlan::Item>& items) {
     return std::accumulate(items.begin(), items.end(), std::size_t{0},
                            [](std::size_t total, const MemoryPlan::Item& item) { return total + item.bytes; });
 }
-
-/// Scratch of the operations on one stage's matrices.
-struct OperationScratch {
-    std::int64_t first = 0, second = 0;  // elements, float32
-
-    OperationScratch(std::int64_t rows, std::int64_t cols, int ranks, bool gpu) {
-        constexpr std::int64_t slab_rows = 4096;
-        const std::int64_t mine = rows_of_rank(rows, ranks);
-        const std::int64_t slab = std::min(mine, slab_rows) * cols;
-        first = second = slab;
-        constexpr std::int64_t panel = 1024;  // columns whose errors wait; columns of a product; rows packed for one
-        if (!gpu) {
-            first += std::min(cols, panel) * cols;
-            return;
-        }
-        const std::int64_t inverse = cols / 2 * std::min(2 * panel, cols);
-        first = std::max({slab, mine * std::min(panel, cols), inverse, panel * cols});
-    }
-};
 
 /// Sizes that do not depend on what waits where.
 struct Sizes {
@@ -61,7 +43,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         records += shares.mine(run) ? 1 : 0;
     }
     const int solvers = dealt > 0 ? 1 : ranks;
-    std::int64_t first = 0, second = 0, biased_rows = 0;
+    std::int64_t biased_rows = 0;
     sizes.layer = layer_bytes(family, device.activation_type);
     for (const StageSpec& stage : family.stages) {
         std::int64_t rows = 0;
@@ -75,17 +57,20 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         }
         sizes.codes += records * grids;
         sizes.gathered = std::max(sizes.gathered, grids);
-        const OperationScratch scratch(rows, stage.cols(), solvers, device.gpu);
-        const std::size_t solver = solver_bytes(rows, stage.cols(), solvers, settings.solver, true);
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
-        const auto given_back = static_cast<std::size_t>((scratch.first + scratch.second) * real);
-        sizes.solver = std::max(sizes.solver, solver + (device.gpu ? 0 : given_back));
-        first = std::max(first, scratch.first);
-        second = std::max(second, scratch.second);
+        const std::int64_t mine = rows_of_rank(rows, solvers);
+        const std::size_t given_back = device.gpu ? 0 : cpu::solver_scratch(mine, stage.cols());
+        sizes.solver = std::max(sizes.solver,
+                                solver_bytes(rows, stage.cols(), solvers, settings.solver, true) + given_back);
+        if (device.gpu)
+            sizes.scratch = std::max(
+                sizes.scratch,
+                cuda::solver_scratch(mine, stage.cols(),
+                                     resolve_group_size(settings.solver.grid.group_size, stage.cols(), "")));
     }
+    // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;
-    first = std::max(first, bias_slab_rows * biased_rows);
-    sizes.scratch = static_cast<std::size_t>((first + second) * real) + cublas_bytes;
+    sizes.scratch = std::max(sizes.scratch, product(bias_slab_rows, biased_rows * real) + cuda::workspace_bytes);
     return sizes;
 }
 

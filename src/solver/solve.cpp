@@ -53,8 +53,7 @@ struct TileFigures {
 /// One rank's rows of the modules of one alpha: device memory for the solve, host memory for what is gathered after it.
 struct Share {
     std::int64_t rows, n, groups;
-    Buffer weight_buffer, target_buffer, natural_buffer, code_buffer, scale_buffer, zero_buffer, loop_group_buffer,
-        no_weights;
+    Buffer weight_buffer, target_buffer, natural_buffer, code_buffer, scale_buffer, zero_buffer, loop_group_buffer;
     MatrixView<float> weights, target,
         natural;                     // [rows, n]: W; targets, then Q, in loop order; scratch in the matrix's order
     MatrixView<std::uint8_t> codes;  // [rows, n] in loop order
@@ -80,8 +79,6 @@ struct Share {
         scale_buffer = backend.allocate(group_elements * sizeof(float));
         zero_buffer = backend.allocate(group_elements);
         loop_group_buffer = backend.allocate(static_cast<std::size_t>(n) * sizeof(std::int32_t));
-        no_weights = backend.allocate(static_cast<std::size_t>(RowShares::tile_rows * n) * sizeof(float));
-        backend.zero(no_weights.data(), no_weights.bytes());
         weights = weight_buffer.matrix<float>(rows, n);
         target = target_buffer.matrix<float>(rows, n);
         natural = natural_buffer.matrix<float>(rows, n);
@@ -136,7 +133,7 @@ class GroupSolver {
     /// result[segment's tiles].*figure = tile sums of a·M·aᵀ.
     void quadratic_figures(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                            double TileFigures::*figure, Share& share);
-    /// For each tile: Σ (a − b)² of every column, [tiles][n].
+    /// For each tile: Σ (a − b)² of every column, [tiles][n]; b may be empty: 0.
     std::vector<double> tile_errors(MatrixView<const float> a, MatrixView<const float> b, const Share& share);
     void begin_gathering(const Share& share, Gathered& all, Exchange& exchange) const;
     void restore_column_order(std::vector<std::uint8_t>& codes) const;
@@ -193,7 +190,8 @@ void GroupSolver::load(Share& share) {
         const TensorView weights = modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows);
         backend_.gather_columns(weights, natural, {}, rows);
         // x − x is 0 for finite x only.
-        std::vector<double> differences(static_cast<std::size_t>(n_));
+        const std::int64_t tiles = (rows.rows + RowShares::tile_rows - 1) / RowShares::tile_rows;
+        std::vector<double> differences(static_cast<std::size_t>(tiles * n_));
         backend_.column_errors(rows, rows, differences);
         if (bad < 0 && std::any_of(differences.begin(), differences.end(), [](double value) { return value != 0; }))
             bad = static_cast<std::int64_t>(segment.module);
@@ -220,15 +218,11 @@ void GroupSolver::quadratic_figures(MatrixView<const float> matrix, MatrixView<c
 std::vector<double> GroupSolver::tile_errors(MatrixView<const float> a, MatrixView<const float> b, const Share& share) {
     std::vector<double> errors(share.figures.size() * static_cast<std::size_t>(n_));
     for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank())) {
-        std::int64_t tile = segment.first_tile;
-        for (std::int64_t row = 0; row < segment.rows; row += RowShares::tile_rows, ++tile) {
-            const std::int64_t rows = std::min(RowShares::tile_rows, segment.rows - row);
-            // `b` of one tile's rows stands for every tile.
-            const std::int64_t first = b.rows == a.rows ? segment.offset + row : 0;
-            backend_.column_errors(
-                a.rows_from(segment.offset + row, rows), b.rows_from(first, rows),
-                std::span(errors).subspan(static_cast<std::size_t>(tile * n_), static_cast<std::size_t>(n_)));
-        }
+        const std::int64_t tiles = (segment.rows + RowShares::tile_rows - 1) / RowShares::tile_rows;
+        backend_.column_errors(a.rows_from(segment.offset, segment.rows),
+                               b.empty() ? b : b.rows_from(segment.offset, segment.rows),
+                               std::span(errors).subspan(static_cast<std::size_t>(segment.first_tile * n_),
+                                                         static_cast<std::size_t>(tiles * n_)));
     }
     return errors;
 }
@@ -241,8 +235,7 @@ void GroupSolver::shift_targets(MatrixView<const float> inverse, Share& share) {
                               share.target.rows_from(segment.offset, segment.rows));
     backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
     const std::vector<double> shift = tile_errors(share.natural, share.weights, share);
-    const std::vector<double> norm =
-        tile_errors(share.weights, share.no_weights.matrix<float>(RowShares::tile_rows, n_), share);
+    const std::vector<double> norm = tile_errors(share.weights, {}, share);
     for (std::size_t tile = 0; tile < share.figures.size(); ++tile) {
         const auto begin = static_cast<std::ptrdiff_t>(tile) * n_;
         share.figures[tile].shift = std::accumulate(shift.begin() + begin, shift.begin() + begin + n_, 0.0);
@@ -516,7 +509,6 @@ std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t rank
     constexpr std::int64_t real = sizeof(float);
     const std::int64_t per_row = cols * (3 * real + 1) + groups * (real + 1);
     return static_cast<std::size_t>(rows_of_rank(rows, ranks) * per_row + (lent ? 0 : cols * cols * real) +
-                                    RowShares::tile_rows * cols * real +
                                     cols * static_cast<std::int64_t>(sizeof(std::int32_t)));
 }
 

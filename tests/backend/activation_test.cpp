@@ -10,7 +10,7 @@ namespace fairgptq::testing {
 namespace {
 
 class ActivationTest : public BackendTest {};
-FAIRGPTQ_ON_BACKENDS(ActivationTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(ActivationTest);
 
 const std::vector<Activation> activations{Activation::silu, Activation::relu, Activation::gelu, Activation::gelu_tanh};
 
@@ -29,7 +29,8 @@ HostMatrix range(std::int64_t rows, std::int64_t cols) {
 double activation_bound(double x, double expected, DType type) {
     const double size = std::fabs(x);
     const double argument = std::min(110.0, 1.6 * (size + 0.045 * size * size * size));
-    return ((6 * argument + 12) * float32_roundoff + unit_roundoff(type)) * std::fabs(expected) + 1e-35;
+    const double underflow = type == DType::float16 ? 0x1p-25 : 1e-35;  // half of the smallest step
+    return ((6 * argument + 12) * float32_roundoff + unit_roundoff(type)) * std::fabs(expected) + underflow;
 }
 
 TEST_P(ActivationTest, FollowsTheDefinition) {

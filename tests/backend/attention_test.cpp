@@ -86,7 +86,7 @@ class AttentionTest : public BackendTest {
         return std::sqrt(squares);
     }
 };
-FAIRGPTQ_ON_BACKENDS(AttentionTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(AttentionTest);
 
 AttentionShape shape_of(std::int64_t heads, std::int64_t key_value_heads, std::int64_t head_dim,
                         std::int64_t window = 0) {
@@ -169,20 +169,17 @@ void AttentionTest::expect_shared_prefix(std::int64_t shared, const std::vector<
 }
 
 TEST_P(AttentionTest, SequencesMayShareAPrefix) {
-    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
     for (const std::int64_t shared : {1, 17, 127, 128, 129, 300})
         for (const AttentionShape& shape : {shape_of(9, 3, 64), shape_of(2, 2, 16)})
             expect_shared_prefix(shared, {1, 5, 64, 0, 65, 130}, shape);
 }
 
 TEST_P(AttentionTest, WindowsReachIntoASharedPrefix) {
-    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
     for (const std::int64_t window : {1, 2, 3, 20, 100, 128, 200, 500})
         expect_shared_prefix(140, {1, 3, 30, 150}, shape_of(2, 1, 16, window));
 }
 
 TEST_P(AttentionTest, QueriesMayBeTheLastTokensOfTheirKeys) {
-    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
     // A cache of two sequences with room for 200 positions each, of which 150 and 3 are there; 1 and 2 queries.
     for (const std::int64_t window : {0, 40}) {
         const AttentionShape shape = shape_of(4, 2, 16, window);
@@ -207,7 +204,6 @@ TEST_P(AttentionTest, QueriesMayBeTheLastTokensOfTheirKeys) {
 }
 
 TEST_P(AttentionTest, CachedRowsThatDoNotFitAreRefused) {
-    if (!backend->attends_cached()) GTEST_SKIP() << "this backend has no attention over cached keys";
     const AttentionShape shape = shape_of(2, 2, 8);
     const Inputs inputs = random_inputs(5, shape);
     const auto run = [&](const CachedSequence& sequence) { cached(inputs, {sequence}, 5, shape); };

@@ -34,6 +34,18 @@ inline std::vector<std::string> available_backends() {
     return names;
 }
 
+/// The same, and what a GPU computes models of other types with.
+inline std::vector<std::string> available_backends_and_types() {
+    std::vector<std::string> names = available_backends();
+    if (names.size() > 1) names.insert(names.end(), {"cuda_float16", "cuda_float32"});
+    return names;
+}
+inline std::unique_ptr<Backend> make_named(const std::string& name) {
+    if (name == "cuda_float16") return make_backend("cuda", DType::float16);
+    if (name == "cuda_float32") return make_backend("cuda", DType::float32);
+    return make_backend(name);
+}
+
 /// A matrix on the host.
 struct HostMatrix {
     std::int64_t rows = 0;
@@ -82,7 +94,7 @@ struct DeviceMatrix {
 
 class BackendTest : public ::testing::TestWithParam<std::string> {
   protected:
-    BackendTest() : backend(make_backend(GetParam())), type(backend->activation_type()) {}
+    BackendTest() : backend(make_named(GetParam())), type(backend->activation_type()) {}
 
     std::unique_ptr<Backend> backend;
     DType type;  // of activations
@@ -157,4 +169,10 @@ void expect_near(const HostMatrix& actual, const Expected& expected, const Bound
 /// Runs a TEST_P suite on every backend there is.
 #define FAIRGPTQ_ON_BACKENDS(suite)                                                                           \
     INSTANTIATE_TEST_SUITE_P(Backends, suite, ::testing::ValuesIn(::fairgptq::testing::available_backends()), \
+                             [](const auto& param_info) { return param_info.param; })
+
+/// And with every element type that activations may have there.
+#define FAIRGPTQ_ON_BACKENDS_AND_TYPES(suite)                                                          \
+    INSTANTIATE_TEST_SUITE_P(Backends, suite,                                                          \
+                             ::testing::ValuesIn(::fairgptq::testing::available_backends_and_types()), \
                              [](const auto& param_info) { return param_info.param; })

@@ -7,7 +7,7 @@ namespace fairgptq::testing {
 namespace {
 
 class DequantizeTest : public BackendTest {};
-FAIRGPTQ_ON_BACKENDS(DequantizeTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(DequantizeTest);
 
 TEST_P(DequantizeTest, ScalesCodesByTheirColumnsGroup) {
     for (const std::int64_t rows : {0, 1, 3})

@@ -6,7 +6,7 @@ namespace fairgptq::testing {
 namespace {
 
 class EmbeddingTest : public BackendTest {};
-FAIRGPTQ_ON_BACKENDS(EmbeddingTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(EmbeddingTest);
 
 TEST_P(EmbeddingTest, GathersAndAdds) {
     const HostMatrix table = integer_matrix(50, 33, 1);

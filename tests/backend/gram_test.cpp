@@ -18,7 +18,7 @@ class GramTest : public BackendTest {
         return download_vector<double>(packed);
     }
 };
-FAIRGPTQ_ON_BACKENDS(GramTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(GramTest);
 
 std::vector<double> packed_zeros(std::int64_t size) {
     return std::vector<double>(static_cast<std::size_t>(PackedLower<double>::elements(size)));

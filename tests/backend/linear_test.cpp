@@ -21,7 +21,7 @@ class LinearTest : public BackendTest {
         return download(output.view);
     }
 };
-FAIRGPTQ_ON_BACKENDS(LinearTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(LinearTest);
 
 struct Size {
     std::int64_t tokens = 0;

@@ -173,26 +173,39 @@ TEST_P(MatrixTest, QuadraticFormsOfTilesOf64Rows) {
         }
 }
 
-TEST_P(MatrixTest, ColumnErrorsAreAddedUp) {
-    const HostMatrix a = random_matrix(70, 600, 1);
-    const HostMatrix b = random_matrix(70, 600, 2);
-    const DeviceMatrix device_a = upload_float32(a);
-    const DeviceMatrix device_b = upload_float32(b);
-    std::vector<double> errors(600, 1.0);
-    backend->column_errors(device_a.view.float32(), device_b.view.float32(), errors);
-    for (std::int64_t c = 0; c < 600; ++c) {
-        double expected = 1;
-        for (std::int64_t r = 0; r < 70; ++r)
-            expected += std::pow(static_cast<double>(a(r, c)) - static_cast<double>(b(r, c)), 2);
-        ASSERT_NEAR(errors[static_cast<std::size_t>(c)], expected, 72 * 0x1p-53 * expected);
-    }
-    HostMatrix broken = a;
+TEST_P(MatrixTest, ColumnErrorsOfTilesOf64Rows) {
+    for (const std::int64_t rows : {0, 1, 63, 64, 65, 130})
+        for (const std::int64_t n : {1, 255, 256, 257, 600}) {
+            const HostMatrix a = random_matrix(rows, n, 1);
+            const HostMatrix b = random_matrix(rows, n, 2);
+            const DeviceMatrix device_a = upload_float32(a);
+            const DeviceMatrix device_b = upload_float32(b);
+            for (const bool with_b : {true, false}) {
+                SCOPED_TRACE(fmt::format("{} x {}, with b {}", rows, n, with_b));
+                std::vector<double> errors(static_cast<std::size_t>((rows + 63) / 64 * n), std::nan(""));
+                backend->column_errors(device_a.view.float32(), with_b ? device_b.view.float32() : MatrixView<float>(),
+                                       errors);
+                for (std::size_t i = 0; i < errors.size(); ++i) {
+                    const std::int64_t first = static_cast<std::int64_t>(i) / n * 64;
+                    const std::int64_t c = static_cast<std::int64_t>(i) % n;
+                    double expected = 0;
+                    for (std::int64_t r = first; r < std::min(first + 64, rows); ++r)
+                        expected +=
+                            std::pow(static_cast<double>(a(r, c)) - (with_b ? static_cast<double>(b(r, c)) : 0.0), 2);
+                    ASSERT_NEAR(errors[i], expected, 66 * 0x1p-53 * expected);
+                }
+            }
+        }
+}
+
+TEST_P(MatrixTest, ColumnErrorsFindWhatIsNotFinite) {  // which the solver refuses weights by
+    HostMatrix broken = random_matrix(70, 600, 1);
     broken(69, 599) = std::numeric_limits<float>::infinity();
-    const DeviceMatrix device_broken = upload_float32(broken);
-    std::fill(errors.begin(), errors.end(), 0.0);
-    backend->column_errors(device_broken.view.float32(), device_broken.view.float32(), errors);
-    EXPECT_TRUE(std::isnan(errors[599]));  // what the solver finds weights that are not finite by
-    EXPECT_EQ(errors[0], 0);
+    const DeviceMatrix device = upload_float32(broken);
+    std::vector<double> errors(2 * 600);
+    backend->column_errors(device.view.float32(), device.view.float32(), errors);
+    EXPECT_TRUE(std::isnan(errors[600 + 599]));
+    EXPECT_EQ(errors[599], 0);
 }
 
 TEST_P(MatrixTest, DiagonalComesToTheHost) {
@@ -222,6 +235,8 @@ TEST_P(MatrixTest, SizesThatDisagreeAreRefused) {
     EXPECT_THROW(backend->quadratic_forms(view(a), view(square), one_sum), Failure);
     EXPECT_THROW(backend->quadratic_forms(view(b), view(square), sums), Failure);
     EXPECT_THROW(backend->column_errors(view(a), view(a), sums), Failure);
+    std::vector<double> six(6);
+    EXPECT_THROW(backend->column_errors(view(a), view(b), six), Failure);
     EXPECT_THROW(backend->diagonal(view(square), floats), Failure);
     EXPECT_THROW(backend->diagonal(view(a), floats), Failure);
 }

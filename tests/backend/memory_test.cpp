@@ -8,7 +8,7 @@ namespace fairgptq::testing {
 namespace {
 
 class MemoryTest : public BackendTest {};
-FAIRGPTQ_ON_BACKENDS(MemoryTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(MemoryTest);
 
 TEST(DeviceTest, CudaIsHere) {
     try {

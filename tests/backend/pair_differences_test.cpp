@@ -15,7 +15,7 @@ class PairDifferencesTest : public BackendTest {
         return download(result.view);
     }
 };
-FAIRGPTQ_ON_BACKENDS(PairDifferencesTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(PairDifferencesTest);
 
 TEST_P(PairDifferencesTest, AlignedTokensAreSubtractedWithOneRounding) {
     // Around the block of 256 features.

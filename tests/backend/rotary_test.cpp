@@ -15,7 +15,7 @@ class RotaryTest : public BackendTest {
         return download(heads.view);
     }
 };
-FAIRGPTQ_ON_BACKENDS(RotaryTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(RotaryTest);
 
 std::vector<float> usual_frequencies(std::int64_t head_dim) {
     std::vector<float> frequencies;
@@ -43,7 +43,6 @@ TEST_P(RotaryTest, RotatesEachSequenceFromPositionZero) {
 }
 
 TEST_P(RotaryTest, RotatesAtAnyPositions) {
-    if (!backend->attends_cached()) GTEST_SKIP() << "this backend cannot rotate at given positions";
     const std::vector<float> frequencies = usual_frequencies(32);
     const HostMatrix x = rounded(random_matrix(6, 64, 3));
     const std::vector<std::int64_t> positions{7, 3, 1000, 3, 8, 999};

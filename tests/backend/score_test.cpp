@@ -23,7 +23,7 @@ class ScoreTest : public BackendTest {
         return result;
     }
 };
-FAIRGPTQ_ON_BACKENDS(ScoreTest);
+FAIRGPTQ_ON_BACKENDS_AND_TYPES(ScoreTest);
 
 TEST_P(ScoreTest, MatchesLogSoftmax) {
     // Around the block of 512 entries whose sum is float32.

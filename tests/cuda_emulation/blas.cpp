@@ -144,7 +144,7 @@ struct Algorithm {
     std::uint32_t alignment;
     std::int64_t chunk;
 };
-constexpr Algorithm algorithms[] = {{1, 16, 64}, {1, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+constexpr Algorithm algorithms[] = {{8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
 
 }  // namespace
 }  // namespace emulation

@@ -62,11 +62,12 @@ TEST(Bootstrap, HasNoEndThatIsNotFinite) {
 TEST(Bootstrap, DrawsTheItemsOfAClusterTogether) {
     // Ten terms of 40 items each, half of the terms always stereotyped: as uncertain as ten items, not four hundred.
     ItemTable table;
-    table.columns.resize(2);
+    table.columns.resize(3);
     std::vector<std::string> terms;
     for (int item = 0; item < 400; ++item) {
         table.columns[0].push_back(item % 10 < 5 ? 1 : -1);
         table.columns[1].push_back(2);
+        table.columns[2].push_back(1);
         terms.push_back("term" + std::to_string(item % 10));
     }
     draw_items_by_name(table, terms);

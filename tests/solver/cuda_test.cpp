@@ -129,8 +129,9 @@ TEST_F(CudaSolve, SeveralPanelsOfColumns) {
     const RandomProblem problem(70, 1280, 3);
     const std::vector<SolverSettings> all = every_kind_of_settings();
     ObjectiveRatios ratios;
-    for (std::size_t i = 0; i < all.size(); i += 11) {
+    for (std::size_t i = 0; i < all.size(); i += 7) {
         const SolverSettings& settings = all[i];
+        if (settings.kind == SolverKind::reference) continue;  // of this size it moves by several percent of its own
         SCOPED_TRACE(fmt::format("{}, order {}, groups of {}, symmetric {}", to_string(settings.kind),
                                  to_string(settings.order), settings.grid.group_size, settings.grid.symmetric));
         const ModuleSolution found = solve(*cuda, problem, settings, 0.5);
@@ -153,12 +154,12 @@ TEST_F(CudaSolve, TheSameRunTwiceGivesTheSameBytes) {
 }
 
 TEST_F(CudaSolve, ARowsResultDoesNotDependOnTheRowsBesideIt) {
-    const RandomProblem all(256, 640, 5);
+    const RandomProblem all(258, 640, 5);  // the last tile has 2 rows: few enough for other kernels of cuBLAS
     const ModuleSolution whole = solve(*cuda, all, {}, 0.5);
-    for (const std::int64_t first : {0, 64, 192}) {
+    for (const std::int64_t first : {0, 64, 192, 256}) {
         RandomProblem part = all;
-        part.rows = 64;
-        part.weights.assign(all.weights.begin() + first * all.n, all.weights.begin() + (first + 64) * all.n);
+        part.rows = std::min<std::int64_t>(64, all.rows - first);
+        part.weights.assign(all.weights.begin() + first * all.n, all.weights.begin() + (first + part.rows) * all.n);
         const ModuleSolution alone = solve(*cuda, part, {}, 0.5);
         EXPECT_TRUE(std::equal(alone.codes.begin(), alone.codes.end(), whole.codes.begin() + first * all.n));
         EXPECT_TRUE(std::equal(alone.target.begin(), alone.target.end(), whole.target.begin() + first * all.n));

@@ -10,7 +10,7 @@
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/blas.hpp"
 #include "backend/cpu/fast_exp.hpp"
-#include "backend/cpu/sequences.hpp"
+#include "backend/sequences.hpp"
 
 namespace fairgptq {
 

@@ -41,7 +41,6 @@ class CpuBackend : public Backend {
                    const AttentionShape& shape, TensorView output) override;
     void cached_attention(TensorView query, TensorView key, TensorView value, std::span<const CachedSequence> sequences,
                           const AttentionShape& shape, TensorView output) override;
-    bool attends_cached() const override { return true; }
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;

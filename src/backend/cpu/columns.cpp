@@ -7,6 +7,7 @@
 
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/lane_matrix.hpp"
+#include "backend/cpu/scratch.hpp"
 
 namespace fairgptq {
 namespace {
@@ -17,7 +18,7 @@ using lanes::PackedRows;
 using lanes::panel_width;
 
 constexpr std::int64_t run = 16;
-constexpr std::int64_t slab_rows = 4096;  // rows in lanes at a time: bounds the scratch memory
+using cpu::slab_rows;
 
 /// Rows of a problem in lanes, as they move through the loop.
 struct Slab {

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/lane_matrix.hpp"
+#include "backend/cpu/scratch.hpp"
 
 namespace fairgptq {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 using lanes::LaneMatrix;
 
 constexpr std::int64_t column_strip = 512;
-constexpr std::int64_t slab_rows = 4096;  // rows in lanes at a time: bounds the scratch memory
+using cpu::slab_rows;
 
 template <class Function>
 void for_each_tile(const LaneMatrix& matrix, const Function& function) {
@@ -181,19 +182,25 @@ void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<cons
 }
 
 void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
-    require(a.rows == b.rows && a.cols == b.cols && std::ssize(result) == a.cols, "column_errors");
-#pragma omp parallel for schedule(dynamic)
-    for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
-        const std::int64_t end = std::min(begin + column_strip, a.cols);
-        for (std::int64_t r = 0; r < a.rows; ++r) {
-            const float* left = a.row(r);
-            const float* right = b.row(r);
-            for (std::int64_t c = begin; c < end; ++c) {
-                const double difference = static_cast<double>(left[c]) - static_cast<double>(right[c]);
-                result[c] += difference * difference;
+    const std::int64_t tiles = (a.rows + lanes::count - 1) / lanes::count;
+    require((b.empty() || (a.rows == b.rows && a.cols == b.cols)) && std::ssize(result) == tiles * a.cols,
+            "column_errors");
+    const std::vector<float> zeros(b.empty() ? static_cast<std::size_t>(a.cols) : 0);
+    std::fill(result.begin(), result.end(), 0.0);
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (std::int64_t tile = 0; tile < tiles; ++tile)
+        for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
+            const std::int64_t end = std::min(begin + column_strip, a.cols);
+            double* sums = result.data() + tile * a.cols;
+            for (std::int64_t r = tile * lanes::count; r < std::min((tile + 1) * lanes::count, a.rows); ++r) {
+                const float* left = a.row(r);
+                const float* right = b.empty() ? zeros.data() : b.row(r);
+                for (std::int64_t c = begin; c < end; ++c) {
+                    const double difference = static_cast<double>(left[c]) - static_cast<double>(right[c]);
+                    sums[c] += difference * difference;
+                }
             }
         }
-    }
 }
 
 void CpuBackend::diagonal(MatrixView<const float> matrix, std::span<float> result) {

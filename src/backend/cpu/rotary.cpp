@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
-#include "backend/cpu/sequences.hpp"
+#include "backend/sequences.hpp"
 
 namespace fairgptq {
 

@@ -1,6 +1,6 @@
-// A GPU as a backend: bfloat16 activations on tensor cores, float32 in the solver, cuBLAS and cuSOLVER wherever they do
-// the work, kernels of our own for the rest. What each operation does is documented in src/backend/; the CPU's is what
-// it is tested against.
+// A GPU as a backend: activations of the model's own type (bfloat16 and float16 on tensor cores), float32 in the
+// solver, cuBLAS and cuSOLVER wherever they do the work, kernels of our own for the rest. What each operation does is
+// documented in src/backend/; the CPU's is what it is tested against.
 //
 // Everything runs on one stream, in order, and sums are taken in orders that depend on sizes alone: the same run twice
 // gives the same bytes. Host data is passed in calls that return when it has been read.
@@ -18,7 +18,7 @@ namespace fairgptq {
 class CudaBackend final : public Backend {
   public:
     /// @throws InvalidInput if there is no such GPU
-    explicit CudaBackend(int device, DType activation_type = DType::bfloat16);
+    CudaBackend(int device, DType activation_type);
     ~CudaBackend() override;
     std::string name() const override;
     std::string physical_device() const override;
@@ -54,8 +54,12 @@ class CudaBackend final : public Backend {
                     TensorView output) override;
     void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
                 std::span<const float> frequencies, float attention_factor) override;
+    void rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
+                   std::span<const float> frequencies, float attention_factor) override;
     void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
                    const AttentionShape& shape, TensorView output) override;
+    void cached_attention(TensorView query, TensorView key, TensorView value, std::span<const CachedSequence> sequences,
+                          const AttentionShape& shape, TensorView output) override;
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;

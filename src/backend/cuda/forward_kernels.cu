@@ -50,7 +50,7 @@ __global__ void norm(PlainTensor inputs, const float* weight, const float* bias,
 
 /// A thread has one angle of one token, and turns that pair of elements of every head by it.
 template <class T>
-__global__ void rotary(PlainTensor heads, std::int64_t head_dim, const std::int32_t* positions,
+__global__ void rotary(PlainTensor heads, std::int64_t head_dim, const std::int64_t* positions,
                        const float* frequencies, float attention_factor) {
     const std::int64_t half = head_dim / 2;
     for (std::int64_t at = global_thread(); at < heads.rows * half; at += all_threads()) {
@@ -86,8 +86,8 @@ __device__ float sum_in_warp(float value) {
 /// A warp has one query head of one token and takes 32 keys at a time, one a lane, with a running softmax
 /// (arXiv 1805.02867); the values are summed an element a lane.
 template <class T>
-__global__ void attention(PlainTensor query, PlainTensor key, PlainTensor value, const std::int32_t* first_token,
-                          PlainAttention shape, PlainTensor output) {
+__global__ void attention(PlainTensor query, PlainTensor key, PlainTensor value, const PlainQuery* queries,
+                          std::int64_t count, PlainAttention shape, PlainTensor output) {
     auto* on_chip = dynamic_on_chip<float>();
     const int lane = static_cast<int>(threadIdx.x) % warp;
     const int in_block = static_cast<int>(threadIdx.x) / warp;
@@ -96,45 +96,47 @@ __global__ void attention(PlainTensor query, PlainTensor key, PlainTensor value,
     float* sums = scaled_query + dim;
     float* shares = sums + dim;
     const std::int64_t warps = static_cast<std::int64_t>(blockDim.x) / warp;
-    for (std::int64_t item = blockIdx.x * warps + in_block; item < query.rows * shape.heads;
-         item += gridDim.x * warps) {
-        const std::int64_t token = item / shape.heads;
+    for (std::int64_t item = blockIdx.x * warps + in_block; item < count * shape.heads; item += gridDim.x * warps) {
+        const PlainQuery asked = queries[item / shape.heads];
         const std::int64_t head = item % shape.heads;
         const std::int64_t key_col = head / (shape.heads / shape.key_value_heads) * dim;
+        const auto row_at = [&](std::int64_t position) {
+            return position < asked.prefix_keys ? asked.prefix + position : asked.own + position - asked.prefix_keys;
+        };
         for (std::int64_t i = lane; i < dim; i += warp) {
-            scaled_query[i] = to_float(row_of<T>(query, token)[head * dim + i]) * shape.scale;
+            scaled_query[i] = to_float(row_of<T>(query, asked.row)[head * dim + i]) * shape.scale;
             sums[i] = 0;
         }
         __syncwarp();
-        std::int64_t first = first_token[token];
-        if (shape.window > 0 && token - shape.window + 1 > first) first = token - shape.window + 1;
+        const std::int64_t last = asked.position;
+        const std::int64_t first = shape.window > 0 && last >= shape.window ? last - shape.window + 1 : 0;
         float largest = -infinity;
         float weight = 0;
-        for (std::int64_t begin = first; begin <= token; begin += warp) {
+        for (std::int64_t begin = first; begin <= last; begin += warp) {
             float score = -infinity;
-            if (begin + lane <= token) {
-                const T* row = row_of<T>(key, begin + lane) + key_col;
+            if (begin + lane <= last) {
+                const T* row = row_of<T>(key, row_at(begin + lane)) + key_col;
                 score = 0;
                 for (std::int64_t i = 0; i < dim; ++i)
                     score = fmaf(scaled_query[i], to_float(row[i]), score);
             }
             const float now_largest = fmaxf(largest, largest_in_warp(score));
             const float correction = expf(largest - now_largest);
-            shares[lane] = begin + lane <= token ? expf(score - now_largest) : 0.0F;
+            shares[lane] = begin + lane <= last ? expf(score - now_largest) : 0.0F;
             weight = weight * correction + sum_in_warp(shares[lane]);
             largest = now_largest;
             __syncwarp();
-            const auto keys = static_cast<int>(smaller(warp, token + 1 - begin));
+            const auto keys = static_cast<int>(smaller(warp, last + 1 - begin));
             for (std::int64_t i = lane; i < dim; i += warp) {
                 float sum = sums[i] * correction;
                 for (int k = 0; k < keys; ++k)
-                    sum = fmaf(shares[k], to_float(row_of<T>(value, begin + k)[key_col + i]), sum);
+                    sum = fmaf(shares[k], to_float(row_of<T>(value, row_at(begin + k))[key_col + i]), sum);
                 sums[i] = sum;
             }
             __syncwarp();
         }
         for (std::int64_t i = lane; i < dim; i += warp)
-            store(sums[i] / weight, row_to_write<T>(output, token) + head * dim + i);
+            store(sums[i] / weight, row_to_write<T>(output, asked.row) + head * dim + i);
         __syncwarp();
     }
 }
@@ -238,7 +240,7 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
     });
 }
 
-cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int32_t* positions,
+cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int64_t* positions,
                           const float* frequencies, float attention_factor, cudaStream_t stream) {
     if (empty(heads)) return cudaSuccess;
     return with_type(heads.type, [&](auto element) {
@@ -248,14 +250,14 @@ cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const
 }
 
 cudaError_t launch_attention(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
-                             const std::int32_t* first_token, const PlainAttention& shape, const PlainTensor& output,
-                             cudaStream_t stream) {
-    if (empty(query)) return cudaSuccess;
+                             const PlainQuery* queries, std::int64_t count, const PlainAttention& shape,
+                             const PlainTensor& output, cudaStream_t stream) {
+    if (count == 0) return cudaSuccess;
     constexpr int warps = 4;
     const std::size_t on_chip = warps * (2 * static_cast<std::size_t>(shape.head_dim) + warp) * sizeof(float);
     return with_type(query.type, [&](auto element) {
-        return launch({blocks_for(query.rows * shape.heads, warps), warps * warp, on_chip, stream},
-                      attention<decltype(element)>, query, key, value, first_token, shape, output);
+        return launch({blocks_for(count * shape.heads, warps), warps * warp, on_chip, stream},
+                      attention<decltype(element)>, query, key, value, queries, count, shape, output);
     });
 }
 

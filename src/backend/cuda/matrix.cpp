@@ -3,18 +3,18 @@
 #include "backend/matrix.hpp"
 
 #include <algorithm>
-#include <vector>
 
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/matrix_kernels.hpp"
+#include "backend/cuda/scratch.hpp"
 #include "backend/cuda/strips.hpp"
 
 namespace fairgptq {
 namespace {
 
-constexpr std::int64_t slab_rows = 4096;
-constexpr std::int64_t tile_rows = 64;
+constexpr std::int64_t tile_rows = cuda::error_tile_rows;
+using cuda::slab_rows;
 
 void require(bool holds, const char* operation) {
     if (!holds) throw Failure("{}: the sizes of its matrices disagree", operation);
@@ -104,14 +104,14 @@ void CudaBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<con
 }
 
 void CudaBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
-    require(a.rows == b.rows && a.cols == b.cols && std::ssize(result) == a.cols, "column_errors");
+    require((b.empty() || (a.rows == b.rows && a.cols == b.cols)) &&
+                std::ssize(result) == cuda::ceil_div(a.rows, tile_rows) * a.cols,
+            "column_errors");
+    if (b.empty()) b.data = nullptr;
     memory_.use();
-    auto* sums = second_.get<double>(a.cols);
+    auto* sums = second_.get<double>(std::ssize(result));
     cuda::check(cuda::launch_column_errors(plain(a), plain(b), sums, stream()), "column_errors");
-    std::vector<double> errors(result.size());
-    memory_.copy_to_host(errors.data(), sums, result.size_bytes());
-    for (std::size_t col = 0; col < errors.size(); ++col)
-        result[col] += errors[col];
+    memory_.copy_to_host(result.data(), sums, result.size_bytes());
 }
 
 void CudaBackend::diagonal(MatrixView<const float> matrix, std::span<float> result) {

@@ -2,12 +2,14 @@
 // steps over the rest. Sums are taken in an order that depends on sizes alone; nothing is added atomically.
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/matrix_kernels.hpp"
+#include "backend/cuda/scratch.hpp"
 #include "backend/cuda/types.cuh"
 
 namespace fairgptq::cuda {
 namespace {
 
 constexpr int threads = 256;
+constexpr std::int64_t tile_rows = error_tile_rows;
 
 /// Rows on the grid's y side, columns on its x side.
 dim3 grid_over(std::int64_t rows, std::int64_t cols) {
@@ -49,7 +51,6 @@ __global__ void subtract(Plain<const float> a, Plain<const float> b, Plain<float
 }
 
 __global__ void tile_products(Plain<const float> a, Plain<const float> b, double* sums) {
-    constexpr int tile_rows = 64;
     __shared__ double shared[reducing_threads];
     const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * tile_rows;
     const std::int64_t end = smaller(begin + tile_rows, a.rows);
@@ -61,16 +62,20 @@ __global__ void tile_products(Plain<const float> a, Plain<const float> b, double
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
+/// A thread has a column of a tile.
 __global__ void column_errors(Plain<const float> a, Plain<const float> b, double* sums) {
-    const std::int64_t col = global_thread();
-    if (col >= a.cols) return;
-    double sum = 0;
+    for (std::int64_t tile = blockIdx.y; tile * tile_rows < a.rows; tile += gridDim.y)
+        for (std::int64_t col = global_thread(); col < a.cols; col += all_threads()) {
+            const std::int64_t end = smaller((tile + 1) * tile_rows, a.rows);
+            double sum = 0;
 #pragma unroll 8
-    for (std::int64_t row = 0; row < a.rows; ++row) {
-        const double difference = static_cast<double>(a.row(row)[col]) - static_cast<double>(b.row(row)[col]);
-        sum += difference * difference;
-    }
-    sums[col] = sum;
+            for (std::int64_t row = tile * tile_rows; row < end; ++row) {
+                const float right = b.data == nullptr ? 0.0F : b.row(row)[col];
+                const double difference = static_cast<double>(a.row(row)[col]) - static_cast<double>(right);
+                sum += difference * difference;
+            }
+            sums[tile * a.cols + col] = sum;
+        }
 }
 
 __global__ void diagonal(Plain<const float> matrix, float* result) {
@@ -109,8 +114,6 @@ __global__ void check_pivots(Plain<const float> factor, const float* original_di
     const int any = __syncthreads_or(bad ? 1 : 0);
     if (threadIdx.x == 0) *failed = any != 0 ? 1 : 0;
 }
-
-constexpr int inverted_leaf = 64;
 
 /// Column `col` of the inverse of an upper triangular matrix of at most 64 columns, solved from its diagonal up.
 struct LeafMemory {
@@ -235,17 +238,14 @@ cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<fl
 }
 
 cudaError_t launch_tile_products(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream) {
-    constexpr std::int64_t tile_rows = 64;
     if (a.rows == 0) return cudaSuccess;
     const auto tiles = static_cast<unsigned>(ceil_div(a.rows, tile_rows));
     return launch({tiles, reducing_threads, 0, stream}, tile_products, a, b, sums);
 }
 
 cudaError_t launch_column_errors(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream) {
-    if (a.cols == 0) return cudaSuccess;
-    constexpr int few_threads = 64;  // the work is a column a thread: spread it over the chip
-    return launch({static_cast<unsigned>(ceil_div(a.cols, few_threads)), few_threads, 0, stream}, column_errors, a, b,
-                  sums);
+    if (empty(a)) return cudaSuccess;
+    return launch({grid_over(ceil_div(a.rows, tile_rows), a.cols), threads, 0, stream}, column_errors, a, b, sums);
 }
 
 cudaError_t launch_diagonal(Plain<const float> matrix, float* result, cudaStream_t stream) {
@@ -266,7 +266,7 @@ cudaError_t launch_check_pivots(Plain<const float> factor, const float* original
 cudaError_t launch_invert_leaves(Plain<float> upper, cudaStream_t stream) {
     if (upper.rows == 0) return cudaSuccess;
     const auto leaves = static_cast<unsigned>(ceil_div(upper.rows, inverted_leaf));
-    return launch({leaves, inverted_leaf, 0, stream}, invert_leaves, upper);
+    return launch({leaves, static_cast<unsigned>(inverted_leaf), 0, stream}, invert_leaves, upper);
 }
 
 cudaError_t launch_add_lower(Plain<const float> product, double* packed, cudaStream_t stream) {

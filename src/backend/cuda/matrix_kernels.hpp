@@ -22,7 +22,7 @@ cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<fl
 /// sums[k] = Σ a[r, i]·b[r, i] over the 64 rows of tile k, in float64 and in an order of its own.
 cudaError_t launch_tile_products(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream);
 
-/// sums[c] = Σ over rows of (a[r, c] − b[r, c])², in float64, row after row.
+/// sums[k, c] = Σ over the 64 rows of tile k of (a[r, c] − b[r, c])², in float64, row after row; b.data may be null.
 cudaError_t launch_column_errors(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream);
 
 cudaError_t launch_diagonal(Plain<const float> matrix, float* diagonal, cudaStream_t stream);

@@ -1,7 +1,11 @@
-// Uploads convert on the GPU: the host's bytes cross the bus as they are stored, half the traffic of converting before.
+// A solve allocates a dozen matrices and frees them at its end. cudaMalloc and cudaFree would stop the GPU each time,
+// so memory comes from a pool of CUDA's own that never gives it back to the driver while the run lasts.
+//
+// Uploads convert on the GPU, where they must: the host's bytes cross the bus as they are stored.
 #include "backend/cuda/memory.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/convert.hpp"
@@ -14,13 +18,61 @@ Stream::~Stream() {
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
+Pool::Pool(int device) {
+    int supported = 0;
+    check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device), "cudaDeviceGetAttribute");
+    if (supported == 0) throw Failure("GPU {} has no memory pools; a newer driver, or a whole GPU, has", device);
+    cudaMemPoolProps properties{};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.handleTypes = cudaMemHandleTypeNone;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device;
+    check(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate");
+    std::uint64_t keep_all = std::numeric_limits<std::uint64_t>::max();
+    check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+}
+Pool::~Pool() {
+    cudaStreamSynchronize(stream());
+    cudaMemPoolDestroy(pool_);
+}
+
+void* Pool::allocate(std::size_t bytes) {
+    void* data = nullptr;
+    const auto got = [&] { return cudaMallocFromPoolAsync(&data, bytes, pool_, stream()) == cudaSuccess; };
+    if (!got()) {
+        cudaGetLastError();
+        // Pieces that it keeps may be too small each.
+        check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+        check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
+        if (!got()) {
+            cudaGetLastError();
+            return nullptr;
+        }
+    }
+    // The memory may have had another owner, whose last kernels are still to come.
+    check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+    return data;
+}
+
+void Pool::release(void* data) {
+    cudaFreeAsync(data, stream());
+}
+
+std::size_t Pool::unused() const {
+    std::uint64_t reserved = 0, used = 0;
+    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
+    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
+    return static_cast<std::size_t>(reserved - used);
+}
+
 Memory::Memory(int device)
     : device_([device] {
           const int count = device_count();
           if (device < 0 || device >= count) throw Failure("there is no GPU {}: this process sees {}", device, count);
           check(cudaSetDevice(device), "cudaSetDevice");
           return device;
-      }()) {}
+      }()),
+      pool_(std::make_shared<Pool>(device)) {}
 
 void Memory::use() const {
     check(cudaSetDevice(device_), "cudaSetDevice");
@@ -28,67 +80,78 @@ void Memory::use() const {
 
 Buffer Memory::allocate(std::size_t bytes) {
     use();
-    void* data = nullptr;
-    // cudaMalloc of 0 bytes gives no pointer; a Buffer always has one.
-    if (cudaMalloc(&data, std::max<std::size_t>(bytes, 1)) != cudaSuccess) {
-        cudaGetLastError();
+    void* data = pool_->allocate(std::max<std::size_t>(bytes, 1));  // of 0 bytes there is none, and a Buffer has one
+    if (data == nullptr) {
         std::size_t free = 0, total = 0;
         check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
         throw Failure("GPU {} cannot give {} bytes: {} of its {} are free", device_, bytes, free, total);
     }
-    return {data, bytes, [](void* pointer) { cudaFree(pointer); }};
-}
-
-void Memory::copy_to_device(void* device, const void* host, std::size_t bytes) {
-    if (bytes == 0) return;
-    use();
-    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync (to device)");
-    synchronize();
-}
-
-void Memory::copy_to_host(void* host, const void* device, std::size_t bytes) {
-    if (bytes == 0) return;
-    use();
-    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpyAsync (to host)");
-    synchronize();
-}
-
-void Memory::copy_on_device(void* to, const void* from, std::size_t bytes) {
-    if (bytes == 0) return;
-    use();
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "cudaMemcpyAsync (on device)");
-}
-
-void Memory::zero(void* device, std::size_t bytes) {
-    if (bytes == 0) return;
-    use();
-    check(cudaMemsetAsync(device, 0, bytes, stream_.get()), "cudaMemsetAsync");
-}
-
-void Memory::synchronize() {
-    use();
-    check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
+    return {data, bytes, [pool = pool_](void* pointer) { pool->release(pointer); }};
 }
 
 std::size_t Memory::available() const {
     use();
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    return free;
+    return free + pool_->unused();
+}
+
+void Memory::copy_to_device(void* device, const void* host, std::size_t bytes) {
+    if (bytes == 0) return;
+    use();
+    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()), "cudaMemcpyAsync (to device)");
+    synchronize();
+}
+
+void Memory::copy_to_host(void* host, const void* device, std::size_t bytes) {
+    if (bytes == 0) return;
+    use();
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync (to host)");
+    synchronize();
+}
+
+void Memory::copy_on_device(void* to, const void* from, std::size_t bytes) {
+    if (bytes == 0) return;
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "cudaMemcpyAsync (on device)");
+}
+
+void Memory::zero(void* device, std::size_t bytes) {
+    if (bytes == 0) return;
+    use();
+    check(cudaMemsetAsync(device, 0, bytes, stream()), "cudaMemsetAsync");
+}
+
+void Memory::synchronize() {
+    use();
+    check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
 }
 
 void Memory::upload(TensorView to, const void* host, DType type) {
     if (to.empty()) return;
-    const std::size_t bytes = static_cast<std::size_t>(to.rows) * static_cast<std::size_t>(to.cols) * size_of(type);
-    const std::lock_guard lock(staging_mutex_);
-    if (bytes > staging_.bytes()) {
-        staging_ = Buffer();
-        staging_ = allocate(bytes);
+    const std::size_t row_bytes = static_cast<std::size_t>(to.cols) * size_of(type);
+    if (type == to.type && to.stride == to.cols) {
+        copy_to_device(to.data, host, static_cast<std::size_t>(to.rows) * row_bytes);
+        return;
     }
-    copy_to_device(staging_.data(), host, bytes);
-    check(convert(staging_.data(), type, to.data, to.type, to.rows, to.cols, to.stride, stream_.get()),
-          "convert (upload)");
-    synchronize();  // before the staged bytes are overwritten
+    // A few rows at a time: an embedding as it is stored would take gigabytes beside itself.
+    constexpr std::size_t staged_bytes = std::size_t{16} << 20U;
+    const std::int64_t most_rows =
+        std::clamp<std::int64_t>(static_cast<std::int64_t>(staged_bytes / row_bytes), 1, to.rows);
+    const std::lock_guard lock(staging_mutex_);
+    if (static_cast<std::size_t>(most_rows) * row_bytes > staging_.bytes()) {
+        staging_ = Buffer();
+        staging_ = allocate(static_cast<std::size_t>(most_rows) * row_bytes);
+    }
+    for (std::int64_t row = 0; row < to.rows; row += most_rows) {
+        const TensorView part = to.rows_from(row, std::min(most_rows, to.rows - row));
+        const std::size_t offset = static_cast<std::size_t>(row) * row_bytes;
+        copy_to_device(staging_.data(), static_cast<const std::byte*>(host) + offset,
+                       static_cast<std::size_t>(part.rows) * row_bytes);
+        check(convert(staging_.data(), type, part.data, part.type, part.rows, part.cols, part.stride, stream()),
+              "convert (upload)");
+    }
+    synchronize();  // before another thread overwrites the staged bytes
 }
 
 }  // namespace fairgptq::cuda

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <memory>
 #include <mutex>
 
 #include "backend/cuda/portable.hpp"
@@ -23,6 +24,27 @@ class Stream {
     cudaStream_t stream_ = nullptr;
 };
 
+/// A stream's memory: what is freed stays with it and is given again without asking the driver, and a buffer keeps both
+/// until it goes.
+class Pool {
+  public:
+    explicit Pool(int device);
+    ~Pool();
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+    cudaStream_t stream() const { return stream_.get(); }
+    /// Usable from anywhere at once. @returns null if there is not enough
+    void* allocate(std::size_t bytes);
+    /// Once what the stream was asked to do with it before is done.
+    void release(void* data);
+    /// Bytes that it keeps and nobody uses.
+    std::size_t unused() const;
+
+  private:
+    Stream stream_;
+    cudaMemPool_t pool_ = nullptr;
+};
+
 /// A view as kernels take it.
 template <class T>
 Plain<T> plain(MatrixView<T> view) {
@@ -35,7 +57,8 @@ Plain<const T> plain_const(MatrixView<T> view) {
 
 /// Memory of one GPU. Copies from and to host memory have finished when they return, as the interface's callers expect;
 /// what stays on the device is only ordered (synchronize() waits for it). May be used by several threads at once: a
-/// run's weights are read ahead by a thread of their own.
+/// run's weights are read ahead by a thread of their own. A buffer may be used on another stream as soon as it is
+/// there; before it goes, its owner waits for that stream.
 class Memory {
   public:
     /// @throws Failure if there is no such GPU
@@ -47,20 +70,20 @@ class Memory {
     void copy_on_device(void* to, const void* from, std::size_t bytes);
     void zero(void* device, std::size_t bytes);
     void synchronize();
-    /// Bytes of this GPU that nobody has.
-    std::size_t available() const;
     void upload(TensorView to, const void* host, DType type);
+    /// Bytes that can still be allocated: free ones of the GPU, and those that were freed here.
+    std::size_t available() const;
 
-    cudaStream_t stream() const { return stream_.get(); }
+    cudaStream_t stream() const { return pool_->stream(); }
     int device() const { return device_; }
     /// Makes this GPU the calling thread's.
     void use() const;
 
   private:
     int device_;
-    Stream stream_;
+    std::shared_ptr<Pool> pool_;
     std::mutex staging_mutex_;
-    Buffer staging_;  // an upload's bytes as the host stores them
+    Buffer staging_;  // some rows of an upload as the host stores them
 };
 
 /// Device memory that is kept from call to call and grows to the largest that was asked for.

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+
 #include "backend/cuda/check.hpp"
 
 namespace fairgptq::cuda {
@@ -29,10 +31,11 @@ std::int64_t inner_size(Transpose transpose_a, const View& a) {
     return transpose_a == Transpose::yes ? a.rows : a.cols;
 }
 
+constexpr std::uint32_t row_alignment = 16;  // bytes that kernels load at once
+
 bool aligned(const void* data, std::int64_t stride) {
-    constexpr std::uintptr_t vector = 16;
-    return reinterpret_cast<std::uintptr_t>(data) % vector == 0 &&
-           stride % static_cast<std::int64_t>(vector / sizeof(float)) == 0;
+    return reinterpret_cast<std::uintptr_t>(data) % row_alignment == 0 &&
+           stride % static_cast<std::int64_t>(row_alignment / sizeof(float)) == 0;
 }
 
 }  // namespace
@@ -122,15 +125,32 @@ void Products::multiply_batch(float alpha, MatrixView<const float> a, std::int64
           "cublasSgemmStridedBatched");
 }
 
-cublasLtMatmulAlgo_t Products::find_algorithm(const Layouts& layouts, std::uint32_t alignment) const {
+bool Products::takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    return cublasLtMatmulAlgoCheck(lt_handle_, layouts.product, layouts.first, layouts.second, layouts.result,
+                                   layouts.result, &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+           result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize == 0;
+}
+
+cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
+    // Strides as the alignment allows; their size is no matter.
+    const std::int64_t odd = shape.aligned ? 0 : 1;
+    const auto stride = [&](std::int64_t size) { return (size + 3) / 4 * 4 + odd; };
+    const auto layouts_of = [&](std::int64_t rows) {
+        return Layouts(shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
+                       stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
+    };
+    constexpr std::int64_t many_rows = 4096;
+    const Layouts layouts = layouts_of(many_rows);
     cublasLtMatmulPreference_t preference = nullptr;
     check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    cublasLtMatmulHeuristicResult_t found{};
+    std::array<cublasLtMatmulHeuristicResult_t, 32> found{};
     int count = 0;
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
         return cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
     };
     const std::uint32_t whole_sums = CUBLASLT_REDUCTION_SCHEME_NONE;
+    const std::uint32_t alignment = shape.aligned ? row_alignment : sizeof(float);
     cublasStatus_t status = set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, whole_sums);
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -138,42 +158,37 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Layouts& layouts, std::uint3
         if (status == CUBLAS_STATUS_SUCCESS) status = set(attribute, alignment);
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmulAlgoGetHeuristic(lt_handle_, layouts.product, layouts.first, layouts.second,
-                                                layouts.result, layouts.result, preference, 1, &found, &count);
+                                                layouts.result, layouts.result, preference,
+                                                static_cast<int>(found.size()), found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
-    check(status, "cublasLtMatmulAlgoGetHeuristic");
-    if (count == 0) throw Failure("cublasLtMatmulAlgoGetHeuristic found no float32 product without split sums");
-    return found.algo;
-}
-
-/// Whether the algorithm, found for other sizes, takes these.
-bool Products::use_algorithm(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const {
-    cublasLtMatmulHeuristicResult_t result{};
-    return cublasLtMatmulAlgoCheck(lt_handle_, layouts.product, layouts.first, layouts.second, layouts.result,
-                                   layouts.result, &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
-           result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize == 0;
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
+    // A tile of 64 rows or the end of one, a rank's share, a whole matrix.
+    for (int i = 0; i < count; ++i) {
+        bool any_rows = found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS;
+        for (const std::int64_t rows : {1, 2, 31, 64, 1000, 4096, 32768})
+            any_rows = any_rows && takes(layouts_of(rows), found[static_cast<std::size_t>(i)].algo);
+        if (any_rows) return found[static_cast<std::size_t>(i)].algo;
+    }
+    throw Failure(
+        "cuBLASLt has no kernel among {} for any number of rows times float32 [{}, {}]{}, rows aligned to {} bytes",
+        count, shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                            float beta, MatrixView<float> c) {
     if (c.empty()) return;
     memory_.use();
-    const bool vectors = aligned(a.data, a.stride) && aligned(b.data, b.stride) && aligned(c.data, c.stride);
-    const std::uint32_t alignment = vectors ? 16 : sizeof(float);
-    auto& chosen = algorithms_[2 * static_cast<std::size_t>(transpose_b) + static_cast<std::size_t>(vectors)];
-    if (!chosen) {
-        constexpr std::int64_t typical = 4096;
-        constexpr std::int64_t typical_inner = 1024;
-        const std::int64_t odd = vectors ? 0 : 1;
-        const std::int64_t stride_b = (transpose_b == Transpose::yes ? typical_inner : typical) + odd;
-        chosen = find_algorithm(
-            Layouts(transpose_b, typical, typical, typical_inner, typical_inner + odd, stride_b, typical + odd),
-            alignment);
-    }
+    const Shape shape{transpose_b, aligned(a.data, a.stride) && aligned(b.data, b.stride) && aligned(c.data, c.stride),
+                      c.cols, a.cols};
+    auto chosen = algorithms_.find(shape);
+    if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
     const Layouts layouts(transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
-    const cublasLtMatmulAlgo_t algorithm =
-        use_algorithm(layouts, *chosen) ? *chosen : find_algorithm(layouts, alignment);
+    if (!takes(layouts, chosen->second))
+        throw Failure(
+            "cuBLASLt refuses a float32 product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
+            a.rows, a.cols, a.cols, c.cols);
     check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
-                         c.data, layouts.result, c.data, layouts.result, &algorithm, nullptr, 0, memory_.stream()),
+                         c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
           "cublasLtMatmul");
 }
 

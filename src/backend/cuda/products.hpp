@@ -1,18 +1,19 @@
 // Matrix products by cuBLAS, row-major, float32 accumulation, no TF32.
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
-// must not depend on the rows beside it (the solver's contract), `fixed_order` therefore uses one kernel for every
-// size: the one that cuBLASLt finds best for a large product without split sums.
+// must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
+// of many rows, and uses the first that takes any number of rows for every number of rows.
 #pragma once
 
 #include <cublasLt.h>
 #include <cublas_v2.h>
 
-#include <array>
+#include <compare>
 #include <cstdint>
-#include <optional>
+#include <map>
 
 #include "backend/cuda/memory.hpp"
+#include "backend/cuda/scratch.hpp"
 
 namespace fairgptq::cuda {
 
@@ -29,8 +30,9 @@ class Products {
     /// c = alpha · op(a) · op(b) + beta · c, float32.
     void multiply(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
                   MatrixView<const float> b, float beta, MatrixView<float> c);
-    /// The same in an order of sums that depends on the inner size alone: a row of c has the same bytes whatever the
-    /// number of rows.
+    /// The same in an order of sums that does not depend on the number of rows: a row of c has the same bytes whatever
+    /// rows are beside it.
+    /// @throws Failure that names the sizes if cuBLASLt has no kernel for them
     void fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                      float beta, MatrixView<float> c);
     /// The same as multiply for any element types: bfloat16 and float16 on tensor cores. a and b are of one type.
@@ -42,16 +44,21 @@ class Products {
 
   private:
     struct Layouts;
-    bool use_algorithm(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
-    cublasLtMatmulAlgo_t find_algorithm(const Layouts& layouts, std::uint32_t alignment) const;
+    /// What an algorithm is chosen by: everything but the rows.
+    struct Shape {
+        Transpose transpose_b;
+        bool aligned;  // rows of a, b and c to 16 bytes
+        std::int64_t cols, inner;
+        auto operator<=>(const Shape&) const = default;
+    };
+    bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
+    cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
 
-    static constexpr std::size_t workspace_bytes = std::size_t{32} << 20U;
     Memory& memory_;
     Buffer workspace_;
     cublasHandle_t handle_ = nullptr;
     cublasLtHandle_t lt_handle_ = nullptr;
-    // By transposition of b and by whether rows are aligned to 16 bytes.
-    std::array<std::optional<cublasLtMatmulAlgo_t>, 4> algorithms_;
+    std::map<Shape, cublasLtMatmulAlgo_t> algorithms_;
 };
 
 }  // namespace fairgptq::cuda

@@ -6,13 +6,14 @@
 
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
+#include "backend/cuda/scratch.hpp"
 
 namespace fairgptq::cuda {
 
 struct StripSizes {
-    std::int64_t strip = 2048;
-    std::int64_t leaf = 64;              // inverted already
-    std::int64_t largest_batched = 512;  // up to here, all pairs of a level are one batch of products
+    std::int64_t strip = inverted_strip;
+    std::int64_t leaf = inverted_leaf;              // inverted already
+    std::int64_t largest_batched = inverted_batch;  // up to here, all pairs of a level are one batch of products
 };
 
 /// The lower triangle of XᵀX, in strips of columns that reach from the diagonal to the last row: large products for the
