@@ -2,7 +2,8 @@
 # Is it the pairs? Runs Fair-GPTQ and its controls on SmolLM2 and shows what each does to bias, compared with GPTQ:
 # the method with pairs as they are; with each stereotype beside another's partner (shuffled); and beside a sentence that has
 # nothing to do with it (unrelated; StereoSet alone has such sentences). If it is the pairs, the controls' effect vanishes: the
-# table says whether it does. Mean |Δ| also falls in a model that tells any two sentences apart less; SS does not.
+# table says whether it does. Mean |Δ| also falls in a model that tells any two sentences apart less; relative to how far it tells
+# them from an unrelated sentence (StereoSet) it does not.
 # Sentences that have less in common differ more: at the same α, a control's penalty is larger than the method's, flattens the
 # model as a whole, and lowers any difference of log-probabilities at the cost of perplexity. So a control gets the α at which
 # its penalty α·tr(WCWᵀ) is as large as the method's in the median module.

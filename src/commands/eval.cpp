@@ -108,8 +108,8 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     std::vector<Task> tasks = choose_tasks(std::move(tokens), names);
     const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
     if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
-    auto backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(),
-                                subject.family.config.weight_type());
+    auto backend =
+        make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), subject.family.config.weight_type());
     work.emplace(Work{std::move(subject), tokens_path, std::move(tasks), chunk_tokens, std::move(backend), nullptr});
     if (parsed->count("out") > 0) refuse_overwriting(required_path(*parsed, "out"), required_path(*parsed, "tokens"));
     if (parsed->count("out") > 0 && first_rank) work->out = std::make_unique<ReportFile>(required_path(*parsed, "out"));

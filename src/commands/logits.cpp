@@ -51,7 +51,7 @@ int logits(int argc, char** argv, Communicator& comm) {
     if (tokens.text.count() == 0) throw InvalidInput("{} has no /text to compute logits of", tokens.path.string());
     ModelOrRun subject = open_model_or_run(*parsed);
     ModelConfig& config = subject.family.config;
-    const auto backend = make_backend((*parsed)["device"].as<std::string>(), config.weight_type());
+    const auto backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), config.weight_type());
     check_against_model(tokens, config.vocab_size, config.max_positions, subject.model_dir);
     if (round_frequencies) config.rope.frequency_type = config.weight_type();
     std::optional<h5::RowWriter> writer;

@@ -63,8 +63,8 @@ int plan(int argc, char** argv, Communicator& comm) {
     const DType type = inputs.family.config.weight_type();
     // A login node has no GPU, and its jobs have.
     const auto backend = device == "cuda" && !gpu_is_here() ? nullptr : make_backend(device, 0, type);
-    const PlanDevice planned{backend ? backend->activation_type() : type,
-                             !backend || !backend->host_accessible(), limit};
+    const PlanDevice planned{backend ? backend->activation_type() : type, !backend || !backend->host_accessible(),
+                             limit};
     const MemoryPlan memory =
         plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks, planned, alphas.size());
     fmt::print("{} layers of {}, {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n\n",

@@ -48,8 +48,8 @@ int quantize(int argc, char** argv, Communicator& comm) {
         resume = flag(*parsed, "resume");
         stop_after = read_stop_after(*parsed);
         inputs.emplace(read_run_inputs(*parsed));
-        backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(),
-                               inputs->family.config.weight_type());
+        backend =
+            make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), inputs->family.config.weight_type());
     });
     if (!inputs) return exit_done;
     const MemoryPlan memory = plan_run(*inputs, *backend, comm, 1);

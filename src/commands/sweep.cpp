@@ -56,8 +56,8 @@ int sweep(int argc, char** argv, Communicator& comm) {
         RunInputs read = read_run_inputs(*parsed);
         alphas = sweep_settings(values, read);
         inputs.emplace(std::move(read));
-        backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(),
-                               inputs->family.config.weight_type());
+        backend =
+            make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), inputs->family.config.weight_type());
     });
     if (!inputs) return exit_done;
     const MemoryPlan memory = plan_run(*inputs, *backend, comm, alphas.size());

@@ -60,13 +60,13 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
         const std::int64_t mine = rows_of_rank(rows, solvers);
         const std::size_t given_back = device.gpu ? 0 : cpu::solver_scratch(mine, stage.cols());
-        sizes.solver = std::max(sizes.solver,
-                                solver_bytes(rows, stage.cols(), solvers, settings.solver, true) + given_back);
+        sizes.solver =
+            std::max(sizes.solver, solver_bytes(rows, stage.cols(), solvers, settings.solver, true) + given_back);
         if (device.gpu)
-            sizes.scratch = std::max(
-                sizes.scratch,
-                cuda::solver_scratch(mine, stage.cols(),
-                                     resolve_group_size(settings.solver.grid.group_size, stage.cols(), "")));
+            sizes.scratch =
+                std::max(sizes.scratch,
+                         cuda::solver_scratch(mine, stage.cols(),
+                                              resolve_group_size(settings.solver.grid.group_size, stage.cols(), "")));
     }
     // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;

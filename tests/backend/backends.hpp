@@ -41,8 +41,8 @@ inline std::vector<std::string> available_backends_and_types() {
     return names;
 }
 inline std::unique_ptr<Backend> make_named(const std::string& name) {
-    if (name == "cuda_float16") return make_backend("cuda", DType::float16);
-    if (name == "cuda_float32") return make_backend("cuda", DType::float32);
+    if (name == "cuda_float16") return make_backend("cuda", 0, DType::float16);
+    if (name == "cuda_float32") return make_backend("cuda", 0, DType::float32);
     return make_backend(name);
 }
 

@@ -29,7 +29,8 @@ def test_the_parts_of_every_rank_add_up(tiny, tmp_path, ranks):
             continue
         assert set(event["phases"]) == PHASES
         assert 0.98 <= event["accounted"] <= 1
-        assert sum(event["phases"].values()) == pytest.approx(event["seconds"], rel=0.02, abs=0.02)
+        # The phases are means over ranks, and the seconds those of the slowest.
+        assert sum(event["phases"].values()) <= event["seconds"] + 1e-3
         if not ranks:
             continue
         for phase, row in event["ranks"].items():
