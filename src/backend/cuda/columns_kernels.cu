@@ -11,10 +11,12 @@ __global__ __launch_bounds__(BlockShape::threads, 2) void column_block(const __g
     quantize_block(*dynamic_on_chip<BlockMemory>(), block, blockIdx.x);
 }
 
-__global__ __launch_bounds__(BlockShape::threads) void find_scales(const __grid_constant__ Plain<const float> weights,
-                                                                   std::int64_t group_size, GridRule rule,
-                                                                   const std::int32_t* group_of_column,
-                                                                   Plain<float> scales, Plain<std::uint8_t> zeros) {
+// Four blocks an SM leave a thread 128 registers; by itself ptxas aims at more blocks, and spills.
+__global__ __launch_bounds__(BlockShape::threads,
+                             4) void find_scales(const __grid_constant__ Plain<const float> weights,
+                                                 std::int64_t group_size, GridRule rule,
+                                                 const std::int32_t* group_of_column, Plain<float> scales,
+                                                 Plain<std::uint8_t> zeros) {
     __shared__ ScaleMemory memory;
     // Rows are the grid's long side: the other one ends at 65535.
     for (std::int64_t group = blockIdx.y; group * group_size < weights.cols; group += gridDim.y) {
