@@ -169,9 +169,14 @@ void AttentionTest::expect_shared_prefix(std::int64_t shared, const std::vector<
 }
 
 TEST_P(AttentionTest, SequencesMayShareAPrefix) {
+    // Heads as wide as models have them cost an emulated GPU minutes: one case of them there.
     for (const std::int64_t shared : {1, 17, 127, 128, 129, 300})
-        for (const AttentionShape& shape : {shape_of(9, 3, 64), shape_of(2, 2, 16)})
-            expect_shared_prefix(shared, {1, 5, 64, 0, 65, 130}, shape);
+        expect_shared_prefix(shared, {1, 5, 64, 0, 65, 130}, shape_of(2, 2, 16));
+    if (backend->host_accessible())
+        for (const std::int64_t shared : {1, 17, 127, 128, 129, 300})
+            expect_shared_prefix(shared, {1, 5, 64, 0, 65, 130}, shape_of(9, 3, 64));
+    else
+        expect_shared_prefix(17, {1, 5, 0, 20}, shape_of(6, 3, 64));
 }
 
 TEST_P(AttentionTest, WindowsReachIntoASharedPrefix) {

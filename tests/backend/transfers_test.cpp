@@ -19,6 +19,7 @@ TEST_P(TransfersTest, UploadsEveryTypeIntoRowsWithGaps) {
             for (const float value : values.values)
                 halves.push_back(to_half(value).bits);
             const DeviceMatrix from_float = device_matrix(rows, 33, to, 4), from_half = device_matrix(rows, 33, to, 4);
+            transfers->follow_device();  // which zeroed them
             transfers->upload(from_float.view, values.values.data(), DType::float32);
             transfers->upload(from_half.view, halves.data(), DType::float16);
             halves.assign(halves.size(), 0);  // it has been read
@@ -32,6 +33,7 @@ TEST_P(TransfersTest, LongUploadsGoInPieces) {
     const auto transfers = backend->make_transfers();
     const HostMatrix values = random_matrix(40 * 1024 + 3, 1024, 3);  // 160 MiB
     const DeviceMatrix there = device_matrix(values.rows, values.cols, DType::float32);
+    transfers->follow_device();
     transfers->upload(there.view, values.values.data(), DType::float32);
     transfers->finish();
     std::vector<float> back(values.values.size());

@@ -434,6 +434,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
     if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
+    if (width == to_pitch && width == from_pitch) return cudaMemcpyAsync(to, from, width * height, kind, stream);
     for (std::size_t row = 0; row < height; ++row) {
         const cudaError_t error =
             cudaMemcpyAsync(static_cast<std::byte*>(to) + row * to_pitch,
