@@ -29,8 +29,9 @@ def test_the_parts_of_every_rank_add_up(tiny, tmp_path, ranks):
             continue
         assert set(event["phases"]) == PHASES
         assert 0.98 <= event["accounted"] <= 1
-        # The phases are means over ranks, and the seconds those of the slowest.
-        assert sum(event["phases"].values()) <= event["seconds"] + 1e-3
+        # The phases are means over ranks, the seconds those of rank 0: what a loaded machine lets them differ by is not held against
+        # them, and "accounted" is of each rank's own time.
+        assert sum(event["phases"].values()) <= 1.02 * event["seconds"] + 0.02
         if not ranks:
             continue
         for phase, row in event["ranks"].items():
