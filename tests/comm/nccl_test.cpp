@@ -27,7 +27,7 @@ class NcclTest : public ::testing::Test {
     static void run(const std::function<void(Backend&, DeviceCollectives&, Communicator&)>& body) {
         for (int ranks = 1; ranks <= cuda::device_count(); ++ranks)
             testing::run_ranks(ranks, [&](Communicator& comm) {
-                CudaBackend gpu(comm.rank());
+                CudaBackend gpu(comm.rank(), DType::bfloat16);
                 const auto collectives = make_nccl_collectives(gpu, comm, make_nccl_calls(gpu));
                 body(gpu, *collectives, comm);
             });
@@ -61,7 +61,7 @@ TEST_F(NcclTest, ASumSeesWhatTheDeviceWasAskedForBeforeAndIsSeenByWhatComesAfter
 TEST_F(NcclTest, ARankThatDoesNotComeIsGivenUpAndTheGpuGoesOn) {
     if (cuda::device_count() < 2) GTEST_SKIP() << "this machine has one GPU";
     testing::run_ranks(2, [](Communicator& comm) {
-        CudaBackend gpu(comm.rank());
+        CudaBackend gpu(comm.rank(), DType::bfloat16);
         const testing::DeviceDoubles values(gpu, {1, 2, 3});
         {
             NcclDeadlines deadlines;
