@@ -114,7 +114,9 @@ ItemTable item_table_from_json(const nlohmann::json& json, std::span<const char*
     for (const char* name : columns) {
         const auto found = json["columns"].find(name);
         if (found == json["columns"].end() || !found->is_array() || found->empty())
-            throw InvalidInput("{}: \"per_item\" has no array \"{}\"", where, name);
+            throw InvalidInput(
+                "{}: \"per_item\" has no array \"{}\": it is damaged, or an older fairgptq wrote it (run eval again)",
+                where, name);
         std::vector<double>& values = table.columns.emplace_back();
         for (const nlohmann::json& value : *found) {
             if (!value.is_number()) throw InvalidInput("{}: \"{}\" holds {}, not a number", where, name, value.dump());
