@@ -86,8 +86,8 @@ class StageStatistics {
     /// time here to `all_reduce`.
     void begin_hessian_sum(std::int64_t cols, PhaseClock& clock);
     void begin_covariance_sum(std::int64_t cols, PhaseClock& clock);
-    /// Waits for the sums, divides by columns (method.md "The method": both are means over columns), and starts the
-    /// sums anew. Charges the wait to `all_reduce`, the rest to `covariance`.
+    /// Waits for the sums, and divides by columns (method.md "The method": both are means over columns).
+    /// Charges the wait to `all_reduce`, the rest to `covariance`.
     void finish(std::int64_t cols, PhaseClock& clock);
     /// Valid until the next clear(). The covariance is empty where there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }

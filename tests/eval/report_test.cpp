@@ -131,9 +131,9 @@ TEST(Report, TitlesComeFromSettings) {
                                             report_of(run_with(0, "/runs/gptq", 3))};
     EXPECT_THAT(report_titles(alike), ElementsAre("Fair-GPTQ α=0.5 (four)", "Fair-GPTQ α=0.5 (three)", "GPTQ 3-bit"));
     // Jobs keep their runs in work/JOB/run.
-    const std::vector<nlohmann::json> of_jobs{report_of(run_with(0.5, "/work/one/run")),
-                                              report_of(run_with(0.5, "/work/two/run")),
-                                              report_of(run_with(0.5, "/work/two/run/"))};
+    const std::vector<nlohmann::json> of_jobs{report_of(run_with(0.5, "/runs/one/run")),
+                                              report_of(run_with(0.5, "/runs/two/run")),
+                                              report_of(run_with(0.5, "/runs/two/run/"))};
     EXPECT_THAT(report_titles(of_jobs),
                 ElementsAre("Fair-GPTQ α=0.5 (one/run)", "Fair-GPTQ α=0.5 (two/run)", "Fair-GPTQ α=0.5 (two/run)"));
     Subject rounded = run_with(0, "/runs/rtn");
