@@ -42,7 +42,7 @@ constexpr std::size_t stack_bytes = 128U << 10U;
 struct Copy {
     void* to;
     const void* from;
-    std::size_t bytes;
+    std::size_t bytes, zeros;
 };
 
 enum class State { ready, at_block, at_warp, done };
@@ -55,6 +55,7 @@ struct Thread {
     unsigned mask = 0;
     int source = 0;
     std::uint64_t value = 0, received = 0;
+    const void* brought = nullptr;
     std::vector<Copy> copies;                // not committed yet
     std::vector<std::vector<Copy>> batches;  // committed
 };
@@ -315,7 +316,9 @@ int lane() {
     return machine().running % warp;
 }
 
-std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t value, int source, int line) {
+/// @returns the first of the warp's threads when the last lane of the mask has come; −1 to the others, after it let
+/// them go
+static int last_of_warp(unsigned mask, int line) {
     Machine& m = machine();
     Thread& thread = self();
     if ((mask >> static_cast<unsigned>(lane()) & 1U) == 0)
@@ -323,8 +326,6 @@ std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t value, int source, i
     thread.state = State::at_warp;
     thread.line = line;
     thread.mask = mask;
-    thread.value = value;
-    thread.source = source;
     const int first = m.running / warp * warp;
     for (int other = 0; other < warp; ++other) {
         if ((mask >> static_cast<unsigned>(other) & 1U) == 0) continue;
@@ -335,10 +336,19 @@ std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t value, int source, i
             fail("lanes of one warp of %s wait at lines %d and %d", m.name, one.line, line);
         if (one.state != State::at_warp) {
             leave(*thread.fiber);
-            return thread.received;
+            return -1;
         }
     }
-    for (int other = 0; other < warp; ++other) {
+    return first;
+}
+
+std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t value, int source, int line) {
+    Machine& m = machine();
+    Thread& thread = self();
+    thread.value = value;
+    thread.source = source;
+    const int first = last_of_warp(mask, line);
+    for (int other = 0; first >= 0 && other < warp; ++other) {
         if ((mask >> static_cast<unsigned>(other) & 1U) == 0) continue;
         Thread& one = m.threads[static_cast<std::size_t>(first + other)];
         if ((mask >> static_cast<unsigned>(one.source) & 1U) == 0)
@@ -347,6 +357,20 @@ std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t value, int source, i
         one.state = State::ready;
     }
     return thread.received;
+}
+
+void together_in_warp(const void* mine, const std::function<void(const void* const*)>& work, int line) {
+    Machine& m = machine();
+    self().brought = mine;
+    const int first = last_of_warp(0xffffffffU, line);
+    if (first < 0) return;
+    const void* all[warp];
+    for (int other = 0; other < warp; ++other) {
+        Thread& one = m.threads[static_cast<std::size_t>(first + other)];
+        all[other] = one.brought;
+        one.state = State::ready;
+    }
+    work(all);
 }
 
 void* dynamic_on_chip() {
@@ -391,11 +415,12 @@ cudaError_t emulated_function_attribute(const void* kernel, cudaFuncAttribute at
     return cudaSuccess;
 }
 
-void __pipeline_memcpy_async(void* on_chip, const void* from, std::size_t bytes) {
+void __pipeline_memcpy_async(void* on_chip, const void* from, std::size_t bytes, std::size_t zeros) {
     if (bytes != 4 && bytes != 8 && bytes != 16) emulation::fail("an asynchronous copy of %zu bytes", bytes);
+    if (zeros > bytes) emulation::fail("an asynchronous copy of %zu bytes, %zu of them zeros", bytes, zeros);
     if (reinterpret_cast<std::uintptr_t>(on_chip) % bytes != 0 || reinterpret_cast<std::uintptr_t>(from) % bytes != 0)
         emulation::fail("an asynchronous copy of %zu bytes is not aligned to as many", bytes);
-    emulation::self().copies.push_back({on_chip, from, bytes});
+    emulation::self().copies.push_back({on_chip, from, bytes - zeros, zeros});
 }
 void __pipeline_commit() {
     emulation::Thread& thread = emulation::self();
@@ -405,8 +430,10 @@ void __pipeline_commit() {
 void __pipeline_wait_prior(std::size_t prior) {
     auto& batches = emulation::self().batches;
     while (batches.size() > prior) {
-        for (const emulation::Copy& copy : batches.front())
+        for (const emulation::Copy& copy : batches.front()) {
             std::memcpy(copy.to, copy.from, copy.bytes);
+            std::memset(static_cast<std::byte*>(copy.to) + copy.bytes, 0, copy.zeros);
+        }
         batches.erase(batches.begin());
     }
 }

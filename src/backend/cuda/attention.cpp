@@ -1,7 +1,10 @@
 #include "backend/attention.hpp"
 
+#include <algorithm>
+#include <functional>
 #include <vector>
 
+#include "backend/cuda/attention_kernels.hpp"
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/tensors.hpp"
@@ -9,6 +12,8 @@
 
 namespace fairgptq {
 namespace {
+
+constexpr std::int64_t most_rows = std::int64_t{1} << 30;  // rows and positions are 32-bit numbers on the GPU
 
 void check_shapes(const TensorView& query, const TensorView& key, const TensorView& value, const AttentionShape& shape,
                   const TensorView& output) {
@@ -32,23 +37,30 @@ void check_shapes(const TensorView& query, const TensorView& key, const TensorVi
     check("output", output, query.rows, shape.heads);
 }
 
-std::vector<cuda::PlainQuery> queries_of(std::span<const CachedSequence> sequences, std::int64_t query_rows,
-                                         std::int64_t key_rows) {
+/// Tiles of at most `most` queries, those with most keys first, so that no block begins its long work last.
+std::vector<cuda::QueryTile> tiles_of(std::span<const CachedSequence> sequences, std::int64_t most,
+                                      std::int64_t query_rows, std::int64_t key_rows) {
     const auto inside = [](RowRange range, std::int64_t rows) {
         return range.begin >= 0 && range.begin <= range.end && range.end <= rows;
     };
-    std::vector<cuda::PlainQuery> queries;
+    if (query_rows > most_rows || key_rows > most_rows)
+        throw Failure("attention: more than {} rows of queries or keys", most_rows);
+    const auto narrow = [](std::int64_t row) { return static_cast<std::int32_t>(row); };
+    std::vector<cuda::QueryTile> tiles;
     for (const CachedSequence& sequence : sequences) {
         if (!inside(sequence.queries, query_rows) || !inside(sequence.prefix, key_rows) ||
             !inside(sequence.own, key_rows) || sequence.queries.size() > sequence.own.size())
             throw Failure(
                 "attention: a sequence's rows leave its tensors, or it has more queries than keys of its own");
-        const std::int64_t first = sequence.prefix.size() + sequence.own.size() - sequence.queries.size();
-        for (std::int64_t i = 0; i < sequence.queries.size(); ++i)
-            queries.push_back({sequence.queries.begin + i, first + i, sequence.prefix.begin, sequence.prefix.size(),
-                               sequence.own.begin});
+        const std::int64_t keys = sequence.prefix.size() + sequence.own.size();
+        if (keys > most_rows) throw Failure("attention: a sequence has more than {} tokens", most_rows);
+        for (std::int64_t i = 0; i < sequence.queries.size(); i += most)
+            tiles.push_back({narrow(sequence.queries.begin + i), narrow(sequence.prefix.begin),
+                             narrow(sequence.own.begin), narrow(std::min(most, sequence.queries.size() - i)),
+                             narrow(keys - sequence.queries.size() + i), narrow(sequence.prefix.size())});
     }
-    return queries;
+    std::ranges::stable_sort(tiles, std::greater{}, &cuda::QueryTile::position);
+    return tiles;
 }
 
 }  // namespace
@@ -69,12 +81,17 @@ void CudaBackend::cached_attention(TensorView query, TensorView key, TensorView 
                                    std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                    TensorView output) {
     check_shapes(query, key, value, shape, output);
-    const std::vector<cuda::PlainQuery> queries = queries_of(sequences, query.rows, key.rows);
-    const cuda::PlainQuery* device_queries = on_device(std::span<const cuda::PlainQuery>(queries), indices_);
-    const cuda::PlainAttention plain_shape{shape.heads, shape.key_value_heads, shape.head_dim, shape.window,
-                                           shape.scale};
-    cuda::check(cuda::launch_attention(cuda::plain(query), cuda::plain(key), cuda::plain(value), device_queries,
-                                       std::ssize(queries), plain_shape, cuda::plain(output), stream()),
+    const cuda::PlainAttention plain_shape{shape.heads, shape.key_value_heads, shape.head_dim,
+                                           std::min(shape.window, most_rows), shape.scale};
+    const cuda::PlainTensor q = cuda::plain(query);
+    const cuda::PlainTensor k = cuda::plain(key);
+    const cuda::PlainTensor v = cuda::plain(value);
+    const cuda::PlainTensor out = cuda::plain(output);
+    const int most = cuda::queries_of_tile(q, k, v, plain_shape, out);
+    const std::vector<cuda::QueryTile> tiles = tiles_of(sequences, std::max(most, 1), query.rows, key.rows);
+    const cuda::QueryTile* on_gpu = on_device(std::span<const cuda::QueryTile>(tiles), indices_);
+    cuda::check((most > 0 ? cuda::launch_tiled_attention : cuda::launch_plain_attention)(
+                    q, k, v, on_gpu, std::ssize(tiles), plain_shape, out, stream()),
                 "attention");
 }
 

@@ -2,7 +2,6 @@
 // block in an order that depends on the row's length alone.
 #include "backend/cuda/forward_kernels.hpp"
 #include "backend/cuda/launch.cuh"
-#include "backend/cuda/on_chip.cuh"
 #include "backend/cuda/types.cuh"
 
 namespace fairgptq::cuda {
@@ -68,76 +67,6 @@ __global__ void rotary(PlainTensor heads, std::int64_t head_dim, const std::int6
             store(a * c - b * s, row + head + i);
             store(b * c + a * s, row + head + half + i);
         }
-    }
-}
-
-constexpr int warp = 32;
-__device__ float largest_in_warp(float value) {
-    for (int distance = warp / 2; distance > 0; distance /= 2)
-        value = fmaxf(value, __shfl_xor_sync(0xffffffffU, value, distance));
-    return value;
-}
-__device__ float sum_in_warp(float value) {
-    for (int distance = warp / 2; distance > 0; distance /= 2)
-        value += __shfl_xor_sync(0xffffffffU, value, distance);
-    return value;
-}
-
-/// A warp has one query head of one token and takes 32 keys at a time, one a lane, with a running softmax
-/// (arXiv 1805.02867); the values are summed an element a lane.
-template <class T>
-__global__ void attention(PlainTensor query, PlainTensor key, PlainTensor value, const PlainQuery* queries,
-                          std::int64_t count, PlainAttention shape, PlainTensor output) {
-    auto* on_chip = dynamic_on_chip<float>();
-    const int lane = static_cast<int>(threadIdx.x) % warp;
-    const int in_block = static_cast<int>(threadIdx.x) / warp;
-    const std::int64_t dim = shape.head_dim;
-    float* scaled_query = on_chip + in_block * (2 * dim + warp);
-    float* sums = scaled_query + dim;
-    float* shares = sums + dim;
-    const std::int64_t warps = static_cast<std::int64_t>(blockDim.x) / warp;
-    for (std::int64_t item = blockIdx.x * warps + in_block; item < count * shape.heads; item += gridDim.x * warps) {
-        const PlainQuery asked = queries[item / shape.heads];
-        const std::int64_t head = item % shape.heads;
-        const std::int64_t key_col = head / (shape.heads / shape.key_value_heads) * dim;
-        const auto row_at = [&](std::int64_t position) {
-            return position < asked.prefix_keys ? asked.prefix + position : asked.own + position - asked.prefix_keys;
-        };
-        for (std::int64_t i = lane; i < dim; i += warp) {
-            scaled_query[i] = to_float(row_of<T>(query, asked.row)[head * dim + i]) * shape.scale;
-            sums[i] = 0;
-        }
-        __syncwarp();
-        const std::int64_t last = asked.position;
-        const std::int64_t first = shape.window > 0 && last >= shape.window ? last - shape.window + 1 : 0;
-        float largest = -infinity;
-        float weight = 0;
-        for (std::int64_t begin = first; begin <= last; begin += warp) {
-            float score = -infinity;
-            if (begin + lane <= last) {
-                const T* row = row_of<T>(key, row_at(begin + lane)) + key_col;
-                score = 0;
-                for (std::int64_t i = 0; i < dim; ++i)
-                    score = fmaf(scaled_query[i], to_float(row[i]), score);
-            }
-            const float now_largest = fmaxf(largest, largest_in_warp(score));
-            const float correction = expf(largest - now_largest);
-            shares[lane] = begin + lane <= last ? expf(score - now_largest) : 0.0F;
-            weight = weight * correction + sum_in_warp(shares[lane]);
-            largest = now_largest;
-            __syncwarp();
-            const auto keys = static_cast<int>(smaller(warp, last + 1 - begin));
-            for (std::int64_t i = lane; i < dim; i += warp) {
-                float sum = sums[i] * correction;
-                for (int k = 0; k < keys; ++k)
-                    sum = fmaf(shares[k], to_float(row_of<T>(value, row_at(begin + k))[key_col + i]), sum);
-                sums[i] = sum;
-            }
-            __syncwarp();
-        }
-        for (std::int64_t i = lane; i < dim; i += warp)
-            store(sums[i] / weight, row_to_write<T>(output, asked.row) + head * dim + i);
-        __syncwarp();
     }
 }
 
@@ -246,18 +175,6 @@ cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const
     return with_type(heads.type, [&](auto element) {
         return launch({blocks_for(heads.rows * (head_dim / 2), threads), threads, 0, stream}, rotary<decltype(element)>,
                       heads, head_dim, positions, frequencies, attention_factor);
-    });
-}
-
-cudaError_t launch_attention(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
-                             const PlainQuery* queries, std::int64_t count, const PlainAttention& shape,
-                             const PlainTensor& output, cudaStream_t stream) {
-    if (count == 0) return cudaSuccess;
-    constexpr int warps = 4;
-    const std::size_t on_chip = warps * (2 * static_cast<std::size_t>(shape.head_dim) + warp) * sizeof(float);
-    return with_type(query.type, [&](auto element) {
-        return launch({blocks_for(count * shape.heads, warps), warps * warp, on_chip, stream},
-                      attention<decltype(element)>, query, key, value, queries, count, shape, output);
     });
 }
 

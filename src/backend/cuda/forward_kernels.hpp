@@ -26,20 +26,6 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
 cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int64_t* positions,
                           const float* frequencies, float attention_factor, cudaStream_t stream);
 
-struct PlainAttention {
-    std::int64_t heads, key_value_heads, head_dim, window;
-    float scale;
-};
-/// One token that asks: it sees the keys of positions 0 … position, `prefix_keys` of them in rows from prefix on, the
-/// others in rows from `own` on.
-struct PlainQuery {
-    std::int64_t row, position, prefix, prefix_keys, own;
-};
-/// As AttentionOperations. @param queries on the device
-cudaError_t launch_attention(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
-                             const PlainQuery* queries, std::int64_t count, const PlainAttention& shape,
-                             const PlainTensor& output, cudaStream_t stream);
-
 enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh };
 /// output = activation(gate) · up, or without up where up.data is null.
 cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,

@@ -47,6 +47,8 @@ namespace emulation {
 bool sync_block(bool predicate, int line);
 /// Waits for the lanes of the mask, and gives what lane `source` of this warp brought.
 std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t value, int source, int line);
+/// Waits for all lanes of the warp; the last one does `work` with what each brought, before any goes on.
+void together_in_warp(const void* mine, const std::function<void(const void* const* lanes)>& work, int line);
 int lane();
 
 bool is_device_pointer(const void* pointer);

@@ -1,0 +1,72 @@
+// Fragments as PTX lays them out over a warp's lanes (src/backend/cuda/tensor_core.cuh has the table).
+#include "backend/cuda/tensor_core.cuh"
+
+#include <cstring>
+
+namespace emulation {
+namespace {
+
+constexpr int warp = 32;
+constexpr int rows = 16, cols = 8, inner = 16;
+
+std::uint16_t half_of(std::uint32_t pair, int which) {
+    return static_cast<std::uint16_t>(pair >> (16U * static_cast<unsigned>(which)));
+}
+
+void load_all(const void* const* lanes) {
+    const auto part = [&](int lane) -> const LoadMatrices& { return *static_cast<const LoadMatrices*>(lanes[lane]); };
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        std::uint16_t elements[8][8];
+        for (int row = 0; row < 8; ++row) {
+            const void* from = part(matrix * 8 + row).row;
+            if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
+                fail("a row of a matrix that is loaded is not aligned to 16 bytes");
+            std::memcpy(elements[row], from, sizeof(elements[row]));
+        }
+        for (int lane = 0; lane < warp; ++lane) {
+            const int r = lane / 4;
+            const int c = 2 * (lane % 4);
+            const bool transposed = part(lane).transposed;
+            const std::uint32_t low = transposed ? elements[c][r] : elements[r][c];
+            const std::uint32_t high = transposed ? elements[c + 1][r] : elements[r][c + 1];
+            part(lane).result[matrix] = low | high << 16U;
+        }
+    }
+}
+
+void multiply_all(const void* const* lanes) {
+    const auto part = [&](int lane) -> const MultiplyAdd& { return *static_cast<const MultiplyAdd*>(lanes[lane]); };
+    float a[rows][inner];
+    float b[inner][cols];
+    for (int lane = 0; lane < warp; ++lane) {
+        const MultiplyAdd& one = part(lane);
+        const int r = lane / 4;
+        const int c = 2 * (lane % 4);
+        for (int which = 0; which < 2; ++which) {
+            for (int i = 0; i < 4; ++i)
+                a[r + i % 2 * 8][c + i / 2 * 8 + which] = one.to_float(half_of(one.a[i], which));
+            for (int i = 0; i < 2; ++i)
+                b[c + i * 8 + which][r] = one.to_float(half_of(one.b[i], which));
+        }
+    }
+    for (int lane = 0; lane < warp; ++lane)
+        for (int i = 0; i < 4; ++i) {
+            const int row = lane / 4 + i / 2 * 8;
+            const int col = 2 * (lane % 4) + i % 2;
+            float sum = part(lane).sum[i];
+            for (int k = 0; k < inner; ++k)
+                sum += a[row][k] * b[k][col];
+            part(lane).sum[i] = sum;
+        }
+}
+
+}  // namespace
+
+void load_matrices(const LoadMatrices& lane, int line) {
+    together_in_warp(&lane, load_all, line);
+}
+void multiply_add(const MultiplyAdd& lane, int line) {
+    together_in_warp(&lane, multiply_all, line);
+}
+
+}  // namespace emulation
