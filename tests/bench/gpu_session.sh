@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a GPU is needed for, in steps of under 10 minutes each: every test that is skipped without one, and the measurements.
 #
-#   bash tests/bench/gpu_session.sh                        build, tests, bench, table (and peer, where LLM Compressor is)
+#   bash tests/bench/gpu_session.sh                        build, tests, bench, forward, models, layer, model, table (and peer, where
+#                                                          LLM Compressor is)
 #   bash tests/bench/gpu_session.sh STEP...                only these:
 #     bundle    on a machine without a GPU: programs, and the libraries they need beside CUDA's, to build/gpu_bundle.tar.xz,
 #               for a GPU machine that has CUDA 13 but cannot install the rest; carry that file there, and leave out `build`
@@ -10,17 +11,22 @@
 #     sanitize  the column kernel under compute-sanitizer: races, and memory that is not its own
 #     bench     fairgptq bench, shapes of an 8B and of a 70B model
 #     peer      beside LLM Compressor (README.md in this folder), shapes of an 8B and of a 70B model
+#     forward   one block beside PyTorch's, shapes of an 8B and of a 70B model (needs torch and transformers)
+#     models    random weights, 16 GB in the shape of an 8B model and 2 layers in that of a 70B model, to build/gpu_models
+#     layer     those 2 layers quantized, 128 x 2048 tokens
+#     model     the 8B model quantized, from the command to its last checkpoint
 #     table     the rows that the measurements are for
 #
 # Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
 set -uo pipefail
 self=$(realpath "${BASH_SOURCE[0]}")
-cd "$(dirname "$self")/../.."
+cd "$(dirname "$self")/../.." || exit
 if [[ $EUID -eq 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 
 results=${OUT:-build/gpu_results}
 bundle=build/gpu_bundle
+models=build/gpu_models
 limit=560 # seconds a step
 python=${PYTHON:-python3}
 failed=0
@@ -58,6 +64,7 @@ make_bundle() {
         cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq "${test_targets[@]}" || return
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
     cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,solver,comm} "$bundle/" || return
+    "$python" tools/random_model.py 8b "$bundle/tokens" --only tokens || return # of one vocabulary with the 70B model
     strip "$bundle"/fairgptq "$bundle"/test_*
     # The system's own and CUDA's libraries are there; the loader's must be.
     ldd "$bundle"/fairgptq "$bundle"/test_* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
@@ -113,6 +120,38 @@ PY
 peer() { # SHAPES
     "$python" tests/bench/compare_llmcompressor.py --device cuda --shapes "$1" --fairgptq "$programs/fairgptq" --rounds 2
 }
+forward() { # SHAPE [OPTIONS]
+    "$python" tests/bench/compare_forward.py --device cuda --tokens 16384 --length 2048 --fairgptq "$programs/fairgptq" --shape "$@"
+}
+make_models() { # [SHAPE OF THE WHOLE ONE] [OF THE TWO LAYERS]
+    rm -rf "$models" && mkdir -p "$models" &&
+        "$python" tools/random_model.py "${1:-8b}" "$models/whole" --only model &&
+        "$python" tools/random_model.py "${2:-70b}" "$models/layers" --only model --layers 2 || return
+    if [[ -f $bundle/tokens/tokens.h5 ]]; then
+        cp "$bundle/tokens/tokens.h5" "$models/"
+    else
+        "$python" tools/random_model.py "${1:-8b}" "$models/tokens" --only tokens && mv "$models/tokens/tokens.h5" "$models/"
+    fi
+}
+quantize() { # whole|layers [OPTIONS]
+    local name=$1
+    shift
+    rm -rf "$models/$name.run"
+    local begin=$EPOCHREALTIME
+    "$programs/fairgptq" quantize --model "$models/$name" --tokens "$models/tokens.h5" --out "$models/$name.run" --device cuda "$@" || return
+    "$python" - "$begin" "$EPOCHREALTIME" "$models/$name.run/log.jsonl" "$results/$name.json" <<'PY'
+import json, sys
+events = [json.loads(line) for line in open(sys.argv[3])]
+layers = [event for event in events if event["event"] == "layer"]
+# What a layer takes but for the disk; of the first one libraries load their kernels.
+own = [event["seconds"] - event["phases"]["read"] - event["phases"]["write"] for event in layers]
+wall = float(sys.argv[2]) - float(sys.argv[1])
+json.dump({"wall": wall, "layers": own, "phases": [event["phases"] for event in layers]}, open(sys.argv[4], "w"))
+print(f"{wall:.1f} s in all; layers without disk: {', '.join(f'{one:.2f}' for one in own)} s")
+for phase, seconds in layers[-1]["phases"].items():
+    print(f"  last layer, {phase:12} {seconds:8.3f} s")
+PY
+}
 print_table() {
     "$python" - "$results/bench_70b.json" "$results" <<'PY'
 import json, pathlib, re, sys
@@ -137,6 +176,23 @@ for shapes in ("8b", "70b"):
         print(f"{'the column solver against LLM Compressor, ' + size:58}{'1.5':>12}{ratio:14.2f}{'' if ratio >= 1.5 else '   missed'}")
     if not ratios:
         print(f"the column solver against LLM Compressor, {shapes}: not measured")
+
+def row(what, goal, value, reached):
+    global missed
+    missed |= value is not None and not reached(value)
+    print(f"{what:58}{goal:>12}{'not measured' if value is None else f'{value:.2f}':>14}"
+          f"{'' if value is None or reached(value) else '   missed'}")
+
+def quantized(name):
+    file = pathlib.Path(sys.argv[2]) / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+row("one 70B layer, 128 x 2048 tokens, but for the disk, s", "4", quantized("layers").get("layers", [None])[-1], lambda s: s <= 4)
+row("an 8B model, 128 x 2048 tokens, to its checkpoint, s", "45", quantized("whole").get("wall"), lambda s: s <= 45)
+for shapes in ("8b", "70b"):
+    log = pathlib.Path(sys.argv[2]) / f"forward_{shapes}.log"
+    found = re.search(r"forward ([\d.]+) times as fast", log.read_text()) if log.exists() else None
+    row(f"one block's forward against PyTorch's, {shapes}", "1", float(found[1]) if found else None, lambda ratio: ratio >= 1)
 sys.exit(1 if missed else 0)
 PY
 }
@@ -152,6 +208,8 @@ fi
 steps=("$@")
 if [[ ${#steps[@]} -eq 0 ]]; then
     steps=(build tests bench)
+    "$python" -c 'import torch, transformers' 2>/dev/null && steps+=(forward)
+    steps+=(models layer model)
     "$python" -c 'import llmcompressor' 2>/dev/null && steps+=(peer)
     steps+=(table)
 fi
@@ -162,9 +220,13 @@ for name in "${steps[@]}"; do
     tests) step tests run_tests ;;
     sanitize) step sanitize sanitize ;;
     bench) step bench_8b bench 8b && step bench_70b bench 70b ;;
+    forward) step forward_8b forward 8b && step forward_70b forward 70b ;;
+    models) step models make_models ;;
+    layer) step layer quantize layers ;;
+    model) step model quantize whole ;;
     peer) step peer_8b peer 8b && step peer_70b peer 70b ;;
     table) step table print_table ;;
-    *) echo "$name is no step; they are bundle, build, tests, sanitize, bench, peer and table" >&2 && exit 2 ;;
+    *) echo "$name is no step; they are bundle, build, tests, sanitize, bench, forward, models, layer, model, peer and table" >&2 && exit 2 ;;
     esac
 done
 exit "$failed"

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Writes a Llama of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
+with before the model itself is there. What comes out of such a run is fast or slow, never good.
+
+  random_model.py 8b FOLDER                         16 GB: a folder as of Hugging Face, and FOLDER/tokens.h5
+  random_model.py 70b FOLDER --layers 2             only so many of its 80 layers, which cost the same time each
+  fairgptq quantize --model FOLDER --tokens FOLDER/tokens.h5 --out RUN
+"""
+import json
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+
+from support import InvalidInput, Parser, run
+
+# hidden, intermediate, layers, heads, key-value heads, vocabulary, whether the head is the embedding
+SHAPES = {"smollm2-135m": (576, 1536, 30, 9, 3, 49152, True), "llama-7b": (4096, 11008, 32, 32, 32, 32000, False),
+          "8b": (4096, 14336, 32, 32, 8, 128256, False), "13b": (5120, 13824, 40, 40, 40, 32000, False),
+          "70b": (8192, 28672, 80, 64, 8, 128256, False), "405b": (16384, 53248, 126, 128, 8, 128256, False)}
+SHARD_BYTES = 4 << 30  # of a file, about
+
+
+def bfloat16_bits(count, random):
+    """Magnitudes from 2^-7 to 2^-5, a root of their mean square of 0.018, either sign; as bits."""
+    bits = np.frombuffer(random.bytes(2 * count), dtype=np.uint16)
+    return (bits & np.uint16(0x80FF)) | np.uint16(0x3C00)  # sign, the exponent's last bit and mantissa are random
+
+
+def ones(count):
+    return np.full(count, 0x3F80, dtype=np.uint16)
+
+
+def tensors_of(shape, layers):
+    """Names and sizes, in the order of the files."""
+    hidden, intermediate, _, heads, key_value_heads, vocabulary, tied = shape
+    head_dim = hidden // heads
+    yield "model.embed_tokens.weight", (vocabulary, hidden)
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}."
+        yield prefix + "input_layernorm.weight", (hidden,)
+        for name, rows, cols in (("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", key_value_heads * head_dim, hidden),
+                                 ("self_attn.v_proj", key_value_heads * head_dim, hidden), ("self_attn.o_proj", hidden, hidden),
+                                 ("mlp.gate_proj", intermediate, hidden), ("mlp.up_proj", intermediate, hidden),
+                                 ("mlp.down_proj", hidden, intermediate)):
+            yield f"{prefix}{name}.weight", (rows, cols)
+        yield prefix + "post_attention_layernorm.weight", (hidden,)
+    yield "model.norm.weight", (hidden,)
+    if not tied:
+        yield "lm_head.weight", (vocabulary, hidden)
+
+
+def shards_of(tensors):
+    """Lists of (name, size), each a file."""
+    shard, held = [], 0
+    for name, size in tensors:
+        size_bytes = 2 * int(np.prod(size))
+        if shard and held + size_bytes > SHARD_BYTES:
+            yield shard
+            shard, held = [], 0
+        shard.append((name, size))
+        held += size_bytes
+    yield shard
+
+
+def write_shard(path, shard, seed):
+    """A safetensors file, a tensor at a time: the library wants all of them in memory, and its bfloat16 has no numpy type."""
+    header, begin = {"__metadata__": {"format": "pt"}}, 0
+    for name, size in shard:
+        end = begin + 2 * int(np.prod(size))
+        header[name] = {"dtype": "BF16", "shape": list(size), "data_offsets": [begin, end]}
+        begin = end
+    words = json.dumps(header).encode()
+    words += b" " * (-len(words) % 8)
+    with open(path, "wb") as file:
+        file.write(len(words).to_bytes(8, "little") + words)
+        for number, (_, size) in enumerate(shard):
+            count = int(np.prod(size))
+            bits = ones(count) if len(size) == 1 else bfloat16_bits(count, np.random.default_rng([*seed, number]))
+            file.write(bits.astype("<u2", copy=False))
+
+
+def write_model(folder, shape, layers, seed):
+    hidden, intermediate, _, heads, key_value_heads, vocabulary, tied = shape
+    shards = list(shards_of(tensors_of(shape, layers)))
+    names = [f"model-{number + 1:05}-of-{len(shards):05}.safetensors" for number in range(len(shards))]
+    with ThreadPoolExecutor(max(1, min(4, cpu_count() or 1))) as pool:
+        for done in [pool.submit(write_shard, folder / name, shard, (seed, number))
+                     for number, (name, shard) in enumerate(zip(names, shards))]:
+            done.result()
+    weights = {tensor: name for name, shard in zip(names, shards) for tensor, _ in shard}
+    total = sum(2 * int(np.prod(size)) for shard in shards for _, size in shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weights}, indent=1))
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate,
+              "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": key_value_heads,
+              "head_dim": hidden // heads, "vocab_size": vocabulary, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+              "hidden_act": "silu", "tie_word_embeddings": tied, "rope_theta": 500000.0, "attention_bias": False, "mlp_bias": False,
+              "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    return total
+
+
+def random_pairs(count, vocabulary, random):
+    """Sentences of 6 to 25 tokens that differ in one."""
+    pairs = {"stereotype": [], "anti_stereotype": [], "category": []}
+    for number in range(count):
+        sentence = random.integers(0, vocabulary, random.integers(6, 26))
+        partner = sentence.copy()
+        place = random.integers(1, len(partner))
+        partner[place] = (partner[place] + 1) % vocabulary
+        pairs["stereotype"].append(sentence)
+        pairs["anti_stereotype"].append(partner)
+        pairs["category"].append(f"random-{number % 4}")
+    return pairs
+
+
+def write_tokens(path, vocabulary, options):
+    from token_file import write_token_file  # a model alone needs none of its packages
+
+    random = np.random.default_rng([options.seed, 1 << 20])
+    contents = {"tokenizer_sha256": "0" * 64, "vocab_size": vocabulary, "sources": [{"name": "random", "seed": options.seed}]}
+    if options.length > 0 and options.sequences > 0:
+        contents["text"] = [random.integers(0, vocabulary, options.length) for _ in range(options.sequences)]
+    if options.pairs > 0:
+        contents["pairs"] = random_pairs(options.pairs, vocabulary, random)
+    write_token_file(path, contents)
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("shape", choices=sorted(SHAPES))
+    parser.add_argument("folder", type=Path, help="folder to make")
+    parser.add_argument("--layers", type=int, help="the first so many of the model's layers")
+    parser.add_argument("--sequences", type=int, default=128, help="sequences of text")
+    parser.add_argument("--length", type=int, default=2048, help="tokens of each")
+    parser.add_argument("--pairs", type=int, default=1000, help="sentence pairs")
+    parser.add_argument("--only", choices=("model", "tokens"), help="not the other of the two")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    shape = SHAPES[options.shape]
+    layers = options.layers if options.layers is not None else shape[2]
+    if not 1 <= layers <= shape[2]:
+        raise InvalidInput(f"--layers must be from 1 to {shape[2]}, the layers of {options.shape}, not {layers}")
+    for name in ("sequences", "length", "pairs"):
+        if getattr(options, name) < 0:
+            raise InvalidInput(f"--{name} must not be negative")
+    texts = options.sequences if options.length > 0 else 0
+    if texts == 0 and options.pairs == 0:
+        raise InvalidInput("a token file needs text or pairs: --sequences and --length, or --pairs, above 0")
+    if options.folder.exists() and (not options.folder.is_dir() or any(options.folder.iterdir())):
+        raise InvalidInput(f"{options.folder} is there already; name a folder that is not, or that is empty")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.only != "tokens":
+        total = write_model(options.folder, shape, layers, options.seed)
+        print(f"{options.folder}: {layers} layers in {options.shape}'s shape, {total / 1e9:.1f} GB")
+    if options.only != "model":
+        write_tokens(options.folder / "tokens.h5", shape[5], options)
+        print(f"{options.folder}/tokens.h5: {texts} x {options.length} tokens of text, {options.pairs} pairs")
+
+
+if __name__ == "__main__":
+    run(main)
