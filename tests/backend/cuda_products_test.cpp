@@ -65,5 +65,70 @@ TEST_F(CudaProducts, ARowInFixedOrderDoesNotDependOnTheRowsBesideIt) {
                 }
 }
 
+/// A product in pieces of every kind, beside float64 and beside what float32 gives.
+TEST_F(CudaProducts, ASplitProductIsAsAccurateAsFloat32) {
+    const cuda::SplitSizes small{16, 48, 40};
+    cuda::Products split(*memory, small), whole(*memory);
+    for (const cuda::Transpose transpose : {cuda::Transpose::no, cuda::Transpose::yes})
+        for (const std::int64_t rows : {1, 47, 48, 49, 100})
+            for (const std::int64_t cols : {12, 16, 48, 52, 100})
+                for (const std::int64_t inner : {16, 40, 44, 128})
+                    for (const float beta : {0.0F, 1.0F}) {
+                        SCOPED_TRACE(fmt::format("[{}, {}] · [{}, {}], transposed {}, beta {}", rows, inner, inner,
+                                                 cols, transpose == cuda::Transpose::yes, beta));
+                        const bool turned = transpose == cuda::Transpose::yes;
+                        const HostMatrix a = random_matrix(rows, inner, 1);
+                        const HostMatrix b = random_matrix(turned ? cols : inner, turned ? inner : cols, 2);
+                        const HostMatrix start = random_matrix(rows, cols, 3);
+                        const auto on_device = [&](const HostMatrix& matrix) {
+                            Buffer buffer = memory->allocate(matrix.values.size() * sizeof(float));
+                            memory->copy_to_device(buffer.data(), matrix.values.data(), buffer.bytes());
+                            return buffer;
+                        };
+                        const Buffer device_a = on_device(a), device_b = on_device(b), c = on_device(start);
+                        split.fixed_order(transpose, -2, device_a.matrix<const float>(rows, inner),
+                                          device_b.matrix<const float>(b.rows, b.cols), beta,
+                                          c.matrix<float>(rows, cols));
+                        HostMatrix found(rows, cols);
+                        memory->copy_to_host(found.values.data(), c.data(), c.bytes());
+                        for (std::int64_t r = 0; r < rows; ++r)
+                            for (std::int64_t col = 0; col < cols; ++col) {
+                                double sum = static_cast<double>(beta) * static_cast<double>(start(r, col));
+                                double size = std::fabs(sum);
+                                for (std::int64_t k = 0; k < inner; ++k) {
+                                    const double term = -2 * static_cast<double>(a(r, k)) *
+                                                        static_cast<double>(turned ? b(col, k) : b(k, col));
+                                    sum += term;
+                                    size += std::fabs(term);
+                                }
+                                // Sums of `inner` terms, and 2⁻²¹ for what the parts leave out.
+                                ASSERT_NEAR(found(r, col), sum,
+                                            (static_cast<double>(inner) / 4 + 8) * float32_roundoff * size + 1e-30)
+                                    << r << ", " << col;
+                            }
+                    }
+}
+
+TEST_F(CudaProducts, PartsOfTheLargestAndTheSmallestNumbers) {
+    cuda::Products split(*memory, {4, 4096, 2048});
+    const std::vector<float> values{1.0F,          1.0F + 0x1p-23F, 0x1.fffffep120F, -0x1.ffdp3F,
+                                    0x1.000fffp0F, 0x1p-100F,       -0x1p-7F,        0.0F};
+    HostMatrix a(1, 8), identity(8, 8);
+    for (std::int64_t i = 0; i < 8; ++i) {
+        a(0, i) = values[static_cast<std::size_t>(i)];
+        identity(i, i) = 1;
+    }
+    const Buffer device_a = memory->allocate(8 * sizeof(float)), device_b = memory->allocate(64 * sizeof(float));
+    const Buffer c = memory->allocate(8 * sizeof(float));
+    memory->copy_to_device(device_a.data(), a.values.data(), device_a.bytes());
+    memory->copy_to_device(device_b.data(), identity.values.data(), device_b.bytes());
+    split.multiply(cuda::Transpose::no, cuda::Transpose::no, 1, device_a.matrix<const float>(1, 8),
+                   device_b.matrix<const float>(8, 8), 0, c.matrix<float>(1, 8));
+    std::vector<float> found(8);
+    memory->copy_to_host(found.data(), c.data(), c.bytes());
+    for (std::size_t i = 0; i < found.size(); ++i)
+        EXPECT_NEAR(found[i], values[i], std::ldexp(std::fabs(static_cast<double>(values[i])), -22)) << values[i];
+}
+
 }  // namespace
 }  // namespace fairgptq::testing

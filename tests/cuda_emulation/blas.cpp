@@ -21,6 +21,7 @@ struct cusolverDnContext {
 };
 struct cusolverDnParams {};
 struct EmulatedMatmulDesc {
+    bool tf32 = false;
     cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
 };
 struct EmulatedMatrixLayout {
@@ -73,6 +74,11 @@ std::vector<float> packed(const Operand& matrix, std::int64_t rows, std::int64_t
     return values;
 }
 
+/// TF32 by leaving bits out: the worst that a tensor core may make of a float32 number.
+float without_low_bits(float value) {
+    return __int_as_float(__float_as_int(value) & ~0x1fff);
+}
+
 struct Product {
     std::int64_t m = 0, n = 0, k = 0;
     float alpha = 1, beta = 0;
@@ -81,14 +87,19 @@ struct Product {
     cudaDataType type_c = CUDA_R_32F;
     std::int64_t stride_c = 0;
     std::int64_t chunk = 1;  // of k: partial sums that are added up
+    bool tf32 = false;       // operands lose what a tensor core does not take
 };
 
 void multiply(const Product& product) {
-    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
+    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk, tf32] = product;
     const DeviceAccess access;
     require_inside(c, static_cast<std::size_t>((n - 1) * stride_c + m) * size_of(type_c), "a product's result");
-    const std::vector<float> a = packed(operand_a, m, k);
-    const std::vector<float> b = packed(operand_b, k, n);
+    std::vector<float> a = packed(operand_a, m, k);
+    std::vector<float> b = packed(operand_b, k, n);
+    if (tf32)
+        for (std::vector<float>* operand : {&a, &b})
+            for (float& value : *operand)
+                value = without_low_bits(value);
     std::vector<float> sums(static_cast<std::size_t>(m)), part(sums.size());
     for (std::int64_t col = 0; col < n; ++col) {
         std::fill(sums.begin(), sums.end(), 0.0F);
@@ -119,7 +130,7 @@ std::int64_t some_chunk(std::int64_t m, std::int64_t n) {
 
 /// Pointers and strides that a product takes; type_c as a's or float32.
 cublasStatus_t check(const Product& product) {
-    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk] = product;
+    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk, tf32] = product;
     if (m < 0 || n < 0 || k < 0 || a.stride < std::max<std::int64_t>(1, a.transposed ? k : m) ||
         b.stride < std::max<std::int64_t>(1, b.transposed ? n : k) || stride_c < std::max<std::int64_t>(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -241,8 +252,8 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
     delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t, cudaDataType) {
-    *description = new EmulatedMatmulDesc;
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t type, cudaDataType) {
+    *description = new EmulatedMatmulDesc{type == CUBLAS_COMPUTE_32F_FAST_TF32};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
@@ -330,7 +341,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                            d,
                            CUDA_R_32F,
                            layout_d->stride,
-                           chosen.chunk});
+                           chosen.chunk,
+                           description->tf32});
 }
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {

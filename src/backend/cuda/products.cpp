@@ -3,9 +3,12 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 
 #include "backend/cuda/check.hpp"
+#include "backend/cuda/split_kernels.hpp"
+#include "backend/cuda/tensors.hpp"
 
 namespace fairgptq::cuda {
 namespace {
@@ -46,9 +49,10 @@ struct Products::Layouts {
     cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
 
     /// A row-major [m, k] · op(b) → [m, n].
-    Layouts(Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t stride_a,
+    Layouts(bool tf32, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t stride_a,
             std::int64_t stride_b, std::int64_t stride_c) {
-        check(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+        check(cublasLtMatmulDescCreate(&product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
+              "cublasLtMatmulDescCreate");
         const cublasOperation_t first_operation = operation(transpose_b);
         check(cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &first_operation,
                                              sizeof(first_operation)),
@@ -74,7 +78,8 @@ struct Products::Layouts {
     }
 };
 
-Products::Products(Memory& memory) : memory_(memory), workspace_(memory.allocate(workspace_bytes)) {
+Products::Products(Memory& memory, SplitSizes split)
+    : memory_(memory), split_(split), workspace_(memory.allocate(workspace_bytes)) {
     memory.use();
     check(cublasCreate(&handle_), "cublasCreate");
     check(cublasSetStream(handle_, memory.stream()), "cublasSetStream");
@@ -94,6 +99,7 @@ Products::~Products() {
 void Products::multiply(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
                         MatrixView<const float> b, float beta, MatrixView<float> c) {
     if (c.empty()) return;
+    if (transpose_a == Transpose::no && is_split(a, b, c)) return multiply_split(transpose_b, alpha, a, b, beta, c);
     memory_.use();
     check(
         cublasSgemm_64(handle_, operation(transpose_b), operation(transpose_a), c.cols, c.rows,
@@ -137,7 +143,7 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
     const std::int64_t odd = shape.aligned ? 0 : 1;
     const auto stride = [&](std::int64_t size) { return (size + 3) / 4 * 4 + odd; };
     const auto layouts_of = [&](std::int64_t rows) {
-        return Layouts(shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
+        return Layouts(shape.tf32, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
                        stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
     };
     constexpr std::int64_t many_rows = 4096;
@@ -170,23 +176,66 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
         if (any_rows) return found[static_cast<std::size_t>(i)].algo;
     }
     throw Failure(
-        "cuBLASLt has no kernel among {} for any number of rows times float32 [{}, {}]{}, rows aligned to {} bytes",
-        count, shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
+        "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes", count,
+        shape.tf32 ? "TF32" : "float32", shape.inner, shape.cols,
+        shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                            float beta, MatrixView<float> c) {
     if (c.empty()) return;
+    if (is_split(a, b, c))
+        multiply_split(transpose_b, alpha, a, b, beta, c);
+    else
+        one_fixed_order(false, transpose_b, alpha, a, b, beta, c);
+}
+
+bool Products::is_split(MatrixView<const float> a, MatrixView<const float> b, MatrixView<const float> c) const {
+    return std::min(c.cols, a.cols) >= split_.least && aligned(c.data, c.stride) && a.cols % 4 == 0 &&
+           c.cols % 4 == 0 && !b.empty();
+}
+
+// Pieces of b stay for all rows; sums over the inner size are taken in one order, whatever the rows.
+void Products::multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
+                              float beta, MatrixView<float> c) {
     memory_.use();
-    const Shape shape{transpose_b, aligned(a.data, a.stride) && aligned(b.data, b.stride) && aligned(c.data, c.stride),
-                      c.cols, a.cols};
+    const bool turned = transpose_b == Transpose::yes;
+    for (std::int64_t col = 0; col < c.cols; col += split_.side) {
+        const std::int64_t cols = std::min(split_.side, c.cols - col);
+        for (std::int64_t k = 0; k < a.cols; k += split_.inner) {
+            const std::int64_t inner = std::min(split_.inner, a.cols - k);
+            const MatrixView<float> second =
+                second_parts_.matrix<float>(turned ? cols : 3 * inner, turned ? 3 * inner : cols);
+            check(launch_split(plain_const(turned ? b.block(col, k, cols, inner) : b.block(k, col, inner, cols)),
+                               turned ? SplitParts::high_low_high_across : SplitParts::high_low_high_down,
+                               plain(second), memory_.stream()),
+                  "split (second factor)");
+            for (std::int64_t row = 0; row < c.rows; row += split_.side) {
+                const std::int64_t rows = std::min(split_.side, c.rows - row);
+                const MatrixView<float> first = first_parts_.matrix<float>(rows, 3 * inner);
+                check(launch_split(plain_const(a.block(row, k, rows, inner)), SplitParts::high_high_low_across,
+                                   plain(first), memory_.stream()),
+                      "split (first factor)");
+                one_fixed_order(true, transpose_b, alpha, first, second, k == 0 ? beta : 1.0F,
+                                c.block(row, col, rows, cols));
+            }
+        }
+    }
+}
+
+void Products::one_fixed_order(bool tf32, Transpose transpose_b, float alpha, MatrixView<const float> a,
+                               MatrixView<const float> b, float beta, MatrixView<float> c) {
+    memory_.use();
+    const Shape shape{tf32, transpose_b,
+                      aligned(a.data, a.stride) && aligned(b.data, b.stride) && aligned(c.data, c.stride), c.cols,
+                      a.cols};
     auto chosen = algorithms_.find(shape);
     if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
-    const Layouts layouts(transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
+    const Layouts layouts(tf32, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
     if (!takes(layouts, chosen->second))
         throw Failure(
-            "cuBLASLt refuses a float32 product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
-            a.rows, a.cols, a.cols, c.cols);
+            "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
+            tf32 ? "TF32" : "float32", a.rows, a.cols, a.cols, c.cols);
     check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
                          c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
           "cublasLtMatmul");

@@ -1,4 +1,9 @@
-// Matrix products by cuBLAS, row-major, float32 accumulation, no TF32.
+// Matrix products by cuBLAS, row-major, float32 accumulation.
+//
+// A large float32 product goes to the tensor cores as three of their own precision: x = hi + lo, both TF32 (11 bits of
+// significand), and a·b = hi·hi + hi·lo + lo·hi to 2⁻²¹ of |a||b|, less than what summing in float32 loses (Markidis et
+// al., arXiv 1803.04014; Ootomo and Yokota, arXiv 2203.03341). All three are one product of thrice the inner size,
+// [hi hi lo]·[hi; lo; hi], a third of the tensor cores' rate and some 2.5 times that of float32 on an H100.
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
@@ -19,15 +24,22 @@ namespace fairgptq::cuda {
 
 enum class Transpose : bool { no, yes };
 
+/// Which products are split, and into pieces of what size; parameters for the tests' sake.
+struct SplitSizes {
+    std::int64_t least = split_least;  // columns and inner size, at least
+    std::int64_t side = split_side;    // rows and columns of a piece of the result
+    std::int64_t inner = split_inner;  // of the inner size, at once
+};
+
 class Products {
   public:
     /// Everything runs on the memory's stream, in a workspace of its own: the same call gives the same bytes.
-    explicit Products(Memory& memory);
+    explicit Products(Memory& memory, SplitSizes split = {});
     ~Products();
     Products(const Products&) = delete;
     Products& operator=(const Products&) = delete;
 
-    /// c = alpha · op(a) · op(b) + beta · c, float32.
+    /// c = alpha · op(a) · op(b) + beta · c, float32 or as accurate.
     void multiply(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
                   MatrixView<const float> b, float beta, MatrixView<float> c);
     /// The same in an order of sums that does not depend on the number of rows: a row of c has the same bytes whatever
@@ -46,16 +58,25 @@ class Products {
     struct Layouts;
     /// What an algorithm is chosen by: everything but the rows.
     struct Shape {
+        bool tf32;
         Transpose transpose_b;
         bool aligned;  // rows of a, b and c to 16 bytes
         std::int64_t cols, inner;
         auto operator<=>(const Shape&) const = default;
     };
+    /// Whether a product is split: by its columns and inner size, whatever its rows.
+    bool is_split(MatrixView<const float> a, MatrixView<const float> b, MatrixView<const float> c) const;
+    void multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
+                        float beta, MatrixView<float> c);
+    void one_fixed_order(bool tf32, Transpose transpose_b, float alpha, MatrixView<const float> a,
+                         MatrixView<const float> b, float beta, MatrixView<float> c);
     bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
     cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
 
     Memory& memory_;
+    SplitSizes split_;
     Buffer workspace_;
+    Scratch first_parts_{memory_}, second_parts_{memory_};
     cublasHandle_t handle_ = nullptr;
     cublasLtHandle_t lt_handle_ = nullptr;
     std::map<Shape, cublasLtMatmulAlgo_t> algorithms_;

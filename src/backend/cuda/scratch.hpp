@@ -15,6 +15,9 @@ constexpr std::int64_t error_tile_rows = 64;   // of column_errors and quadratic
 constexpr std::int64_t inverted_leaf = 64;     // of invert_upper: blocks on the diagonal that one kernel inverts,
 constexpr std::int64_t inverted_batch = 512;   // the largest of which a level's products are one batch,
 constexpr std::int64_t inverted_strip = 2048;  // and columns at a time of larger ones
+constexpr std::int64_t split_least = 512;      // of products: the smallest that are split (products.hpp),
+constexpr std::int64_t split_side = 4096;      // rows and columns of a piece of the result,
+constexpr std::int64_t split_inner = 2048;     // and its inner size
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20U;  // cuBLAS's, from the backend's start
 
 /// Elements of a product that invert_upper holds, at the level that needs most (strips.cpp).
@@ -27,6 +30,16 @@ inline std::int64_t inverted_elements(std::int64_t cols) {
             std::max({most, batched * half * half, half * std::min(inverted_strip, std::max<std::int64_t>(rest, 0))});
     }
     return most;
+}
+
+/// Elements of both factors' parts, of the largest product of a solve: of the weights' rows with a matrix of all
+/// columns, or of the largest halves that invert_upper puts together.
+inline std::int64_t split_elements(std::int64_t rows, std::int64_t cols) {
+    if (cols < split_least) return 0;
+    std::int64_t first_rows = rows;
+    for (std::int64_t half = split_least; half + split_least <= cols; half *= 2)
+        first_rows = std::max(first_rows, half);
+    return 3 * std::min(split_inner, cols) * (std::min(split_side, first_rows) + std::min(split_side, cols));
 }
 
 /// Bytes at once, for `rows` of `cols` columns, cuBLAS's workspace included; cuSOLVER's is taken to be no larger than a
@@ -42,7 +55,7 @@ inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int
         ceil_div(rows, error_tile_rows) * cols * static_cast<std::int64_t>(sizeof(double));
     const std::int64_t order_and_flags = cols * static_cast<std::int64_t>(sizeof(std::int32_t) + 1);
     return static_cast<std::size_t>(std::max({slab, panel_errors, inverted}) + std::max(slab, column_errors) +
-                                    order_and_flags) +
+                                    order_and_flags + split_elements(rows, cols) * real) +
            workspace_bytes;
 }
 
