@@ -68,11 +68,11 @@ TEST_F(CudaProducts, ARowInFixedOrderDoesNotDependOnTheRowsBesideIt) {
 /// A product in pieces of every kind, beside float64 and beside what float32 gives.
 TEST_F(CudaProducts, ASplitProductIsAsAccurateAsFloat32) {
     const cuda::SplitSizes small{16, 48, 40};
-    cuda::Products split(*memory, small), whole(*memory);
+    cuda::Products split(*memory, small);
     for (const cuda::Transpose transpose : {cuda::Transpose::no, cuda::Transpose::yes})
         for (const std::int64_t rows : {1, 47, 48, 49, 100})
-            for (const std::int64_t cols : {12, 16, 48, 52, 100})
-                for (const std::int64_t inner : {16, 40, 44, 128})
+            for (const std::int64_t cols : {8, 16, 48, 56, 104})
+                for (const std::int64_t inner : {16, 40, 48, 128})
                     for (const float beta : {0.0F, 1.0F}) {
                         SCOPED_TRACE(fmt::format("[{}, {}] · [{}, {}], transposed {}, beta {}", rows, inner, inner,
                                                  cols, transpose == cuda::Transpose::yes, beta));
@@ -101,16 +101,17 @@ TEST_F(CudaProducts, ASplitProductIsAsAccurateAsFloat32) {
                                     sum += term;
                                     size += std::fabs(term);
                                 }
-                                // Sums of `inner` terms, and 2⁻²¹ for what the parts leave out.
+                                // 2⁻²³ for what the parts leave out, and sums of `inner` terms, which float32 has,
+                                // too: their errors are far from adding up.
                                 ASSERT_NEAR(found(r, col), sum,
-                                            (static_cast<double>(inner) / 4 + 8) * float32_roundoff * size + 1e-30)
+                                            (static_cast<double>(inner) / 4 + 4) * float32_roundoff * size + 1e-30)
                                     << r << ", " << col;
                             }
                     }
 }
 
-TEST_F(CudaProducts, PartsOfTheLargestAndTheSmallestNumbers) {
-    cuda::Products split(*memory, {4, 4096, 2048});
+TEST_F(CudaProducts, PartsAddUpToTheNumberItself) {
+    cuda::Products split(*memory, {8, 4096, 2048});
     const std::vector<float> values{1.0F,          1.0F + 0x1p-23F, 0x1.fffffep120F, -0x1.ffdp3F,
                                     0x1.000fffp0F, 0x1p-100F,       -0x1p-7F,        0.0F};
     HostMatrix a(1, 8), identity(8, 8);
@@ -127,7 +128,7 @@ TEST_F(CudaProducts, PartsOfTheLargestAndTheSmallestNumbers) {
     std::vector<float> found(8);
     memory->copy_to_host(found.data(), c.data(), c.bytes());
     for (std::size_t i = 0; i < found.size(); ++i)
-        EXPECT_NEAR(found[i], values[i], std::ldexp(std::fabs(static_cast<double>(values[i])), -22)) << values[i];
+        EXPECT_EQ(found[i], values[i]);
 }
 
 }  // namespace

@@ -21,10 +21,10 @@ struct cusolverDnContext {
 };
 struct cusolverDnParams {};
 struct EmulatedMatmulDesc {
-    bool tf32 = false;
     cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
 };
 struct EmulatedMatrixLayout {
+    cudaDataType type;
     std::int64_t rows, cols, stride;
 };
 struct EmulatedMatmulPreference {
@@ -74,11 +74,6 @@ std::vector<float> packed(const Operand& matrix, std::int64_t rows, std::int64_t
     return values;
 }
 
-/// TF32 by leaving bits out: the worst that a tensor core may make of a float32 number.
-float without_low_bits(float value) {
-    return __int_as_float(__float_as_int(value) & ~0x1fff);
-}
-
 struct Product {
     std::int64_t m = 0, n = 0, k = 0;
     float alpha = 1, beta = 0;
@@ -87,19 +82,14 @@ struct Product {
     cudaDataType type_c = CUDA_R_32F;
     std::int64_t stride_c = 0;
     std::int64_t chunk = 1;  // of k: partial sums that are added up
-    bool tf32 = false;       // operands lose what a tensor core does not take
 };
 
 void multiply(const Product& product) {
-    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk, tf32] = product;
+    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
     const DeviceAccess access;
     require_inside(c, static_cast<std::size_t>((n - 1) * stride_c + m) * size_of(type_c), "a product's result");
-    std::vector<float> a = packed(operand_a, m, k);
-    std::vector<float> b = packed(operand_b, k, n);
-    if (tf32)
-        for (std::vector<float>* operand : {&a, &b})
-            for (float& value : *operand)
-                value = without_low_bits(value);
+    const std::vector<float> a = packed(operand_a, m, k);
+    const std::vector<float> b = packed(operand_b, k, n);
     std::vector<float> sums(static_cast<std::size_t>(m)), part(sums.size());
     for (std::int64_t col = 0; col < n; ++col) {
         std::fill(sums.begin(), sums.end(), 0.0F);
@@ -130,7 +120,7 @@ std::int64_t some_chunk(std::int64_t m, std::int64_t n) {
 
 /// Pointers and strides that a product takes; type_c as a's or float32.
 cublasStatus_t check(const Product& product) {
-    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk, tf32] = product;
+    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk] = product;
     if (m < 0 || n < 0 || k < 0 || a.stride < std::max<std::int64_t>(1, a.transposed ? k : m) ||
         b.stride < std::max<std::int64_t>(1, b.transposed ? n : k) || stride_c < std::max<std::int64_t>(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -244,6 +234,34 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t transpos
                                    some_chunk(m, n)});
 }
 
+// U⁻ᵀ·b alone, U upper: by substitution from the first row on.
+cublasStatus_t cublasStrsm_64(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t fill,
+                              cublasOperation_t transpose, cublasDiagType_t diagonal, std::int64_t m, std::int64_t n,
+                              const float* alpha, const float* a, std::int64_t lda, float* b, std::int64_t ldb) {
+    const std::lock_guard lock(runtime_lock());
+    if (side != CUBLAS_SIDE_LEFT || fill != CUBLAS_FILL_MODE_UPPER || transpose != CUBLAS_OP_T ||
+        diagonal != CUBLAS_DIAG_NON_UNIT || *alpha != 1)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (m < 0 || n < 0 || lda < std::max<std::int64_t>(1, m) || ldb < std::max<std::int64_t>(1, m))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (!is_this_threads(handle->stream) || !is_device_pointer(a) || !is_device_pointer(b))
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
+    enqueue(handle->stream, [=] {
+        const DeviceAccess access;
+        require_inside(a, static_cast<std::size_t>((m - 1) * lda + m) * sizeof(float), "cublasStrsm's triangle");
+        require_inside(b, static_cast<std::size_t>((n - 1) * ldb + m) * sizeof(float), "cublasStrsm's matrix");
+        for (std::int64_t col = 0; col < n; ++col)
+            for (std::int64_t row = 0; row < m; ++row) {
+                float value = b[col * ldb + row];
+                for (std::int64_t k = 0; k < row; ++k)
+                    value -= a[row * lda + k] * b[col * ldb + k];
+                b[col * ldb + row] = value / a[row * lda + row];
+            }
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
     *handle = new cublasLtContext;
     return CUBLAS_STATUS_SUCCESS;
@@ -252,8 +270,8 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
     delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t type, cudaDataType) {
-    *description = new EmulatedMatmulDesc{type == CUBLAS_COMPUTE_32F_FAST_TF32};
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t, cudaDataType) {
+    *description = new EmulatedMatmulDesc;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
@@ -268,9 +286,9 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
         *static_cast<const cublasOperation_t*>(value);
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType, std::uint64_t rows,
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, std::uint64_t rows,
                                           std::uint64_t cols, std::int64_t stride) {
-    *layout = new EmulatedMatrixLayout{static_cast<std::int64_t>(rows), static_cast<std::int64_t>(cols), stride};
+    *layout = new EmulatedMatrixLayout{type, static_cast<std::int64_t>(rows), static_cast<std::int64_t>(cols), stride};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
@@ -327,7 +345,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
     if (layout_d->cols < chosen.fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
         return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
-               layout->stride * static_cast<std::int64_t>(sizeof(float)) % chosen.alignment == 0;
+               layout->stride * static_cast<std::int64_t>(size_of(layout->type)) % chosen.alignment == 0;
     };
     if (!aligned(a, layout_a) || !aligned(b, layout_b) || !aligned(d, layout_d))
         fail("cublasLtMatmul got an algorithm that needs rows aligned to %u bytes", chosen.alignment);
@@ -336,13 +354,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                            k,
                            *static_cast<const float*>(alpha),
                            *static_cast<const float*>(beta),
-                           {a, CUDA_R_32F, layout_a->stride, turned_a},
-                           {b, CUDA_R_32F, layout_b->stride, turned_b},
+                           {a, layout_a->type, layout_a->stride, turned_a},
+                           {b, layout_b->type, layout_b->stride, turned_b},
                            d,
-                           CUDA_R_32F,
+                           layout_d->type,
                            layout_d->stride,
-                           chosen.chunk,
-                           description->tf32});
+                           chosen.chunk});
 }
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {

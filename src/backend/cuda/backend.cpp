@@ -20,10 +20,11 @@ int existing(int device) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(int device, DType activation_type)
+CudaBackend::CudaBackend(int device, DType activation_type, const Sizes& sizes)
     : memory_(existing(device)),
       activation_type_(activation_type),
-      products_(memory_),
+      factor_panel_(sizes.factor_panel),
+      products_(memory_, sizes.split),
       solver_(std::make_unique<Solver>(memory_)) {
     cuda::check(cuda::prepare_column_kernel(), "cudaFuncSetAttribute (column kernel's on-chip memory)");
 }

@@ -17,8 +17,14 @@ namespace fairgptq {
 
 class CudaBackend final : public Backend {
   public:
+    /// How large matrices are cut; parameters for the tests' sake.
+    struct Sizes {
+        cuda::SplitSizes split = {};
+        std::int64_t factor_panel = cuda::factor_panel;
+    };
     /// @throws InvalidInput if there is no such GPU
-    CudaBackend(int device, DType activation_type);
+    CudaBackend(int device, DType activation_type) : CudaBackend(device, activation_type, Sizes()) {}
+    CudaBackend(int device, DType activation_type, const Sizes& sizes);
     ~CudaBackend() override;
     std::string name() const override;
     std::string physical_device() const override;
@@ -90,6 +96,9 @@ class CudaBackend final : public Backend {
   private:
     struct Solver;  // cuSOLVER's handle and parameters
 
+    /// A matrix that cuSOLVER takes as a whole; failed[0] is its word on it.
+    void factor_lower(MatrixView<float> matrix, int* failed);
+
     /// Copies host values into scratch memory on the device.
     template <class T>
     const T* on_device(std::span<const T> values, cuda::Scratch& scratch) {
@@ -100,6 +109,7 @@ class CudaBackend final : public Backend {
 
     cuda::Memory memory_;
     DType activation_type_;
+    std::int64_t factor_panel_;
     cuda::Products products_;
     std::unique_ptr<Solver> solver_;
     // Kept from call to call. One operation at a time uses them: they are the stream's.

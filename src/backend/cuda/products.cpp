@@ -29,6 +29,10 @@ cudaDataType_t type_of(DType type) {
     return CUDA_R_32F;
 }
 
+const char* name(DType type) {
+    return type == DType::float32 ? "float32" : type == DType::float16 ? "float16" : "bfloat16";
+}
+
 template <class View>
 std::int64_t inner_size(Transpose transpose_a, const View& a) {
     return transpose_a == Transpose::yes ? a.rows : a.cols;
@@ -36,9 +40,15 @@ std::int64_t inner_size(Transpose transpose_a, const View& a) {
 
 constexpr std::uint32_t row_alignment = 16;  // bytes that kernels load at once
 
-bool aligned(const void* data, std::int64_t stride) {
-    return reinterpret_cast<std::uintptr_t>(data) % row_alignment == 0 &&
-           stride % static_cast<std::int64_t>(row_alignment / sizeof(float)) == 0;
+/// Elements of a type that kernels load at once.
+std::int64_t at_once(DType type) {
+    return static_cast<std::int64_t>(row_alignment / size_of(type));
+}
+bool aligned(const TensorView& view) {
+    return reinterpret_cast<std::uintptr_t>(view.data) % row_alignment == 0 && view.stride % at_once(view.type) == 0;
+}
+TensorView tensor(MatrixView<const float> matrix) {
+    return TensorView(MatrixView<float>(const_cast<float*>(matrix.data), matrix.rows, matrix.cols, matrix.stride));
 }
 
 }  // namespace
@@ -49,18 +59,17 @@ struct Products::Layouts {
     cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
 
     /// A row-major [m, k] · op(b) → [m, n].
-    Layouts(bool tf32, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t stride_a,
+    Layouts(DType type, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t stride_a,
             std::int64_t stride_b, std::int64_t stride_c) {
-        check(cublasLtMatmulDescCreate(&product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
-              "cublasLtMatmulDescCreate");
+        check(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
         const cublasOperation_t first_operation = operation(transpose_b);
         check(cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &first_operation,
                                              sizeof(first_operation)),
               "cublasLtMatmulDescSetAttribute");
         const bool transposed = transpose_b == Transpose::yes;
-        layout(first, transposed ? k : n, transposed ? n : k, stride_b);
-        layout(second, k, m, stride_a);
-        layout(result, n, m, stride_c);
+        layout(first, type, transposed ? k : n, transposed ? n : k, stride_b);
+        layout(second, type, k, m, stride_a);
+        layout(result, DType::float32, n, m, stride_c);
     }
     ~Layouts() {
         for (cublasLtMatrixLayout_t one : {first, second, result})
@@ -71,8 +80,9 @@ struct Products::Layouts {
     Layouts& operator=(const Layouts&) = delete;
 
   private:
-    static void layout(cublasLtMatrixLayout_t& to, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
-        check(cublasLtMatrixLayoutCreate(&to, CUDA_R_32F, static_cast<std::uint64_t>(rows),
+    static void layout(cublasLtMatrixLayout_t& to, DType type, std::int64_t rows, std::int64_t cols,
+                       std::int64_t stride) {
+        check(cublasLtMatrixLayoutCreate(&to, type_of(type), static_cast<std::uint64_t>(rows),
                                          static_cast<std::uint64_t>(cols), stride),
               "cublasLtMatrixLayoutCreate");
     }
@@ -131,6 +141,16 @@ void Products::multiply_batch(float alpha, MatrixView<const float> a, std::int64
           "cublasSgemmStridedBatched");
 }
 
+// Column-major: the lower triangle is an upper one U, and rightᵀ = U⁻ᵀ·rightᵀ.
+void Products::solve_transposed(MatrixView<const float> lower, MatrixView<float> right) {
+    if (right.empty()) return;
+    memory_.use();
+    const float alpha = 1;
+    check(cublasStrsm_64(handle_, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T, CUBLAS_DIAG_NON_UNIT,
+                         right.cols, right.rows, &alpha, lower.data, lower.stride, right.data, right.stride),
+          "cublasStrsm");
+}
+
 bool Products::takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const {
     cublasLtMatmulHeuristicResult_t result{};
     return cublasLtMatmulAlgoCheck(lt_handle_, layouts.product, layouts.first, layouts.second, layouts.result,
@@ -141,9 +161,12 @@ bool Products::takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorit
 cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
     // Strides as the alignment allows; their size is no matter.
     const std::int64_t odd = shape.aligned ? 0 : 1;
-    const auto stride = [&](std::int64_t size) { return (size + 3) / 4 * 4 + odd; };
+    const auto stride = [&](std::int64_t size) {
+        const std::int64_t whole = at_once(shape.type);
+        return (size + whole - 1) / whole * whole + odd;
+    };
     const auto layouts_of = [&](std::int64_t rows) {
-        return Layouts(shape.tf32, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
+        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
                        stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
     };
     constexpr std::int64_t many_rows = 4096;
@@ -156,7 +179,7 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
         return cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
     };
     const std::uint32_t whole_sums = CUBLASLT_REDUCTION_SCHEME_NONE;
-    const std::uint32_t alignment = shape.aligned ? row_alignment : sizeof(float);
+    const auto alignment = static_cast<std::uint32_t>(shape.aligned ? row_alignment : size_of(shape.type));
     cublasStatus_t status = set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, whole_sums);
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -177,8 +200,7 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
     }
     throw Failure(
         "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes", count,
-        shape.tf32 ? "TF32" : "float32", shape.inner, shape.cols,
-        shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
+        name(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
@@ -187,55 +209,56 @@ void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const 
     if (is_split(a, b, c))
         multiply_split(transpose_b, alpha, a, b, beta, c);
     else
-        one_fixed_order(false, transpose_b, alpha, a, b, beta, c);
+        one_fixed_order(transpose_b, alpha, tensor(a), tensor(b), beta, c);
 }
 
 bool Products::is_split(MatrixView<const float> a, MatrixView<const float> b, MatrixView<const float> c) const {
-    return std::min(c.cols, a.cols) >= split_.least && aligned(c.data, c.stride) && a.cols % 4 == 0 &&
-           c.cols % 4 == 0 && !b.empty();
+    const std::int64_t whole = at_once(DType::bfloat16);
+    return std::min(c.cols, a.cols) >= split_.least && a.cols % whole == 0 && c.cols % whole == 0 &&
+           aligned(tensor(c)) && !b.empty();
 }
 
-// Pieces of b stay for all rows; sums over the inner size are taken in one order, whatever the rows.
+// Parts of b stay for all rows; sums over the inner size are taken in one order, whatever the rows.
 void Products::multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                               float beta, MatrixView<float> c) {
     memory_.use();
     const bool turned = transpose_b == Transpose::yes;
+    const auto parts = [](Scratch& memory, std::int64_t rows, std::int64_t cols) {
+        return TensorView(memory.get<std::uint16_t>(rows * cols), DType::bfloat16, rows, cols);
+    };
     for (std::int64_t col = 0; col < c.cols; col += split_.side) {
         const std::int64_t cols = std::min(split_.side, c.cols - col);
         for (std::int64_t k = 0; k < a.cols; k += split_.inner) {
             const std::int64_t inner = std::min(split_.inner, a.cols - k);
-            const MatrixView<float> second =
-                second_parts_.matrix<float>(turned ? cols : 3 * inner, turned ? 3 * inner : cols);
+            const std::int64_t all = split_products * inner;
+            const TensorView second = parts(second_parts_, turned ? cols : all, turned ? all : cols);
             check(launch_split(plain_const(turned ? b.block(col, k, cols, inner) : b.block(k, col, inner, cols)),
-                               turned ? SplitParts::high_low_high_across : SplitParts::high_low_high_down,
-                               plain(second), memory_.stream()),
+                               turned ? SplitParts::second_across : SplitParts::second_down, second.data,
+                               memory_.stream()),
                   "split (second factor)");
             for (std::int64_t row = 0; row < c.rows; row += split_.side) {
                 const std::int64_t rows = std::min(split_.side, c.rows - row);
-                const MatrixView<float> first = first_parts_.matrix<float>(rows, 3 * inner);
-                check(launch_split(plain_const(a.block(row, k, rows, inner)), SplitParts::high_high_low_across,
-                                   plain(first), memory_.stream()),
+                const TensorView first = parts(first_parts_, rows, all);
+                check(launch_split(plain_const(a.block(row, k, rows, inner)), SplitParts::first_across, first.data,
+                                   memory_.stream()),
                       "split (first factor)");
-                one_fixed_order(true, transpose_b, alpha, first, second, k == 0 ? beta : 1.0F,
-                                c.block(row, col, rows, cols));
+                one_fixed_order(transpose_b, alpha, first, second, k == 0 ? beta : 1.0F, c.block(row, col, rows, cols));
             }
         }
     }
 }
 
-void Products::one_fixed_order(bool tf32, Transpose transpose_b, float alpha, MatrixView<const float> a,
-                               MatrixView<const float> b, float beta, MatrixView<float> c) {
+void Products::one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
+                               MatrixView<float> c) {
     memory_.use();
-    const Shape shape{tf32, transpose_b,
-                      aligned(a.data, a.stride) && aligned(b.data, b.stride) && aligned(c.data, c.stride), c.cols,
-                      a.cols};
+    const Shape shape{a.type, transpose_b, aligned(a) && aligned(b) && aligned(tensor(c)), c.cols, a.cols};
     auto chosen = algorithms_.find(shape);
     if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
-    const Layouts layouts(tf32, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
+    const Layouts layouts(a.type, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
     if (!takes(layouts, chosen->second))
         throw Failure(
             "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
-            tf32 ? "TF32" : "float32", a.rows, a.cols, a.cols, c.cols);
+            name(a.type), a.rows, a.cols, a.cols, c.cols);
     check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
                          c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
           "cublasLtMatmul");

@@ -1,9 +1,9 @@
 // Matrix products by cuBLAS, row-major, float32 accumulation.
 //
-// A large float32 product goes to the tensor cores as three of their own precision: x = hi + lo, both TF32 (11 bits of
-// significand), and a·b = hi·hi + hi·lo + lo·hi to 2⁻²¹ of |a||b|, less than what summing in float32 loses (Markidis et
-// al., arXiv 1803.04014; Ootomo and Yokota, arXiv 2203.03341). All three are one product of thrice the inner size,
-// [hi hi lo]·[hi; lo; hi], a third of the tensor cores' rate and some 2.5 times that of float32 on an H100.
+// A large float32 product goes to the tensor cores as six of bfloat16: x = x₀ + x₁ + x₂, 8 bits of significand each, is
+// exact, and a·b = a₀b₀ + a₀b₁ + a₁b₀ + a₀b₂ + a₁b₁ + a₂b₀ but for 2⁻²³ of |a||b|, less than what summing in float32
+// loses (Henry, Tang and Heinecke, arXiv 1904.06376). All six are one product of six times the inner size, a sixth of
+// the tensor cores' rate and some 2.5 times that of float32 on an H100.
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
@@ -50,6 +50,8 @@ class Products {
     /// The same as multiply for any element types: bfloat16 and float16 on tensor cores. a and b are of one type.
     void multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
                       TensorView c);
+    /// right = right · lower⁻ᵀ; what `lower` has above its diagonal is not read.
+    void solve_transposed(MatrixView<const float> lower, MatrixView<float> right);
     /// `count` products of blocks whose places are `stride_*` elements apart.
     void multiply_batch(float alpha, MatrixView<const float> a, std::int64_t stride_a, MatrixView<const float> b,
                         std::int64_t stride_b, MatrixView<float> c, std::int64_t stride_c, std::int64_t count);
@@ -58,7 +60,7 @@ class Products {
     struct Layouts;
     /// What an algorithm is chosen by: everything but the rows.
     struct Shape {
-        bool tf32;
+        DType type;
         Transpose transpose_b;
         bool aligned;  // rows of a, b and c to 16 bytes
         std::int64_t cols, inner;
@@ -68,8 +70,9 @@ class Products {
     bool is_split(MatrixView<const float> a, MatrixView<const float> b, MatrixView<const float> c) const;
     void multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                         float beta, MatrixView<float> c);
-    void one_fixed_order(bool tf32, Transpose transpose_b, float alpha, MatrixView<const float> a,
-                         MatrixView<const float> b, float beta, MatrixView<float> c);
+    /// a and b of one type.
+    void one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
+                         MatrixView<float> c);
     bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
     cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
 

@@ -6,57 +6,67 @@ namespace fairgptq::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int vector = 4;
+constexpr int vector = 8;
+constexpr int parts = 3;
 
-/// Half to even; what would be beyond the largest becomes infinity, as an overflow does.
-__device__ float rounded_to_tf32(float value) {
-    constexpr int dropped = 13;
-    const auto bits = static_cast<std::uint32_t>(__float_as_int(value));
-    const std::uint32_t half = (1U << (dropped - 1)) - 1 + (bits >> dropped & 1U);
-    return __int_as_float(static_cast<int>((bits + half) >> dropped << dropped));
-}
+struct alignas(16) Eight {
+    __nv_bfloat16 values[vector];
+};
 
-/// A thread has four neighbours of a row.
-template <SplitParts parts>
-__global__ void split(const __grid_constant__ Plain<const float> from, const __grid_constant__ Plain<float> to) {
-    constexpr bool down = parts == SplitParts::high_low_high_down;
-    constexpr int low_part = parts == SplitParts::high_high_low_across ? 2 : 1;
+/// A thread has eight neighbours of a row.
+template <SplitParts where>
+__global__ void split(const __grid_constant__ Plain<const float> from, Eight* to) {
+    constexpr bool down = where == SplitParts::second_down;
+    constexpr bool first = where == SplitParts::first_across;
     for (std::int64_t row = blockIdx.y; row < from.rows; row += gridDim.y)
         for (std::int64_t col = global_thread() * vector; col < from.cols; col += all_threads() * vector) {
             const float* source = from.row(row) + col;
-            float4 value;
-            if (reinterpret_cast<std::uintptr_t>(source) % sizeof(float4) == 0)
-                value = *reinterpret_cast<const float4*>(source);
-            else
-                value = float4{source[0], source[1], source[2], source[3]};
-            const float4 high{rounded_to_tf32(value.x), rounded_to_tf32(value.y), rounded_to_tf32(value.z),
-                              rounded_to_tf32(value.w)};
-            const float4 low{rounded_to_tf32(value.x - high.x), rounded_to_tf32(value.y - high.y),
-                             rounded_to_tf32(value.z - high.z), rounded_to_tf32(value.w - high.w)};
+            float value[vector];
+            if (reinterpret_cast<std::uintptr_t>(source) % sizeof(float4) == 0) {
 #pragma unroll
-            for (int part = 0; part < 3; ++part) {
-                const std::int64_t at =
-                    (down ? (part * from.rows + row) * to.stride : row * to.stride + part * from.cols) + col;
-                // Counted in fours, or the compiler writes two of the three a float at a time.
-                reinterpret_cast<float4*>(to.data)[at / vector] = part == low_part ? low : high;
+                for (int i = 0; i < vector; i += 4) {
+                    const float4 four = *reinterpret_cast<const float4*>(source + i);
+                    value[i] = four.x, value[i + 1] = four.y, value[i + 2] = four.z, value[i + 3] = four.w;
+                }
+            } else {
+#pragma unroll
+                for (int i = 0; i < vector; ++i)
+                    value[i] = source[i];
+            }
+            Eight part[parts];
+#pragma unroll
+            for (int i = 0; i < vector; ++i) {
+                float left = value[i];
+#pragma unroll
+                for (int p = 0; p < parts; ++p) {
+                    part[p].values[i] = __float2bfloat16_rn(left);
+                    left -= __bfloat162float(part[p].values[i]);
+                }
+            }
+#pragma unroll
+            for (int product = 0; product < split_products; ++product) {
+                const std::int64_t place = down ? (product * from.rows + row) * from.cols + col
+                                                : (row * split_products + product) * from.cols + col;
+                to[place / vector] = part[split_part(product, first)];
             }
         }
 }
 
 }  // namespace
 
-cudaError_t launch_split(Plain<const float> from, SplitParts parts, Plain<float> to, cudaStream_t stream) {
+cudaError_t launch_split(Plain<const float> from, SplitParts where, void* to, cudaStream_t stream) {
     if (from.rows == 0 || from.cols == 0) return cudaSuccess;
     const Launch how{dim3(blocks_for(from.cols, threads * vector), blocks_for(from.rows, 1)), threads, 0, stream};
-    switch (parts) {
-        case SplitParts::high_high_low_across:
-            return launch(how, split<SplitParts::high_high_low_across>, from, to);
-        case SplitParts::high_low_high_across:
-            return launch(how, split<SplitParts::high_low_high_across>, from, to);
-        case SplitParts::high_low_high_down:
+    auto* pieces = static_cast<Eight*>(to);
+    switch (where) {
+        case SplitParts::first_across:
+            return launch(how, split<SplitParts::first_across>, from, pieces);
+        case SplitParts::second_across:
+            return launch(how, split<SplitParts::second_across>, from, pieces);
+        case SplitParts::second_down:
             break;
     }
-    return launch(how, split<SplitParts::high_low_high_down>, from, to);
+    return launch(how, split<SplitParts::second_down>, from, pieces);
 }
 
 }  // namespace fairgptq::cuda

@@ -1,4 +1,4 @@
-// float32 numbers as sums of two that a tensor core takes exactly (products.hpp says what for).
+// float32 numbers as sums of three that a tensor core takes exactly (products.hpp says what for).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,11 +7,20 @@
 
 namespace fairgptq::cuda {
 
-/// What of a matrix [rows, cols] goes where: into [rows, 3·cols], or [3·rows, cols].
-enum class SplitParts : std::uint8_t { high_high_low_across, high_low_high_across, high_low_high_down };
+/// Products of parts, largest first: 00, 01, 10, 02, 11, 20.
+constexpr int split_products = 6;
+FAIRGPTQ_PORTABLE constexpr int split_part(int product, bool of_first_factor) {
+    const int sum = product == 0 ? 0 : product < 3 ? 1 : 2;  // of both parts' numbers
+    const int first = product - sum * (sum + 1) / 2;
+    return of_first_factor ? first : sum - first;
+}
 
-/// high = x rounded to TF32 (10 bits behind the point, half to even), low = x − high rounded likewise: together x to
-/// 2⁻²² of itself. @param to without gaps
-cudaError_t launch_split(Plain<const float> from, SplitParts parts, Plain<float> to, cudaStream_t stream);
+/// Which factor it is, and where its parts go: into [rows, 6·cols] or [6·rows, cols].
+enum class SplitParts : std::uint8_t { first_across, second_across, second_down };
+
+/// Part 0 is x rounded to bfloat16, part 1 what that leaves, rounded, part 2 what both leave: together x.
+/// @param from its columns a multiple of 8
+/// @param to bfloat16, without gaps, aligned to 16 bytes
+cudaError_t launch_split(Plain<const float> from, SplitParts parts, void* to, cudaStream_t stream);
 
 }  // namespace fairgptq::cuda
