@@ -20,6 +20,7 @@ set_source_files_properties(${emulated_kernels} PROPERTIES COMPILE_OPTIONS "${em
 # As nvcc is told (CMakeLists.txt): no product and sum in one rounding but where the source says so.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/columns_kernels.cu PROPERTIES
   COMPILE_OPTIONS "${emulated_kernel_options};-ffp-contract=off")
+set_source_files_properties(${emulation}/grid_test.cpp PROPERTIES COMPILE_OPTIONS "-Wno-unknown-pragmas")
 # Loops that stand for cuBLAS should not be what the tests wait for; their operands are checked before.
 set_source_files_properties(${emulation}/blas.cpp PROPERTIES COMPILE_OPTIONS "-O3;-fno-sanitize=all")
 
