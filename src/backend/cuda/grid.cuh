@@ -59,8 +59,8 @@ struct Range {
     float high = 0;
 
     __device__ inline void include(float value) {
-        low = value < low ? value : low;
-        high = value > high ? value : high;
+        low = fminf(value, low);
+        high = fmaxf(value, high);
     }
 };
 
