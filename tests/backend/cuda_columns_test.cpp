@@ -166,6 +166,64 @@ TEST_F(CudaColumns, ScatteredGroupsThatAreGiven) {
     expect_the_cpus_result(problem);
 }
 
+/// What divides by multiplying has to fall as a division does, where a float can hold what it needs.
+TEST_F(CudaColumns, TiesAndClippedValuesOfEveryScale) {
+    constexpr std::int64_t cols = 128;
+    const std::vector<float> row_scales = {0x1p-126F, 1.5F * 0x1p-126F, 0x1.234568p-100F, 0x1p-24F, 0x1.8p-20F,
+                                           0.1F,      1.0F / 3,         0x1.fffffep-1F,   1,        0x1.000002p+0F,
+                                           7.5F,      65504.0F,         0x1.8p+90F,       3e30F,    0x1p+117F};
+    const auto rows = std::ssize(row_scales);
+    for (const int bits : {2, 3, 4, 8}) {
+        Problem problem(rows, cols, {bits, 16, false, ScaleSearch::none, ScaleType::float32}, ScaleMoment::given);
+        // Each column is on its own: an error that is too small for a correction cannot move a later tie.
+        for (std::int64_t i = 0; i < cols; ++i)
+            for (std::int64_t j = i + 1; j < cols; ++j)
+                problem.inverse(i, j) = 0;
+        const int largest = (1 << bits) - 1;
+        for (std::int64_t r = 0; r < rows; ++r) {
+            const float scale = row_scales[static_cast<std::size_t>(r)];
+            for (std::int64_t g = 0; g < problem.scales.cols; ++g) {
+                problem.scales(r, g) = scale;
+                problem.zeros[static_cast<std::size_t>(r * problem.scales.cols + g)] =
+                    static_cast<std::uint8_t>(g * largest / (problem.scales.cols - 1));
+            }
+            for (std::int64_t i = 0; i < cols; ++i) {
+                const auto step = static_cast<float>(i % (2 * largest + 3) - largest - 1);
+                const float tie = scale * (step + 0.5F);
+                const float values[] = {tie,
+                                        std::nextafter(tie, 0.0F),
+                                        std::nextafter(tie, 2 * tie),
+                                        scale * step,
+                                        1e30F,
+                                        -1e30F,
+                                        0.0F,
+                                        -0.0F,
+                                        0x1p-149F,
+                                        -0x1p-127F};
+                problem.weights(r, i) = values[(i / 2 + r) % static_cast<std::int64_t>(std::size(values))];
+            }
+        }
+        expect_the_cpus_result(problem);
+        if (HasFatalFailure()) return;
+    }
+}
+
+TEST_F(CudaColumns, TiesOfHalfPrecisionWeights) {
+    // As checkpoints have them: 8 bits of mantissa, so many weights lie on ties, and errors of all columns add up.
+    for (const ScaleType type : {ScaleType::float16, ScaleType::float32})
+        for (const bool symmetric : {true, false})
+            for (const std::int64_t group : {32, 128}) {
+                Problem problem(64, 128, {4, group, symmetric, ScaleSearch::none, type}, ScaleMoment::group_start);
+                for (float& value : problem.weights.values)
+                    value = std::round(value * 256) / 256;
+                for (std::int64_t j = 0; j < 128; ++j)
+                    for (std::int64_t i = 0; i < j; ++i)
+                        problem.inverse(i, j) = i % 5 == 0 ? 0.5F * problem.inverse(i, i) : 0;
+                expect_the_cpus_result(problem);
+                if (HasFatalFailure()) return;
+            }
+}
+
 /// Scales by the GPU's search and by the CPU's, which may take products and sums together in another way: the same step
 /// nearly always, and an error that is as small always.
 TEST_F(CudaColumns, ScaleSearchIsAsGoodAsTheCpus) {

@@ -20,11 +20,14 @@ set_source_files_properties(${emulated_kernels} PROPERTIES COMPILE_OPTIONS "${em
 # As nvcc is told (CMakeLists.txt): no product and sum in one rounding but where the source says so.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/columns_kernels.cu PROPERTIES
   COMPILE_OPTIONS "${emulated_kernel_options};-ffp-contract=off")
+set_source_files_properties(${emulation}/grid_test.cpp PROPERTIES COMPILE_OPTIONS "-Wno-unknown-pragmas")
 # Loops that stand for cuBLAS should not be what the tests wait for; their operands are checked before.
 set_source_files_properties(${emulation}/blas.cpp PROPERTIES COMPILE_OPTIONS "-O3;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
-add_executable(test_cuda ${emulated_cases} ${cuda_cases} solver/cuda_test.cpp $<TARGET_OBJECTS:backend_cases>)
+add_executable(test_cuda ${emulated_cases} ${cuda_cases} solver/cuda_test.cpp solver/official_test.cpp
+  $<TARGET_OBJECTS:backend_cases>)
+target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_SHARED_DIR="${FAIRGPTQ_SHARED_DIR}")
 target_link_libraries(test_cuda PRIVATE cuda_emulation GTest::gtest_main GTest::gtest)
 target_include_directories(test_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${emulation})
 gtest_discover_tests(test_cuda TEST_PREFIX "cuda_emulation." TEST_FILTER "-*/cpu" DISCOVERY_TIMEOUT 60

@@ -21,9 +21,10 @@ struct BlockShape {
     static constexpr int rows = 32;
     static constexpr int parts = 4;  // threads a row
     static constexpr int threads = rows * parts;
-    static constexpr int pitch = rows + 1;          // floats from a column of a tile to the next: no bank conflicts
-    static constexpr int code_pitch = columns + 4;  // bytes from a row of codes to the next, likewise
-    static constexpr int candidates = 4;            // shrunken ranges that a thread tries in one pass
+    static constexpr int pitch = rows + 1;              // floats from a column of a tile to the next: no bank conflicts
+    static constexpr int code_pitch = columns / 4 + 1;  // words of four codes from a row to the next, likewise
+    static constexpr int strip_pitch = columns + run;   // floats from a row of R to the next
+    static constexpr int candidates = 4;                // shrunken ranges that a thread tries in one pass
     static constexpr int passes = shrink_limit / (parts * candidates);
 };
 static_assert(BlockShape::passes * BlockShape::parts * BlockShape::candidates == shrink_limit);

@@ -1,5 +1,5 @@
 // A weight grid's rules as the GPU applies them: the CPU's (cpu/lanes.hpp), one value at a time instead of 64 lanes.
-// Divisions are divisions and sums are not contracted, as ties and clipped values must fall as they do there.
+// Quotients are a division's and sums are not contracted, as ties and clipped values must fall as they do there.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -11,7 +11,8 @@ namespace fairgptq::cuda {
 
 struct GridPoint {
     float scale = 1;
-    float zero = 0;  // a whole number
+    float reciprocal = 1;  // of the scale
+    float zero = 0;        // a whole number
 };
 
 struct Rounded {
@@ -19,9 +20,21 @@ struct Rounded {
     std::uint8_t code = 0;
 };
 
-/// Half to even, for |value| < 2²²: adding 1.5·2²³ leaves no bits for a fraction.
+constexpr float largest_float = 0x1.fffffep+127F;
+
+/// a / b from an estimate of it, a times b's reciprocal: one correction by the remainder gives what a division does
+/// (Markstein, IBM Journal of Research and Development 34, 1990), in three dependent instructions and without the
+/// branch to a division's slow path, where every column would wait. Where the remainder or the reciprocal is too small
+/// for a float, |a| < 2^-100 or |b| > 2^126, the last bit may differ; an infinite estimate becomes NaN.
+__device__ inline float quotient(float estimate, float a, float b, float reciprocal) {
+    return fmaf(fmaf(-estimate, b, a), reciprocal, estimate);
+}
+
+/// Adding it leaves no bits for a fraction, and the last ones hold a small whole number.
+constexpr float shifter = 12582912.0F;  // 1.5·2²³
+
+/// Half to even, for |value| < 2²².
 __device__ inline float round_even(float value) {
-    constexpr float shifter = 12582912.0F;
     return (value + shifter) - shifter;
 }
 
@@ -33,11 +46,11 @@ __device__ inline float held(float value, float low, float high) {
 __device__ inline Rounded round_to_grid(float value, GridPoint point, float largest_code) {
     const float low = -point.zero;
     const float high = largest_code - point.zero;
-    float steps = value / point.scale;
-    steps = steps > low ? steps : low;
-    steps = steps < high ? steps : high;
-    steps = round_even(steps);
-    return {point.scale * steps, static_cast<std::uint8_t>(static_cast<std::int32_t>(steps + point.zero))};
+    // An infinite estimate would become NaN, and NaN `low`: right below the grid, wrong above it.
+    const float estimate = fminf(value * point.reciprocal, high + 1);
+    const float steps = quotient(estimate, value, point.scale, point.reciprocal);
+    const float whole = round_even(fminf(fmaxf(steps, low), high));
+    return {point.scale * whole, static_cast<std::uint8_t>(__float_as_int(whole + point.zero + shifter))};
 }
 
 /// The smallest and the largest of some weights and 0.
@@ -46,8 +59,8 @@ struct Range {
     float high = 0;
 
     __device__ inline void include(float value) {
-        low = value < low ? value : low;
-        high = value > high ? value : high;
+        low = fminf(value, low);
+        high = fmaxf(value, high);
     }
 };
 
@@ -65,10 +78,11 @@ __device__ inline Range usable(Range range, const GridRule& rule) {
 __device__ inline GridPoint grid_of(Range range, int step, const GridRule& rule) {
     const float ratio = 1 - static_cast<float>(step) / shrink_steps;
     const float smallest = rule.half_scales ? 0x1p-24F : 0x1p-126F;
-    const float largest = rule.half_scales ? 65504.0F : 0x1.fffffep+127F;
+    const float largest = rule.half_scales ? 65504.0F : largest_float;
     GridPoint point;
     point.scale = (ratio * range.high - ratio * range.low) / rule.largest_code;
     point.scale = held(rule.half_scales ? __half2float(__float2half_rn(point.scale)) : point.scale, smallest, largest);
+    point.reciprocal = 1 / point.scale;
     point.zero = rule.symmetric ? (rule.largest_code + 1) / 2
                                 : round_even(held(-ratio * range.low / point.scale, 0, rule.largest_code));
     return point;
