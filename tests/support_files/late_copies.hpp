@@ -26,6 +26,9 @@ class LateTransfers final : public Transfers {
     void store(void* host, TensorView from) override {
         waiting_.push_back([this, host, from] { plain_->store(host, from); });
     }
+    void store_bytes(void* host, const void* device, std::size_t bytes) override {
+        waiting_.push_back([this, host, device, bytes] { plain_->store_bytes(host, device, bytes); });
+    }
     void follow_device() override {}
     void lead_device() override { finish(); }
     void finish() override {
