@@ -7,26 +7,28 @@
 #include <span>
 #include <vector>
 
+#include "backend/memory.hpp"
 #include "comm/communicator.hpp"
 #include "comm/device_collectives.hpp"
 #include "solver/row_shares.hpp"
+#include "solver/share.hpp"
 #include "support/views.hpp"
 
 namespace fairgptq {
 
-/// Grids of all ranks' rows, at the host of every rank: those of the stack, in its order.
+/// Grids of the whole stack, in its order, on the device.
 struct GatheredGrids {
-    std::vector<std::uint8_t> codes;  // [rows, n], in the order of the loop until restore_column_order
-    std::vector<float> scales;        // [rows, groups]
-    std::vector<std::uint8_t> zeros;  // [rows, groups]
+    Buffer code_buffer, scale_buffer, zero_buffer;
+    MatrixView<const std::uint8_t> codes;  // [rows, n]
+    MatrixView<const float> scales;        // [rows, groups]
+    MatrixView<const std::uint8_t> zeros;  // [rows, groups]
+
+    std::size_t bytes() const { return code_buffer.bytes() + scale_buffer.bytes() + zero_buffer.bytes(); }
 };
 
-/// Begins to gather this rank's codes [its rows, n], scales and zeros [its rows, groups], on the device.
-void begin_gathering(const RowShares& shares, MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
-                     MatrixView<const std::uint8_t> zeros, GatheredGrids& all, Exchange& exchange);
-
-/// codes[r, order[i]] = codes[r, i], in place.
-void restore_column_order(std::span<const std::int32_t> order, std::vector<std::uint8_t>& codes);
+/// Begins to gather the ranks' shares. Of one rank's the grids are all there are: their memory is taken, and the
+/// share's views of it stay good as long as the result.
+GatheredGrids begin_gathering(MemoryOperations& memory, const RowShares& shares, Share& mine, Exchange& exchange);
 
 enum class SharedBy : bool { rows, tiles };
 

@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <numeric>
 
 #include "solver/diagonals.hpp"
 #include "solver/gathering.hpp"
 #include "solver/order.hpp"
+#include "solver/record_copies.hpp"
 #include "solver/row_shares.hpp"
 #include "solver/share.hpp"
 #include "support/error.hpp"
@@ -55,7 +55,9 @@ class GroupSolver {
     void shift_targets(MatrixView<const float> inverse, Share& share);
     void quantize(MatrixView<const float> inverse, Share& share);
     void measure(Share& share);
-    std::vector<ModuleSolution> gather(const Share& share, GatheredGrids& all);
+    void restore_column_order(Share& share);
+    void dequantize(const GatheredGrids& grids, const Share& share);
+    std::vector<ModuleSolution> describe(const Share& share);
     ModuleSolution describe(const ModuleTask& module) const;
 
     Backend& backend_;
@@ -181,19 +183,27 @@ std::vector<ModuleSolution> GroupSolver::solve() {
                                   share.host_target.size() * sizeof(float));
         }
         quantize(inverse, share);
+        restore_column_order(share);
         spent(Phase::columns);
     }
     // What all ranks need of each other travels while the figures are computed.
-    GatheredGrids all;
+    GatheredGrids grids;
     Exchange exchange(collectives_);
-    begin_gathering(shares_, share.codes, share.scales, share.zeros, all, exchange);
+    grids = begin_gathering(backend_, shares_, share, exchange);
     spent(Phase::exchange);
     measure(share);
     spent(Phase::figures);
 
     exchange.finish();
-    std::vector<ModuleSolution> solutions = gather(share, all);
+    std::vector<ModuleSolution> solutions = describe(share);
     spent(Phase::exchange);
+    dequantize(grids, share);
+    if (options_.keep_grids) {
+        std::vector<std::string> names;
+        for (const ModuleTask* module : modules_)
+            names.push_back(module->name);
+        options_.records->begin(std::move(grids), std::move(names));
+    }
     const auto spent =
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
     const auto slowest = static_cast<double>(comm_.all_reduce_max(spent.count())) * 1e-6;
@@ -238,8 +248,32 @@ ModuleSolution GroupSolver::describe(const ModuleTask& module) const {
     return solution;
 }
 
-std::vector<ModuleSolution> GroupSolver::gather(const Share& share, GatheredGrids& all) {
-    if (settings_.order != ColumnOrder::none) restore_column_order(plan_.order, all.codes);
+/// Codes travel in the matrix's order. share.natural is used up.
+void GroupSolver::restore_column_order(Share& share) {
+    if (settings_.order == ColumnOrder::none) return;
+    const MatrixView<std::uint8_t> natural(reinterpret_cast<std::uint8_t*>(share.natural.data), share.rows, n_);
+    backend_.gather_codes(share.codes, plan_.inverse, natural);
+    backend_.copy_on_device(share.codes.data, natural.data, static_cast<std::size_t>(share.rows * n_));
+}
+
+/// Where a module wants its Q. The share's group indices are used up.
+void GroupSolver::dequantize(const GatheredGrids& grids, const Share& share) {
+    if (std::all_of(modules_.begin(), modules_.end(), [](const auto* module) { return module->dequantized.empty(); }))
+        return;
+    auto* group_index = share.loop_group_buffer.as<std::int32_t>();
+    backend_.copy_to_device(group_index, plan_.group_index.data(), plan_.group_index.size() * sizeof(std::int32_t));
+    std::int64_t row = 0;
+    for (const ModuleTask* module : modules_) {
+        const std::int64_t rows = module->weights.rows;
+        if (!module->dequantized.empty())
+            backend_.dequantize(grids.codes.rows_from(row, rows), grids.scales.rows_from(row, rows),
+                                grids.zeros.rows_from(row, rows), group_index, module->dequantized);
+        row += rows;
+    }
+}
+
+/// The modules' records, without their grids.
+std::vector<ModuleSolution> GroupSolver::describe(const Share& share) {
     const auto gather_all = [&](SharedBy by, const auto& mine, std::int64_t width) {
         return gather_from_ranks(comm_, shares_, by, std::span(mine), width);
     };
@@ -247,20 +281,13 @@ std::vector<ModuleSolution> GroupSolver::gather(const Share& share, GatheredGrid
                                              : std::vector<float>();
     const auto tiles = gather_all(SharedBy::tiles, share.figures.tiles(), 1);
     const auto column_errors = gather_all(SharedBy::tiles, share.figures.column_errors(), n_);
-
     std::vector<ModuleSolution> solutions;
     std::int64_t row = 0;
     std::int64_t tile = 0;
-    const auto slice = [&row](const auto& values, std::int64_t width, std::int64_t rows) {
-        if (values.empty()) return std::decay_t<decltype(values)>();
-        return std::decay_t<decltype(values)>(values.begin() + row * width, values.begin() + (row + rows) * width);
-    };
     for (const ModuleTask* module : modules_) {
         ModuleSolution solution = describe(*module);
-        solution.codes = slice(all.codes, n_, solution.rows);
-        solution.scales = slice(all.scales, solution.groups, solution.rows);
-        solution.zeros = slice(all.zeros, solution.groups, solution.rows);
-        solution.target = slice(target, n_, solution.rows);
+        if (!target.empty())
+            solution.target.assign(target.begin() + row * n_, target.begin() + (row + solution.rows) * n_);
         const std::int64_t count = RowShares::tiles_in(solution.rows);
         put_figures(std::span(tiles).subspan(tile, count), std::span(column_errors).subspan(tile * n_, count * n_),
                     diagonals_.covariance, solution);
@@ -271,33 +298,18 @@ std::vector<ModuleSolution> GroupSolver::gather(const Share& share, GatheredGrid
     return solutions;
 }
 
-void check_problem(const StageProblem& problem) {
-    const std::int64_t n = problem.hessian.cols;
-    if (problem.hessian.rows != n) throw InvalidInput("H is {} x {}; it must be square", problem.hessian.rows, n);
-    if (!problem.covariance.empty() && (problem.covariance.rows != n || problem.covariance.cols != n))
-        throw InvalidInput("C is {} x {}; it must be {} x {}, as H is", problem.covariance.rows,
-                           problem.covariance.cols, n, n);
-    for (const ModuleTask& module : problem.modules) {
-        if (module.weights.cols != n)
-            throw InvalidInput("{} has {} input columns, and its Hessian {}; they must agree", module.name,
-                               module.weights.cols, n);
-        if (!std::isfinite(module.alpha) || module.alpha < 0)
-            throw InvalidInput("{}: alpha is {}; it must be 0 or more", module.name, module.alpha);
-        if (module.alpha > 0 && problem.covariance.empty())
-            throw InvalidInput("{}: alpha is {}, and there are no pairs to take bias from; give pairs, or --alpha 0",
-                               module.name, module.alpha);
-    }
-}
-
 }  // namespace
 
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options) {
     check(settings);
-    check_problem(problem);
+    check(problem);
     const Diagonals diagonals(backend, problem);
     const auto through_host = make_host_collectives(backend, comm);
     DeviceCollectives& collectives = options.collectives != nullptr ? *options.collectives : *through_host;
+    RecordCopies at_once(backend);
+    StageOptions group_options = options;
+    if (options.records == nullptr) group_options.records = &at_once;
     std::vector<ModuleSolution> solutions(problem.modules.size());
     std::vector<bool> solved(problem.modules.size());
     for (std::size_t first = 0; first < problem.modules.size(); ++first) {
@@ -311,10 +323,11 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
             modules.push_back(&problem.modules[i]);
         }
         std::vector<ModuleSolution> group =
-            GroupSolver(backend, comm, collectives, problem, settings, options, diagonals, modules).solve();
+            GroupSolver(backend, comm, collectives, problem, settings, group_options, diagonals, modules).solve();
         for (std::size_t i = 0; i < members.size(); ++i)
             solutions[members[i]] = std::move(group[i]);
     }
+    at_once.finish(solutions);
     return solutions;
 }
 

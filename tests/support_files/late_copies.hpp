@@ -43,11 +43,17 @@ class LateTransfers final : public Transfers {
     std::deque<std::function<void()>> waiting_;
 };
 
-class LateBackend final : public CpuBackend {
+class LateBackend : public CpuBackend {
   public:
     std::unique_ptr<Transfers> make_transfers() override {
         return std::make_unique<LateTransfers>(*this, CpuBackend::make_transfers());
     }
+};
+
+/// The same behind a GPU's rules: what the host wants of its memory has to be copied.
+class DistantBackend final : public LateBackend {
+  public:
+    bool host_accessible() const override { return false; }
 };
 
 }  // namespace fairgptq::testing
