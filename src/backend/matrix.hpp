@@ -26,6 +26,11 @@ class MatrixOperations {
     virtual void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
                                 MatrixView<float> out) = 0;
 
+    /// out[r, i] = in[r, order[i]] for codes, one a byte.
+    /// @param in, out [rows, n], not aliasing; @param order host, [n], a permutation
+    virtual void gather_codes(MatrixView<const std::uint8_t> in, std::span<const std::int32_t> order,
+                              MatrixView<std::uint8_t> out) = 0;
+
     /// target −= alpha · (weights · covariance) · RᵀR: the continuous minimiser W* = W − αWC(UUᵀ)⁻¹, R = U⁻¹.
     /// @param weights    [rows, n] in natural column order; @param covariance [n, n] in natural order
     /// @param inverse    R [n, n] upper triangular, in the order `order`

@@ -21,6 +21,9 @@ class PlainTransfers final : public Transfers {
         for (std::int64_t row = 0; row < from.rows; ++row)
             memory_.copy_to_host(static_cast<std::byte*>(host) + row * bytes, from.row(row), bytes);
     }
+    void store_bytes(void* host, const void* device, std::size_t bytes) override {
+        memory_.copy_to_host(host, device, bytes);
+    }
     void follow_device() override {}
     void lead_device() override {}
     void finish() override {}

@@ -24,6 +24,7 @@ class Transfers {
     /// Rows without gaps in memory of allocate_host, of the tensor's own type: read and written until finish().
     virtual void fetch(TensorView to, const void* host) = 0;
     virtual void store(void* host, TensorView from) = 0;
+    virtual void store_bytes(void* host, const void* device, std::size_t bytes) = 0;
 
     /// Copies asked for from here on wait for what the device was asked for before.
     virtual void follow_device() = 0;

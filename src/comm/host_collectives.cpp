@@ -28,9 +28,10 @@ class HostCollectives final : public DeviceCollectives {
     void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                           std::span<const std::size_t> sizes) override {
         if (memory_.host_accessible()) return comm_.all_gather(mine, all, sizes);
-        std::vector<std::byte> copy(mine.size());
+        std::vector<std::byte> copy(mine.size()), host(all.size());
         memory_.copy_to_host(copy.data(), mine.data(), copy.size());
-        comm_.all_gather(copy, all, sizes);
+        comm_.all_gather(copy, host, sizes);
+        memory_.copy_to_device(all.data(), host.data(), host.size());
     }
 
     void finish() override {}

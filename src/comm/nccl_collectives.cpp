@@ -8,7 +8,6 @@
 #include <numeric>
 #include <optional>
 #include <thread>
-#include <vector>
 
 #include "support/error.hpp"
 
@@ -61,12 +60,10 @@ class NcclCollectives final : public DeviceCollectives {
             sizes[static_cast<std::size_t>(comm_.rank())] != mine.size() || all.size() != total)
             throw Failure("all_gather: sizes disagree");
         if (total == 0) return;
-        const std::span<std::byte> device = room_for(total);
         calls_->follow_device();
-        calls_->all_gather(mine, device, sizes);
+        calls_->all_gather(mine, all, sizes);
         until_ready("a gathering from all ranks");
         began(total);
-        gathered_.push_back({device, all});
     }
 
     void finish() override {
@@ -80,9 +77,6 @@ class NcclCollectives final : public DeviceCollectives {
         until("a transfer that all ranks had come to", deadlines_.transfer + travel,
               [&] { return calls_->finished(); });
         bytes_ = 0;
-        for (const Gathered& one : gathered_)
-            memory_.copy_to_host(one.host.data(), one.device.data(), one.host.size());
-        gathered_.clear();
     }
 
     void abandon() noexcept override {
@@ -91,21 +85,6 @@ class NcclCollectives final : public DeviceCollectives {
     }
 
   private:
-    struct Gathered {
-        std::span<std::byte> device, host;
-    };
-
-    /// For one more gathering of an exchange; kept for the next exchange, since allocating stops a GPU.
-    std::span<std::byte> room_for(std::size_t bytes) {
-        if (rooms_.size() <= gathered_.size()) rooms_.emplace_back();
-        Buffer& room = rooms_[gathered_.size()];
-        if (room.bytes() < bytes) {
-            room = Buffer();  // before more is taken
-            room = memory_.allocate(bytes);
-        }
-        return {room.as<std::byte>(), bytes};
-    }
-
     void began(std::size_t bytes) {
         calls_->mark_end();
         bytes_ += bytes;
@@ -158,9 +137,7 @@ class NcclCollectives final : public DeviceCollectives {
     Communicator& comm_;
     std::unique_ptr<NcclCalls> calls_;
     NcclDeadlines deadlines_;
-    std::size_t bytes_ = 0;           // under way
-    std::vector<Gathered> gathered_;  // in this exchange
-    std::vector<Buffer> rooms_;       // on the device, for the first, second, … of an exchange
+    std::size_t bytes_ = 0;  // under way
     bool lost_ = false;
     int exceptions_ = std::uncaught_exceptions();
 };

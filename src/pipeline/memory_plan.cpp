@@ -52,7 +52,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
             rows += linear.rows;
             sizes.largest = std::max(sizes.largest, product(linear.rows, linear.cols));
             const std::int64_t group = resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
-            grids += product(linear.rows, linear.cols) + product(linear.rows, linear.cols / group) * (real + 1);
+            grids += grid_bytes(linear.rows, linear.cols, group);
             if (linear.bias) biased_rows = std::max(biased_rows, linear.rows);
         }
         sizes.codes += records * grids;
@@ -131,8 +131,9 @@ class Planner {
         if (device_.gpu) {
             plan.device.push_back({"driver and libraries", gpu_context_bytes});
             plan.device.push_back({"weights on their way", upload_bytes});
-            if (ranks_ > 1) plan.device.push_back({"exchange between GPUs", nccl_bytes + sizes_.gathered});
+            if (ranks_ > 1) plan.device.push_back({"exchange between GPUs", nccl_bytes});
         }
+        if (ranks_ > 1) plan.device.push_back({"codes and scales of all ranks", sizes_.gathered});
         // Embedding and head are there only before the first layer. On a CPU nothing else but the hidden states has
         // been touched by then; a GPU has allocated it.
         const std::size_t embedding = outer_bytes(family_, type);
@@ -154,7 +155,9 @@ class Planner {
         const std::size_t start_pages = product(family_.config.vocab_size, family_.config.hidden_size) * stored;
         const std::size_t spilled = state_bytes(plan.spilled_tokens);
         const std::size_t on_their_way = device_.gpu ? upload_bytes : 0;
-        const std::size_t always = program + ids_ + spilled + on_their_way;
+        // Codes on their way to the records; ranks that share a GPU gather them through as much again.
+        const std::size_t copied = device_.gpu ? sizes_.gathered * (ranks_ > 1 ? 2 : 1) : 0;
+        const std::size_t always = program + ids_ + spilled + on_their_way + copied;
         plan.host = {
             {"token ids", ids_},
             {"codes and scales, this and the last", at_once * sizes_.codes},
@@ -162,7 +165,10 @@ class Planner {
             {"program and libraries", program},
         };
         if (spilled > 0) plan.host.push_back({"hidden states, page-locked", spilled});
-        if (device_.gpu) plan.host.push_back({"weights on their way", on_their_way});
+        if (device_.gpu) {
+            plan.host.push_back({"weights on their way", on_their_way});
+            plan.host.push_back({"codes and scales on their way", copied});
+        }
         const std::size_t start_host = always + start_pages;
         const std::size_t layers_host = always + at_once * sizes_.codes + sizes_.largest * stored;
         plan.host_peak = std::max(start_host, layers_host);

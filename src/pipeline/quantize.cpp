@@ -9,6 +9,7 @@
 #include "run/layer_writer.hpp"
 #include "run/quantized_model.hpp"
 #include "run/stop_signal.hpp"
+#include "solver/record_copies.hpp"
 #include "solver/solve.hpp"
 
 namespace fairgptq {
@@ -42,7 +43,8 @@ class QuantizeRun {
           decoder_(backend_, family, chunks.max_tokens),
           state_(backend_, family, chunks, deal_chunks(chunks, comm_.size())[static_cast<std::size_t>(comm_.rank())],
                  resources.residency.tokens),
-          statistics_(backend_, collectives_, family, chunks) {
+          statistics_(backend_, collectives_, family, chunks),
+          copies_(backend_) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -64,7 +66,8 @@ class QuantizeRun {
     }
 
     /// @param open the targets that lack this layer
-    /// @returns their records; without modules where another rank has them
+    /// @returns their records; without modules where another rank has them, without codes where another rank writes
+    /// them
     std::vector<LayerRecord> quantize_layer(LayerWeights layer, std::span<const std::size_t> open) {
         std::vector<LayerRecord> records;
         for (const std::size_t target : open)
@@ -80,7 +83,7 @@ class QuantizeRun {
                 if (!sequential()) forward(stage, layer);
                 statistics_.finish(spec.cols(), progress_.clock());
                 solve(layer, spec, open, records);
-                if (sequential()) forward(stage, layer);
+                if (sequential()) forward(stage, layer, &records.front());
             });
             progress_.stage_done(stage);
         }
@@ -121,13 +124,15 @@ class QuantizeRun {
     }
 
     /// Stages 1 and 3 add to the hidden states; each but the last makes the next one's inputs.
-    void forward(int stage, const LayerWeights& layer) {
+    /// @param solved its codes come to the host while the device computes
+    void forward(int stage, const LayerWeights& layer, LayerRecord* solved = nullptr) {
         const bool adds = stage == 1 || stage == 3;
         const StateUse use{.reads_hidden = adds,
                            .writes_hidden = adds,
                            .reads_inputs = cols_of(stage),
                            .writes_inputs = stage < 3 ? cols_of(stage + 1) : 0};
         state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
+        if (solved != nullptr) copies_.finish(solved->modules);
         progress_.spent(Phase::forward);
     }
 
@@ -140,22 +145,26 @@ class QuantizeRun {
             const bool by_all = shares.by_all(i);
             const StageOptions options{.clock = &progress_.clock(),
                                        .collectives = by_all ? &collectives_ : nullptr,
-                                       .scratch = statistics_.scratch()};
+                                       .scratch = statistics_.scratch(),
+                                       .keep_grids = shares.writes(i, layer.layer),
+                                       .records = &copies_};
             std::vector<ModuleSolution> solutions = solve_stage(
                 backend_, by_all ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]), settings_.solver, options);
             for (ModuleSolution& solution : solutions) {
                 if (solution.damp_used > settings_.solver.damp) warn_of_damping(layer.layer, solution);
-                if (sequential()) dequantize_module(backend_, solution, layer.linears.at(solution.name).weight);
                 records[i].modules.push_back(std::move(solution));
             }
+            if (!sequential()) copies_.finish(records[i].modules);
         }
     }
 
     StageProblem problem(const LayerWeights& layer, const StageSpec& spec, const AlphaPolicy& alpha) const {
         StageProblem problem{statistics_.hessian(), statistics_.covariance(), {}};
-        for (const LinearSpec& linear : spec.linears)
+        for (const LinearSpec& linear : spec.linears) {
+            const TensorView weights = layer.linears.at(linear.name).weight;
             problem.modules.push_back(
-                {linear.name, layer.linears.at(linear.name).weight, alpha(layer.layer, linear.name)});
+                {linear.name, weights, alpha(layer.layer, linear.name), sequential() ? weights : TensorView()});
+        }
         return problem;
     }
 
@@ -176,6 +185,7 @@ class QuantizeRun {
     Decoder decoder_;
     CalibrationState state_;
     StageStatistics statistics_;
+    RecordCopies copies_;
 };
 
 /// The targets whose layer `index` is still to be done.

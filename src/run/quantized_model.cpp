@@ -3,22 +3,9 @@
 #include "support/error.hpp"
 
 namespace fairgptq {
+namespace {
 
-void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint) {
-    const nlohmann::json& recorded = run.settings().at("model");
-    const auto check = [&](const char* field, const nlohmann::json& now, const char* what) {
-        if (recorded.value(field, nlohmann::json()) != now)
-            throw InvalidInput("the model in {} is not the one that {} quantized: its {} have changed",
-                               run.model_path().string(), run.path().string(), what);
-    };
-    nlohmann::json files = nlohmann::json::array();
-    for (const Checkpoint::FileInfo& file : checkpoint.files())
-        files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
-    check("files", files, "files");
-    check("config_hash", config_hash(run.model_path()), "settings in config.json");
-    check("weights_hash", weights_hash(hash_tensors(checkpoint, 0, 1)), "weights");
-}
-
+/// Writes a module's dequantized values over `weights`.
 void dequantize_module(Backend& backend, const ModuleSolution& module, TensorView weights) {
     if (weights.rows != module.rows || weights.cols != module.cols)
         throw InvalidInput("{} is {} x {} in the run but {} x {} in the model", module.name, module.rows, module.cols,
@@ -37,6 +24,23 @@ void dequantize_module(Backend& backend, const ModuleSolution& module, TensorVie
                        zeros.matrix<const std::uint8_t>(module.rows, module.groups),
                        group_index.as<const std::int32_t>(), weights);
     backend.synchronize();
+}
+
+}  // namespace
+
+void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint) {
+    const nlohmann::json& recorded = run.settings().at("model");
+    const auto check = [&](const char* field, const nlohmann::json& now, const char* what) {
+        if (recorded.value(field, nlohmann::json()) != now)
+            throw InvalidInput("the model in {} is not the one that {} quantized: its {} have changed",
+                               run.model_path().string(), run.path().string(), what);
+    };
+    nlohmann::json files = nlohmann::json::array();
+    for (const Checkpoint::FileInfo& file : checkpoint.files())
+        files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
+    check("files", files, "files");
+    check("config_hash", config_hash(run.model_path()), "settings in config.json");
+    check("weights_hash", weights_hash(hash_tensors(checkpoint, 0, 1)), "weights");
 }
 
 void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights& weights) {

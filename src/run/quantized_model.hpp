@@ -13,10 +13,6 @@ namespace fairgptq {
 /// @throws InvalidInput saying what has changed since the run was made: files, config.json or weights
 void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint);
 
-/// Writes a module's dequantized values over `weights` [rows, cols], on the device, rounded to its type.
-/// @throws InvalidInput naming the module if its shape is not that of the weights
-void dequantize_module(Backend& backend, const ModuleSolution& module, TensorView weights);
-
 /// Replaces the linears that `record` holds; the others stay as they are.
 /// @throws InvalidInput naming layer and module if the model has no such linear, or of another shape
 void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights& weights);

@@ -23,6 +23,10 @@ class RowShares {
 
     RowShares(std::span<const std::int64_t> module_rows, int ranks);
 
+    /// Tiles of a module's, or a segment's, rows.
+    static std::int64_t tiles_in(std::int64_t rows) { return (rows + tile_rows - 1) / tile_rows; }
+
+    int ranks() const { return ranks_; }
     std::int64_t rows_of(int rank) const;
     std::int64_t tiles_of(int rank) const { return first_tile(rank + 1) - first_tile(rank); }
     std::vector<Segment> segments_of(int rank) const;

@@ -6,94 +6,18 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <cstring>
 #include <numeric>
 
+#include "solver/diagonals.hpp"
+#include "solver/gathering.hpp"
 #include "solver/order.hpp"
+#include "solver/record_copies.hpp"
 #include "solver/row_shares.hpp"
+#include "solver/share.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
 namespace {
-
-/// Diagonals of H and C at the host, and what follows from them.
-struct Diagonals {
-    std::vector<float> hessian, covariance;  // covariance is all 0 where there is none
-    std::vector<std::uint8_t> dead;          // H_ii = 0 and C_ii = 0
-
-    Diagonals(Backend& backend, const StageProblem& problem)
-        : hessian(static_cast<std::size_t>(problem.hessian.cols)), covariance(hessian.size()), dead(hessian.size()) {
-        backend.diagonal(problem.hessian, hessian);
-        if (!problem.covariance.empty()) backend.diagonal(problem.covariance, covariance);
-        for (std::size_t i = 0; i < dead.size(); ++i)
-            dead[i] = hessian[i] == 0 && covariance[i] == 0 ? 1 : 0;
-    }
-    bool any_dead() const { return std::find(dead.begin(), dead.end(), 1) != dead.end(); }
-    /// Of H + alpha·C.
-    std::vector<double> sum(double alpha) const {
-        std::vector<double> result(hessian.size());
-        for (std::size_t i = 0; i < result.size(); ++i)
-            result[i] = static_cast<double>(hessian[i]) + alpha * static_cast<double>(covariance[i]);
-        return result;
-    }
-    double mean(double alpha) const {
-        const std::vector<double> values = sum(alpha);
-        return values.empty() ? 0
-                              : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-    }
-};
-
-/// Sums over one tile of rows: gathered from all ranks and added in tile order, they do not depend on the number of
-/// ranks.
-struct TileFigures {
-    double reconstruction = 0, bias_before = 0, bias_after = 0, shift = 0, norm = 0;
-};
-
-/// One rank's rows of the modules of one alpha: device memory for the solve, host memory for what is gathered after it.
-struct Share {
-    std::int64_t rows, n, groups;
-    Buffer weight_buffer, target_buffer, natural_buffer, code_buffer, scale_buffer, zero_buffer, loop_group_buffer;
-    MatrixView<float> weights, target,
-        natural;                     // [rows, n]: W; targets, then Q, in loop order; scratch in the matrix's order
-    MatrixView<std::uint8_t> codes;  // [rows, n] in loop order
-    MatrixView<float> scales;        // [rows, groups]
-    MatrixView<std::uint8_t> zeros;  // [rows, groups]
-
-    std::vector<TileFigures> figures;
-    std::vector<double> column_errors;  // [tiles][n]
-    std::vector<float> host_target;     // [rows][n], if kept
-
-    Share(Backend& backend, std::int64_t row_count, std::int64_t tiles, std::int64_t cols, std::int64_t group_count)
-        : rows(row_count),
-          n(cols),
-          groups(group_count),
-          figures(static_cast<std::size_t>(tiles)),
-          column_errors(static_cast<std::size_t>(tiles * cols)) {
-        const auto elements = static_cast<std::size_t>(rows * n);
-        const auto group_elements = static_cast<std::size_t>(rows * groups);
-        weight_buffer = backend.allocate(elements * sizeof(float));
-        target_buffer = backend.allocate(elements * sizeof(float));
-        natural_buffer = backend.allocate(elements * sizeof(float));
-        code_buffer = backend.allocate(elements);
-        scale_buffer = backend.allocate(group_elements * sizeof(float));
-        zero_buffer = backend.allocate(group_elements);
-        loop_group_buffer = backend.allocate(static_cast<std::size_t>(n) * sizeof(std::int32_t));
-        weights = weight_buffer.matrix<float>(rows, n);
-        target = target_buffer.matrix<float>(rows, n);
-        natural = natural_buffer.matrix<float>(rows, n);
-        codes = code_buffer.matrix<std::uint8_t>(rows, n);
-        scales = scale_buffer.matrix<float>(rows, groups);
-        zeros = zero_buffer.matrix<std::uint8_t>(rows, groups);
-    }
-};
-
-/// The grids of all ranks' rows, at the host of every rank: those of the stack, in its order.
-struct Gathered {
-    std::vector<std::uint8_t> codes;  // [rows, n]
-    std::vector<float> scales;        // [rows, groups]
-    std::vector<std::uint8_t> zeros;  // [rows, groups]
-};
 
 class GroupSolver {
   public:
@@ -130,18 +54,11 @@ class GroupSolver {
     void invert(double alpha, MatrixView<float> inverse);
     void shift_targets(MatrixView<const float> inverse, Share& share);
     void quantize(MatrixView<const float> inverse, Share& share);
-    /// result[segment's tiles].*figure = tile sums of a·M·aᵀ.
-    void quadratic_figures(MatrixView<const float> matrix, MatrixView<const float> symmetric,
-                           double TileFigures::*figure, Share& share);
-    /// For each tile: Σ (a − b)² of every column, [tiles][n]; b may be empty: 0.
-    std::vector<double> tile_errors(MatrixView<const float> a, MatrixView<const float> b, const Share& share);
-    void begin_gathering(const Share& share, Gathered& all, Exchange& exchange) const;
-    void restore_column_order(std::vector<std::uint8_t>& codes) const;
-    std::vector<ModuleSolution> gather(const Share& share, Gathered& all);
-    template <class T>
-    std::vector<std::size_t> bytes_of_ranks(std::int64_t width, bool by_tile) const;
-    template <class T>
-    std::vector<T> gather_from_ranks(std::span<const T> mine, std::int64_t width, bool by_tile);
+    void measure(Share& share);
+    void restore_column_order(Share& share);
+    void dequantize(const GatheredGrids& grids, const Share& share);
+    std::vector<ModuleSolution> describe(const Share& share);
+    ModuleSolution describe(const ModuleTask& module) const;
 
     Backend& backend_;
     Communicator& comm_;
@@ -190,8 +107,7 @@ void GroupSolver::load(Share& share) {
         const TensorView weights = modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows);
         backend_.gather_columns(weights, natural, {}, rows);
         // x − x is 0 for finite x only.
-        const std::int64_t tiles = (rows.rows + RowShares::tile_rows - 1) / RowShares::tile_rows;
-        std::vector<double> differences(static_cast<std::size_t>(tiles * n_));
+        std::vector<double> differences(static_cast<std::size_t>(RowShares::tiles_in(rows.rows) * n_));
         backend_.column_errors(rows, rows, differences);
         if (bad < 0 && std::any_of(differences.begin(), differences.end(), [](double value) { return value != 0; }))
             bad = static_cast<std::int64_t>(segment.module);
@@ -204,29 +120,6 @@ void GroupSolver::load(Share& share) {
         throw Failure("{}: its weights hold values that are not finite", modules_[static_cast<std::size_t>(bad)]->name);
 }
 
-void GroupSolver::quadratic_figures(MatrixView<const float> matrix, MatrixView<const float> symmetric,
-                                    double TileFigures::*figure, Share& share) {
-    for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank())) {
-        std::vector<double> sums(
-            static_cast<std::size_t>((segment.rows + RowShares::tile_rows - 1) / RowShares::tile_rows));
-        backend_.quadratic_forms(matrix.rows_from(segment.offset, segment.rows), symmetric, sums);
-        for (std::size_t tile = 0; tile < sums.size(); ++tile)
-            share.figures[static_cast<std::size_t>(segment.first_tile) + tile].*figure = sums[tile];
-    }
-}
-
-std::vector<double> GroupSolver::tile_errors(MatrixView<const float> a, MatrixView<const float> b, const Share& share) {
-    std::vector<double> errors(share.figures.size() * static_cast<std::size_t>(n_));
-    for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank())) {
-        const std::int64_t tiles = (segment.rows + RowShares::tile_rows - 1) / RowShares::tile_rows;
-        backend_.column_errors(a.rows_from(segment.offset, segment.rows),
-                               b.empty() ? b : b.rows_from(segment.offset, segment.rows),
-                               std::span(errors).subspan(static_cast<std::size_t>(segment.first_tile * n_),
-                                                         static_cast<std::size_t>(tiles * n_)));
-    }
-    return errors;
-}
-
 /// share.target −= αWC(…)⁻¹, and how far that is.
 void GroupSolver::shift_targets(MatrixView<const float> inverse, Share& share) {
     for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank()))
@@ -234,13 +127,7 @@ void GroupSolver::shift_targets(MatrixView<const float> inverse, Share& share) {
                               static_cast<float>(alpha_), inverse, plan_.order,
                               share.target.rows_from(segment.offset, segment.rows));
     backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
-    const std::vector<double> shift = tile_errors(share.natural, share.weights, share);
-    const std::vector<double> norm = tile_errors(share.weights, {}, share);
-    for (std::size_t tile = 0; tile < share.figures.size(); ++tile) {
-        const auto begin = static_cast<std::ptrdiff_t>(tile) * n_;
-        share.figures[tile].shift = std::accumulate(shift.begin() + begin, shift.begin() + begin + n_, 0.0);
-        share.figures[tile].norm = std::accumulate(norm.begin() + begin, norm.begin() + begin + n_, 0.0);
-    }
+    share.figures.shift(share.weights, share.natural);
 }
 
 /// share.target: targets in, dequantized values out, both in loop order.
@@ -269,8 +156,7 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     settings_.grid.group_size = resolve_group_size(settings_.grid.group_size, n_, modules_.front()->name);
     plan_ = plan_columns(diagonals_.sum(joint() ? alpha_ : 0), settings_.order, settings_.grid.group_size,
                          settings_.static_groups);
-    Share share(backend_, shares_.rows_of(comm_.rank()), shares_.tiles_of(comm_.rank()), n_,
-                n_ / settings_.grid.group_size);
+    Share share(backend_, shares_, comm_.rank(), n_, n_ / settings_.grid.group_size);
     load(share);
     backend_.gather_columns(share.weights, plan_.order, {}, share.target);
 
@@ -297,31 +183,27 @@ std::vector<ModuleSolution> GroupSolver::solve() {
                                   share.host_target.size() * sizeof(float));
         }
         quantize(inverse, share);
+        restore_column_order(share);
         spent(Phase::columns);
     }
     // What all ranks need of each other travels while the figures are computed.
-    Gathered all;
+    GatheredGrids grids;
     Exchange exchange(collectives_);
-    begin_gathering(share, all, exchange);
+    grids = begin_gathering(backend_, shares_, share, exchange);
     spent(Phase::exchange);
-
-    if (settings_.order == ColumnOrder::none) {
-        std::swap(share.target, share.natural);
-    } else {
-        backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
-    }
-    if (!problem_.covariance.empty()) {
-        quadratic_figures(share.weights, problem_.covariance, &TileFigures::bias_before, share);
-        quadratic_figures(share.natural, problem_.covariance, &TileFigures::bias_after, share);
-        share.column_errors = tile_errors(share.weights, share.natural, share);
-    }
-    backend_.subtract(share.weights, share.natural, share.natural);
-    quadratic_figures(share.natural, problem_.hessian, &TileFigures::reconstruction, share);
+    measure(share);
     spent(Phase::figures);
 
     exchange.finish();
-    std::vector<ModuleSolution> solutions = gather(share, all);
+    std::vector<ModuleSolution> solutions = describe(share);
     spent(Phase::exchange);
+    dequantize(grids, share);
+    if (options_.keep_grids) {
+        std::vector<std::string> names;
+        for (const ModuleTask* module : modules_)
+            names.push_back(module->name);
+        options_.records->begin(std::move(grids), std::move(names));
+    }
     const auto spent =
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
     const auto slowest = static_cast<double>(comm_.all_reduce_max(spent.count())) * 1e-6;
@@ -333,150 +215,101 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     return solutions;
 }
 
-/// Bytes of each rank's rows (or tiles), `width` elements each.
-template <class T>
-std::vector<std::size_t> GroupSolver::bytes_of_ranks(std::int64_t width, bool by_tile) const {
-    std::vector<std::size_t> sizes;
-    for (int rank = 0; rank < comm_.size(); ++rank)
-        sizes.push_back(static_cast<std::size_t>((by_tile ? shares_.tiles_of(rank) : shares_.rows_of(rank)) * width) *
-                        sizeof(T));
-    return sizes;
+/// share.target: dequantized values in loop order; it and share.natural are used up.
+void GroupSolver::measure(Share& share) {
+    if (settings_.order == ColumnOrder::none) {
+        std::swap(share.target, share.natural);
+    } else {
+        backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
+    }
+    if (!problem_.covariance.empty()) {
+        share.figures.quadratic_forms(share.weights, problem_.covariance, &TileFigures::bias_before);
+        share.figures.quadratic_forms(share.natural, problem_.covariance, &TileFigures::bias_after);
+        share.figures.column_errors(share.weights, share.natural);
+    }
+    backend_.subtract(share.weights, share.natural, share.natural);
+    share.figures.quadratic_forms(share.natural, problem_.hessian, &TileFigures::reconstruction);
 }
 
-/// Rows (or tiles) of all ranks end to end: those of the stack, in its order.
-template <class T>
-std::vector<T> GroupSolver::gather_from_ranks(std::span<const T> mine, std::int64_t width, bool by_tile) {
-    const std::vector<std::size_t> sizes = bytes_of_ranks<T>(width, by_tile);
-    std::vector<T> all(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}) / sizeof(T));
-    comm_.all_gather(std::as_bytes(mine), std::as_writable_bytes(std::span(all)), sizes);
-    return all;
+/// The parts of a module's solution that are the same for the whole group.
+ModuleSolution GroupSolver::describe(const ModuleTask& module) const {
+    ModuleSolution solution;
+    solution.name = module.name;
+    solution.rows = module.weights.rows;
+    solution.cols = n_;
+    solution.groups = n_ / settings_.grid.group_size;
+    solution.bits = settings_.grid.bits;
+    solution.group_size = settings_.grid.group_size;
+    solution.symmetric = settings_.grid.symmetric;
+    solution.scales_float32 = settings_.grid.scale_type == ScaleType::float32;
+    solution.group_index = plan_.group_index;
+    solution.alpha = alpha_;
+    solution.damp_used = damp_used_;
+    return solution;
 }
 
-void GroupSolver::begin_gathering(const Share& share, Gathered& all, Exchange& exchange) const {
-    const auto begin = [&]<class T>(MatrixView<T> mine, std::vector<T>& gathered) {
-        const std::vector<std::size_t> sizes = bytes_of_ranks<T>(mine.cols, false);
-        gathered.resize(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}) / sizeof(T));
-        const std::span<const T> values(mine.data, static_cast<std::size_t>(mine.rows * mine.cols));
-        exchange.all_gather(std::as_bytes(values), std::as_writable_bytes(std::span(gathered)), sizes);
-    };
-    begin(share.codes, all.codes);
-    begin(share.scales, all.scales);
-    begin(share.zeros, all.zeros);
-}
-
-/// Codes travel in the order of the loop, and go back to the matrix's.
-void GroupSolver::restore_column_order(std::vector<std::uint8_t>& codes) const {
+/// Codes travel in the matrix's order. share.natural is used up.
+void GroupSolver::restore_column_order(Share& share) {
     if (settings_.order == ColumnOrder::none) return;
-    const auto rows = static_cast<std::int64_t>(codes.size()) / n_;
-#pragma omp parallel
-    {
-        std::vector<std::uint8_t> in_loop_order(static_cast<std::size_t>(n_));
-#pragma omp for schedule(static)
-        for (std::int64_t row = 0; row < rows; ++row) {
-            std::uint8_t* values = codes.data() + row * n_;
-            std::copy(values, values + n_, in_loop_order.begin());
-            for (std::int64_t i = 0; i < n_; ++i)
-                values[plan_.order[i]] = in_loop_order[i];
-        }
+    const MatrixView<std::uint8_t> natural(reinterpret_cast<std::uint8_t*>(share.natural.data), share.rows, n_);
+    backend_.gather_codes(share.codes, plan_.inverse, natural);
+    backend_.copy_on_device(share.codes.data, natural.data, static_cast<std::size_t>(share.rows * n_));
+}
+
+/// Where a module wants its Q. The share's group indices are used up.
+void GroupSolver::dequantize(const GatheredGrids& grids, const Share& share) {
+    if (std::all_of(modules_.begin(), modules_.end(), [](const auto* module) { return module->dequantized.empty(); }))
+        return;
+    auto* group_index = share.loop_group_buffer.as<std::int32_t>();
+    backend_.copy_to_device(group_index, plan_.group_index.data(), plan_.group_index.size() * sizeof(std::int32_t));
+    std::int64_t row = 0;
+    for (const ModuleTask* module : modules_) {
+        const std::int64_t rows = module->weights.rows;
+        if (!module->dequantized.empty())
+            backend_.dequantize(grids.codes.rows_from(row, rows), grids.scales.rows_from(row, rows),
+                                grids.zeros.rows_from(row, rows), group_index, module->dequantized);
+        row += rows;
     }
 }
 
-std::vector<ModuleSolution> GroupSolver::gather(const Share& share, Gathered& all) {
-    restore_column_order(all.codes);
-    const auto target = options_.keep_target ? gather_from_ranks(std::span<const float>(share.host_target), n_, false)
+/// The modules' records, without their grids.
+std::vector<ModuleSolution> GroupSolver::describe(const Share& share) {
+    const auto gather_all = [&](SharedBy by, const auto& mine, std::int64_t width) {
+        return gather_from_ranks(comm_, shares_, by, std::span(mine), width);
+    };
+    const auto target = options_.keep_target ? gather_all(SharedBy::rows, std::span<const float>(share.host_target), n_)
                                              : std::vector<float>();
-    const auto figures = gather_from_ranks(std::span<const TileFigures>(share.figures), 1, true);
-    const auto column_errors = gather_from_ranks(std::span<const double>(share.column_errors), n_, true);
-
+    const auto tiles = gather_all(SharedBy::tiles, share.figures.tiles(), 1);
+    const auto column_errors = gather_all(SharedBy::tiles, share.figures.column_errors(), n_);
     std::vector<ModuleSolution> solutions;
     std::int64_t row = 0;
     std::int64_t tile = 0;
-    const auto slice = [&row](const auto& values, std::int64_t width, std::int64_t rows) {
-        if (values.empty()) return std::decay_t<decltype(values)>();
-        return std::decay_t<decltype(values)>(values.begin() + row * width, values.begin() + (row + rows) * width);
-    };
     for (const ModuleTask* module : modules_) {
-        ModuleSolution solution;
-        solution.name = module->name;
-        solution.rows = module->weights.rows;
-        solution.cols = n_;
-        solution.groups = share.groups;
-        solution.bits = settings_.grid.bits;
-        solution.group_size = settings_.grid.group_size;
-        solution.symmetric = settings_.grid.symmetric;
-        solution.scales_float32 = settings_.grid.scale_type == ScaleType::float32;
-        solution.codes = slice(all.codes, n_, solution.rows);
-        solution.scales = slice(all.scales, share.groups, solution.rows);
-        solution.zeros = slice(all.zeros, share.groups, solution.rows);
-        solution.target = slice(target, n_, solution.rows);
-        solution.group_index = plan_.group_index;
-        solution.alpha = alpha_;
-        solution.damp_used = damp_used_;
-
-        TileFigures sums;
-        std::vector<double> errors(static_cast<std::size_t>(n_));
-        for (std::int64_t last = tile + (solution.rows + RowShares::tile_rows - 1) / RowShares::tile_rows; tile < last;
-             ++tile) {
-            const TileFigures& one = figures[static_cast<std::size_t>(tile)];
-            sums.reconstruction += one.reconstruction;
-            sums.bias_before += one.bias_before;
-            sums.bias_after += one.bias_after;
-            sums.shift += one.shift;
-            sums.norm += one.norm;
-            for (std::int64_t c = 0; c < n_; ++c)
-                errors[c] += column_errors[tile * n_ + c];
-        }
-        solution.reconstruction = sums.reconstruction;
-        solution.bias_before = sums.bias_before;
-        solution.bias_after = sums.bias_after;
-        solution.shift_norm = sums.norm > 0 ? std::sqrt(sums.shift / sums.norm) : 0;
-        solution.column_sensitivity.resize(static_cast<std::size_t>(n_));
-        for (std::int64_t c = 0; c < n_; ++c)
-            solution.column_sensitivity[c] =
-                static_cast<float>(static_cast<double>(diagonals_.covariance[c]) * std::sqrt(errors[c]));
+        ModuleSolution solution = describe(*module);
+        if (!target.empty())
+            solution.target.assign(target.begin() + row * n_, target.begin() + (row + solution.rows) * n_);
+        const std::int64_t count = RowShares::tiles_in(solution.rows);
+        put_figures(std::span(tiles).subspan(tile, count), std::span(column_errors).subspan(tile * n_, count * n_),
+                    diagonals_.covariance, solution);
+        tile += count;
+        row += solution.rows;
         solutions.push_back(std::move(solution));
-        row += solutions.back().rows;
     }
     return solutions;
 }
 
-void check_problem(const StageProblem& problem) {
-    const std::int64_t n = problem.hessian.cols;
-    if (problem.hessian.rows != n) throw InvalidInput("H is {} x {}; it must be square", problem.hessian.rows, n);
-    if (!problem.covariance.empty() && (problem.covariance.rows != n || problem.covariance.cols != n))
-        throw InvalidInput("C is {} x {}; it must be {} x {}, as H is", problem.covariance.rows,
-                           problem.covariance.cols, n, n);
-    for (const ModuleTask& module : problem.modules) {
-        if (module.weights.cols != n)
-            throw InvalidInput("{} has {} input columns, and its Hessian {}; they must agree", module.name,
-                               module.weights.cols, n);
-        if (!std::isfinite(module.alpha) || module.alpha < 0)
-            throw InvalidInput("{}: alpha is {}; it must be 0 or more", module.name, module.alpha);
-        if (module.alpha > 0 && problem.covariance.empty())
-            throw InvalidInput("{}: alpha is {}, and there are no pairs to take bias from; give pairs, or --alpha 0",
-                               module.name, module.alpha);
-    }
-}
-
 }  // namespace
-
-std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module) {
-    if (group_size == -1) return cols;
-    if (group_size > 0 && cols % group_size == 0) return group_size;
-    std::string fitting;
-    for (const std::int64_t size : {32, 64, 128, 256})
-        if (cols % size == 0) fitting += fmt::format("{}, ", size);
-    throw InvalidInput("{}: --group-size {} does not divide its {} input columns; {}-1 (the whole row) would", module,
-                       group_size, cols, fitting.empty() ? "" : fitting + "or ");
-}
 
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options) {
     check(settings);
-    check_problem(problem);
+    check(problem);
     const Diagonals diagonals(backend, problem);
     const auto through_host = make_host_collectives(backend, comm);
     DeviceCollectives& collectives = options.collectives != nullptr ? *options.collectives : *through_host;
+    RecordCopies at_once(backend);
+    StageOptions group_options = options;
+    if (options.records == nullptr) group_options.records = &at_once;
     std::vector<ModuleSolution> solutions(problem.modules.size());
     std::vector<bool> solved(problem.modules.size());
     for (std::size_t first = 0; first < problem.modules.size(); ++first) {
@@ -490,26 +323,12 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
             modules.push_back(&problem.modules[i]);
         }
         std::vector<ModuleSolution> group =
-            GroupSolver(backend, comm, collectives, problem, settings, options, diagonals, modules).solve();
+            GroupSolver(backend, comm, collectives, problem, settings, group_options, diagonals, modules).solve();
         for (std::size_t i = 0; i < members.size(); ++i)
             solutions[members[i]] = std::move(group[i]);
     }
+    at_once.finish(solutions);
     return solutions;
-}
-
-std::int64_t rows_of_rank(std::int64_t rows, std::int64_t ranks) {
-    const std::int64_t tiles = (rows + RowShares::tile_rows - 1) / RowShares::tile_rows;
-    return std::min(rows, (tiles + ranks - 1) / ranks * RowShares::tile_rows);
-}
-
-std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
-                         bool lent) {
-    const std::int64_t groups =
-        settings.grid.group_size > 0 ? (cols + settings.grid.group_size - 1) / settings.grid.group_size : 1;
-    constexpr std::int64_t real = sizeof(float);
-    const std::int64_t per_row = cols * (3 * real + 1) + groups * (real + 1);
-    return static_cast<std::size_t>(rows_of_rank(rows, ranks) * per_row + (lent ? 0 : cols * cols * real) +
-                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t)));
 }
 
 }  // namespace fairgptq

@@ -19,6 +19,8 @@ struct ModuleTask {
     std::string name;    // "self_attn.q_proj", for messages and records
     TensorView weights;  // W [rows, cols] on the device
     double alpha = 0;    // weight of the bias term for this module; 0 is GPTQ
+    /// Device memory for Q [rows, cols], rounded to its type; may be that of the weights. Not written if it is empty.
+    TensorView dequantized = {};
 };
 
 struct StageProblem {
@@ -27,7 +29,7 @@ struct StageProblem {
     std::vector<ModuleTask> modules;
 };
 
-/// A quantized linear and its record. Host memory, the same at every rank.
+/// A quantized linear and its record. Host memory, the same at every rank that keeps its grids.
 struct ModuleSolution {
     std::string name;
     std::int64_t rows = 0, cols = 0, groups = 0;
@@ -50,12 +52,16 @@ struct ModuleSolution {
     std::vector<float> target;              // W* [rows, cols]; only if StageOptions::keep_target
 };
 
+class RecordCopies;
+
 struct StageOptions {
     bool keep_target = false;
     PhaseClock* clock = nullptr;               // gets the time of factor, columns, figures and exchange
     DeviceCollectives* collectives = nullptr;  // of comm's ranks; by default through the host
     std::span<std::byte> scratch =
-        {};  // device memory to work in; where it is large enough, a matrix less is allocated
+        {};                           // device memory to work in; where it is large enough, a matrix less is allocated
+    bool keep_grids = true;           // codes, scales and zeros in the solutions
+    RecordCopies* records = nullptr;  // brings them, when it is told to finish(); by default they are there at once
 };
 
 /// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of
@@ -67,13 +73,20 @@ struct StageOptions {
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options = {});
 
+/// @throws InvalidInput naming the module if a size disagrees with H's, or its alpha cannot be used
+void check(const StageProblem& problem);
+
 /// The group size for a row of `cols` inputs (−1 resolved). @throws InvalidInput as solve_stage says
 std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module);
 
-/// Bytes of device memory that solve_stage allocates at one rank, for `plan`; operations' own scratch is not in it.
+/// Bytes of device memory that solve_stage allocates at one rank, for `plan`; operations' own scratch is not in it, nor
+/// the grids of all ranks.
 /// @param lent whether StageOptions::scratch is large enough for a matrix of cols · cols
 std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
                          bool lent);
+
+/// Codes, scales and zeros of a module.
+std::size_t grid_bytes(std::int64_t rows, std::int64_t cols, std::int64_t group_size);
 
 /// Rows of a stage of `rows` that one rank solves, at most.
 std::int64_t rows_of_rank(std::int64_t rows, std::int64_t ranks);

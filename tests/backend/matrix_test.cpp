@@ -91,6 +91,23 @@ TEST_P(MatrixTest, GatherMovesAndKillsColumns) {
             }
 }
 
+TEST_P(MatrixTest, GatherMovesCodes) {
+    for (const std::int64_t rows : {0, 1, 70})
+        for (const std::int64_t n : {1, 16, 131, 300}) {
+            std::vector<std::uint8_t> codes;
+            for (std::int64_t i = 0; i < rows * n; ++i)
+                codes.push_back(static_cast<std::uint8_t>(i * 37 % 251));
+            const Buffer in = upload_vector(codes), out = backend->allocate(codes.size());
+            const std::vector<std::int32_t> order = shuffled(n, 6);
+            backend->gather_codes(in.matrix<const std::uint8_t>(rows, n), order, out.matrix<std::uint8_t>(rows, n));
+            const auto moved = download_vector<std::uint8_t>(out);
+            for (std::int64_t r = 0; r < rows; ++r)
+                for (std::int64_t i = 0; i < n; ++i)
+                    ASSERT_EQ(moved[static_cast<std::size_t>(r * n + i)],
+                              codes[static_cast<std::size_t>(r * n + order[static_cast<std::size_t>(i)])]);
+        }
+}
+
 TEST_P(MatrixTest, ShiftIsTheDebiasedTarget) {
     for (const std::int64_t rows : {0, 1, 64, 100})
         for (const std::int64_t n : {1, 7, 8, 9, 128, 131, 300}) {

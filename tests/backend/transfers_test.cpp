@@ -64,6 +64,22 @@ TEST_P(TransfersTest, StoresAndFetchesTheFirstColumnsInStepWithTheDevice) {
     }
 }
 
+TEST_P(TransfersTest, StoresBytesAsTheDeviceHadThem) {
+    const auto outgoing = backend->make_transfers();
+    for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, std::size_t{4099}}) {
+        const Buffer from = backend->allocate(bytes), host = outgoing->allocate_host(bytes);
+        std::vector<std::uint8_t> values(bytes);
+        for (std::size_t i = 0; i < bytes; ++i)
+            values[i] = static_cast<std::uint8_t>(i % 253);
+        backend->copy_to_device(from.data(), values.data(), bytes);
+        outgoing->follow_device();
+        outgoing->store_bytes(host.data(), from.data(), bytes);
+        outgoing->finish();
+        const auto* stored = host.as<const std::uint8_t>();
+        EXPECT_EQ(std::vector(stored, stored + bytes), values);
+    }
+}
+
 FAIRGPTQ_ON_BACKENDS(TransfersTest);
 
 }  // namespace

@@ -69,15 +69,17 @@ inline void check_gathering(MemoryOperations& memory, DeviceCollectives& collect
     const Buffer mine = memory.allocate(values.size());
     memory.copy_to_device(mine.data(), values.data(), values.size());
     std::vector<std::byte> all(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}));
-    const DeviceDoubles number(memory, {static_cast<double>(me)});
-    std::vector<double> numbers(ranks);
+    const Buffer gathered = memory.allocate(all.size());
+    const DeviceDoubles number(memory, {static_cast<double>(me)}), gathered_numbers(memory, std::vector(ranks, 0.0));
     {
         Exchange exchange(collectives);
-        exchange.all_gather({mine.as<const std::byte>(), values.size()}, all, sizes);
-        exchange.all_gather(std::as_bytes(number.span()), std::as_writable_bytes(std::span(numbers)),
+        exchange.all_gather({mine.as<const std::byte>(), values.size()}, {gathered.as<std::byte>(), all.size()}, sizes);
+        exchange.all_gather(std::as_bytes(number.span()), std::as_writable_bytes(gathered_numbers.span()),
                             std::vector<std::size_t>(ranks, sizeof(double)));
         exchange.finish();
     }
+    memory.copy_to_host(all.data(), gathered.data(), all.size());
+    const std::vector<double> numbers = gathered_numbers.host();
     std::size_t at = 0;
     for (std::size_t r = 0; r < ranks; ++r) {
         expect(numbers[r] == static_cast<double>(r), "every rank's number");

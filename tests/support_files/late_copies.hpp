@@ -26,6 +26,9 @@ class LateTransfers final : public Transfers {
     void store(void* host, TensorView from) override {
         waiting_.push_back([this, host, from] { plain_->store(host, from); });
     }
+    void store_bytes(void* host, const void* device, std::size_t bytes) override {
+        waiting_.push_back([this, host, device, bytes] { plain_->store_bytes(host, device, bytes); });
+    }
     void follow_device() override {}
     void lead_device() override { finish(); }
     void finish() override {
@@ -40,11 +43,17 @@ class LateTransfers final : public Transfers {
     std::deque<std::function<void()>> waiting_;
 };
 
-class LateBackend final : public CpuBackend {
+class LateBackend : public CpuBackend {
   public:
     std::unique_ptr<Transfers> make_transfers() override {
         return std::make_unique<LateTransfers>(*this, CpuBackend::make_transfers());
     }
+};
+
+/// The same behind a GPU's rules: what the host wants of its memory has to be copied.
+class DistantBackend final : public LateBackend {
+  public:
+    bool host_accessible() const override { return false; }
 };
 
 }  // namespace fairgptq::testing

@@ -104,6 +104,16 @@ void CpuBackend::gather_columns(TensorView in, std::span<const std::int32_t> ord
     }
 }
 
+void CpuBackend::gather_codes(MatrixView<const std::uint8_t> in, std::span<const std::int32_t> order,
+                              MatrixView<std::uint8_t> out) {
+    const auto n = std::ssize(order);
+    require(in.rows == out.rows && in.cols == n && out.cols == n, "gather_codes");
+#pragma omp parallel for schedule(static)
+    for (std::int64_t r = 0; r < out.rows; ++r)
+        for (std::int64_t i = 0; i < n; ++i)
+            out(r, i) = in(r, order[i]);
+}
+
 void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target) {

@@ -80,6 +80,8 @@ class CudaBackend final : public Backend {
                  std::span<const std::int32_t> order, MatrixView<float> out) override;
     void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
                         MatrixView<float> out) override;
+    void gather_codes(MatrixView<const std::uint8_t> in, std::span<const std::int32_t> order,
+                      MatrixView<std::uint8_t> out) override;
     void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                       MatrixView<const float> inverse, std::span<const std::int32_t> order,
                       MatrixView<float> target) override;

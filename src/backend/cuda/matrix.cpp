@@ -51,6 +51,13 @@ void CudaBackend::gather_columns(TensorView in, std::span<const std::int32_t> or
         "gather_columns");
 }
 
+void CudaBackend::gather_codes(MatrixView<const std::uint8_t> in, std::span<const std::int32_t> order,
+                               MatrixView<std::uint8_t> out) {
+    require(in.rows == out.rows && in.cols == std::ssize(order) && out.cols == in.cols, "gather_codes");
+    const std::int32_t* device_order = on_device(order, indices_);
+    cuda::check(cuda::launch_gather_codes(plain(in), device_order, plain(out), stream()), "gather_codes");
+}
+
 // −αWC, then times Rᵀ, then times R into the target.
 void CudaBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                                MatrixView<const float> inverse, std::span<const std::int32_t> order,

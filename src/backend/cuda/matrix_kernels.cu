@@ -44,6 +44,11 @@ __global__ void gather_columns(const T* in, std::int64_t stride, const std::int3
     });
 }
 
+__global__ void gather_codes(Plain<const std::uint8_t> in, const std::int32_t* order, Plain<std::uint8_t> out) {
+    for_each_element(out.rows, out.cols,
+                     [&](std::int64_t row, std::int64_t col) { out.row(row)[col] = in.row(row)[order[col]]; });
+}
+
 __global__ void subtract(Plain<const float> a, Plain<const float> b, Plain<float> out) {
     for_each_element(out.rows, out.cols, [&](std::int64_t row, std::int64_t col) {
         out.row(row)[col] = a.row(row)[col] - b.row(row)[col];
@@ -230,6 +235,12 @@ cudaError_t launch_gather_columns(const void* in, DType type, std::int64_t strid
         return launch({grid_over(out.rows, out.cols), threads, 0, stream}, gather_columns<decltype(element)>,
                       static_cast<const decltype(element)*>(in), stride, order, dead, out);
     });
+}
+
+cudaError_t launch_gather_codes(Plain<const std::uint8_t> in, const std::int32_t* order, Plain<std::uint8_t> out,
+                                cudaStream_t stream) {
+    if (empty(out)) return cudaSuccess;
+    return launch({grid_over(out.rows, out.cols), threads, 0, stream}, gather_codes, in, order, out);
 }
 
 cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<float> out, cudaStream_t stream) {

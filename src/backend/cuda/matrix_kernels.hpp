@@ -17,6 +17,10 @@ cudaError_t launch_combine(Plain<const float> hessian, Plain<const float> covari
 cudaError_t launch_gather_columns(const void* in, DType type, std::int64_t stride, const std::int32_t* order,
                                   const std::uint8_t* dead, Plain<float> out, cudaStream_t stream);
 
+/// out[r, i] = in[r, order[i]]. @param order on the device
+cudaError_t launch_gather_codes(Plain<const std::uint8_t> in, const std::int32_t* order, Plain<std::uint8_t> out,
+                                cudaStream_t stream);
+
 cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<float> out, cudaStream_t stream);
 
 /// sums[k] = Σ a[r, i]·b[r, i] over the 64 rows of tile k, in float64 and in an order of its own.

@@ -82,6 +82,12 @@ void StreamTransfers::store(void* host, TensorView from) {
           "cudaMemcpy2DAsync (store)");
 }
 
+void StreamTransfers::store_bytes(void* host, const void* device, std::size_t bytes) {
+    if (bytes == 0) return;
+    memory_.use();
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpyAsync (store)");
+}
+
 void StreamTransfers::follow_device() {
     memory_.use();
     device_has_come_.record(memory_.stream());

@@ -23,6 +23,7 @@ class StreamTransfers final : public Transfers {
     void upload(TensorView to, const void* host, DType type) override;
     void fetch(TensorView to, const void* host) override;
     void store(void* host, TensorView from) override;
+    void store_bytes(void* host, const void* device, std::size_t bytes) override;
     void follow_device() override;
     void lead_device() override;
     void finish() override;

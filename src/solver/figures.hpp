@@ -1,0 +1,61 @@
+// What a module's record says of a solution: reconstruction, bias before and after, how far the target moved, and which
+// columns' errors weigh. Nothing here decides a code.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "solver/row_shares.hpp"
+#include "solver/solve.hpp"
+
+namespace fairgptq {
+
+/// Sums over one tile of rows: gathered from all ranks and added in tile order, they do not depend on the number of
+/// ranks.
+struct TileFigures {
+    double reconstruction = 0, bias_before = 0, bias_after = 0, shift = 0, norm = 0;
+};
+
+/// Figures of one rank's rows of a stack of modules. Matrices are [the rank's rows, n], on the device.
+class RankFigures {
+  public:
+    /// @param segments of the rank's rows
+    RankFigures(Backend& backend, std::vector<RowShares::Segment> segments, std::int64_t tiles, std::int64_t cols)
+        : backend_(backend),
+          segments_(std::move(segments)),
+          cols_(cols),
+          tiles_(static_cast<std::size_t>(tiles)),
+          column_errors_(static_cast<std::size_t>(tiles * cols)) {}
+
+    /// *figure of each tile = Σ a·M·aᵀ over its rows.
+    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
+                         double TileFigures::*figure);
+    /// ‖target − weights‖² and ‖weights‖² of each tile.
+    void shift(MatrixView<const float> weights, MatrixView<const float> target);
+    /// Σ (a − b)² of every column, tile by tile.
+    void column_errors(MatrixView<const float> a, MatrixView<const float> b) { column_errors_ = tile_errors(a, b); }
+
+    std::span<const TileFigures> tiles() const { return tiles_; }
+    /// [tiles][n]; 0 until column_errors()
+    std::span<const double> column_errors() const { return column_errors_; }
+
+  private:
+    std::vector<double> tile_errors(MatrixView<const float> a, MatrixView<const float> b) const;
+
+    Backend& backend_;
+    std::vector<RowShares::Segment> segments_;
+    std::int64_t cols_;
+    std::vector<TileFigures> tiles_;
+    std::vector<double> column_errors_;
+};
+
+/// One module's figures, from all its tiles.
+/// @param column_errors  [tiles][n]
+/// @param bias_diagonal  [n] of C; 0 where there is none
+void put_figures(std::span<const TileFigures> tiles, std::span<const double> column_errors,
+                 std::span<const float> bias_diagonal, ModuleSolution& solution);
+
+}  // namespace fairgptq

@@ -1,0 +1,107 @@
+// Whole runs of a tiny model in one process, on any backend.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+
+#include "comm/nccl_collectives.hpp"
+#include "model/tiny_models.hpp"
+#include "pipeline/quantize.hpp"
+#include "run/sample.hpp"
+#include "support_files/late_copies.hpp"
+#include "support_files/nccl_stand_in.hpp"
+#include "support_files/thread_ranks.hpp"
+
+namespace fairgptq::testing {
+
+class TinyRun : public ::testing::Test {
+  protected:
+    struct Way {
+        int ranks = 1;
+        bool nccl = false;
+        Residency residency = {};
+        std::int64_t finished = 0;  // layers that are replayed from an earlier run
+        /// What each rank computes with.
+        std::function<std::unique_ptr<Backend>()> make = [] { return std::make_unique<LateBackend>(); };
+    };
+
+    TinyRun() {
+        settings.solver.grid.group_size = 32;
+        settings.chunk_tokens = 40;
+        settings.layers = 2;
+    }
+
+    static nlohmann::json config() {
+        nlohmann::json config = tiny_llama_config();
+        config.update({{"hidden_size", 128}, {"intermediate_size", 192}, {"head_dim", 32}});
+        return config;
+    }
+
+    Chunks chunks() const {
+        TokenFile file;
+        file.path = "tokens.h5";
+        for (unsigned pair = 0; pair < 30; ++pair)
+            for (Sequences* side : {&file.stereotype, &file.anti_stereotype})
+                append(*side, model.random_tokens(4 + pair % 5, 2 * pair + (side == &file.stereotype ? 0 : 1)));
+        for (unsigned text = 0; text < 12; ++text)
+            append(file.text, model.random_tokens(30, 1000 + text));
+        return make_chunks(file, HessianSource::both, PairAlignment::position, settings.chunk_tokens);
+    }
+
+    std::vector<LayerRecord> quantize(Way way) const {
+        const test::ScratchFolder folder;
+        const RunDirectory run = RunDirectory::create(
+            folder / "run", {{"model", {{"path", model.path().string()}, {"layers", 2}}}, {"layers", 2}});
+        const Checkpoint checkpoint(model.path());
+        const Chunks work = chunks();
+        NcclWorld world(way.ranks);
+        const auto pass = [&](std::int64_t finished, std::int64_t stop_after) {
+            const RunTarget target{&run, settings.alpha, finished};
+            run_ranks(way.ranks, [&](Communicator& comm) {
+                const auto backend = way.make();
+                const auto collectives =
+                    way.nccl ? make_nccl_collectives(*backend, comm, std::make_unique<NcclStandIn>(world))
+                             : make_host_collectives(*backend, comm);
+                PhaseClock clock;
+                Progress progress(clock, settings.layers, false);
+                EXPECT_EQ(quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), stop_after,
+                                         {*backend, comm, *collectives, way.residency}, progress),
+                          stop_after > 0 ? Outcome::stopped : Outcome::done);
+            });
+        };
+        if (way.finished > 0) pass(0, way.finished);
+        pass(way.finished, -1);
+        return {run.layer(0), run.layer(1)};
+    }
+
+    static void expect_same(const std::vector<LayerRecord>& a, const std::vector<LayerRecord>& b) {
+        for (std::size_t layer = 0; layer < 2; ++layer) {
+            ASSERT_EQ(a[layer].modules.size(), 7U);
+            ASSERT_EQ(b[layer].modules.size(), 7U);
+            for (std::size_t i = 0; i < 7; ++i) {
+                const ModuleSolution &one = a[layer].modules[i], &other = b[layer].modules[i];
+                EXPECT_EQ(one.name, other.name);
+                EXPECT_EQ(one.codes, other.codes) << one.name;
+                EXPECT_EQ(one.scales, other.scales) << one.name;
+                EXPECT_EQ(one.zeros, other.zeros) << one.name;
+                EXPECT_EQ(one.group_index, other.group_index) << one.name;
+                EXPECT_EQ(one.reconstruction, other.reconstruction) << one.name;
+                EXPECT_EQ(one.bias_after, other.bias_after) << one.name;
+                EXPECT_EQ(one.column_sensitivity, other.column_sensitivity) << one.name;
+            }
+        }
+    }
+
+    TinyModel model{{"wide", config(), "F16"}};
+    QuantizeSettings settings;
+
+  private:
+    static void append(Sequences& sequences, const std::vector<std::int32_t>& ids) {
+        sequences.ids.insert(sequences.ids.end(), ids.begin(), ids.end());
+        sequences.offsets.push_back(sequences.tokens());
+    }
+};
+
+}  // namespace fairgptq::testing
