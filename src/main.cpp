@@ -76,14 +76,14 @@ void let_lower_ranks_speak(const Communicator& comm) {
 /// Runs a command to its exit code. Failures that all ranks share end quietly; one that a rank meets alone ends the
 /// job.
 int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
-    int code = commands::exit_failed;
+    int code = exit_failed;
     try {
         return entry.function(argc, argv, comm);
-    } catch (const commands::SharedFailure& failure) {
+    } catch (const SharedFailure& failure) {
         if (comm.rank() == failure.speaker) complain(comm, failure.what(), failure.speaker != 0);
         return failure.exit_code;
     } catch (const InvalidInput& error) {
-        code = commands::exit_invalid;
+        code = exit_invalid;
         let_lower_ranks_speak(comm);
         complain(comm, error.what(), comm.size() > 1);
     } catch (const std::bad_alloc&) {
@@ -106,16 +106,16 @@ int main(int argc, char** argv) {
     ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
     if (argc < 2) {
         print_usage(stderr);
-        return commands::exit_invalid;
+        return exit_invalid;
     }
     const std::string_view name = argv[1];
     if (name == "--help" || name == "-h" || name == "help") {
         print_usage(stdout);
-        return commands::exit_done;
+        return exit_done;
     }
     if (name == "--version") {
         fmt::print("fairgptq {}\n", FAIRGPTQ_VERSION);
-        return commands::exit_done;
+        return exit_done;
     }
     for (const Entry& entry : entries) {
         if (entry.name != name) continue;
@@ -127,12 +127,12 @@ int main(int argc, char** argv) {
             return run(entry, argc - 1, argv + 1, *comm);
         } catch (const InvalidInput& error) {
             fmt::print(stderr, "fairgptq: {}\n", error.what());
-            return commands::exit_invalid;
+            return exit_invalid;
         } catch (const std::exception& error) {
             fmt::print(stderr, "fairgptq: {}\n", error.what());
-            return commands::exit_failed;
+            return exit_failed;
         }
     }
     fmt::print(stderr, "fairgptq: there is no command '{}'; fairgptq --help lists them\n", name);
-    return commands::exit_invalid;
+    return exit_invalid;
 }

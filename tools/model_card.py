@@ -107,7 +107,7 @@ def _data(run):
 
 def _fingerprint(run):
     files = run.model.get("files") if isinstance(run.model.get("files"), list) else []
-    rows = [["run", run.fingerprint], ["model's weights", _plain(run.model.get("weights_hash", "not recorded"))],
+    rows = [["run", run.fingerprint], ["model's weights", run.weights_hash or "not recorded"],
             ["model's config.json", _plain(run.model.get("config_hash", "not recorded"))], ["weight files", str(len(files))]]
     return [("table", ["of", "fingerprint"], rows)]
 

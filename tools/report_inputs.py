@@ -62,6 +62,7 @@ class Run:
     calibration: dict
     layers: int
     modules: list
+    weights_hash: str = ""  # of the original model's tensors that the finished layers were made of
     title: str = ""
 
     @property
@@ -145,12 +146,15 @@ def read_run(path):
             not isinstance(value.get("fingerprint"), str) or not isinstance(settings.get("layers"), int):
         raise InvalidInput(f"{path / 'run.json'} is not the run.json of a fairgptq run")
     _check_settings(path / "run.json", parts[0])
-    modules = []
+    modules, tensors = [], {}
     for file in sorted((path / "layers").glob("layer_*.h5")):
-        modules += _read_layer(file, value["fingerprint"])
+        found, made_of = _read_layer(file, value["fingerprint"])
+        modules += found
+        tensors.update(made_of)
     if not modules:
         raise InvalidInput(f"{path} has no finished layer: go on with fairgptq quantize --resume")
-    return Run(path, value["fingerprint"], *parts, settings["layers"], modules)
+    weights_hash = xxhash.xxh3_128_hexdigest(json.dumps(tensors, sort_keys=True).encode()) if tensors else ""
+    return Run(path, value["fingerprint"], *parts, settings["layers"], modules, weights_hash)
 
 
 def calibration_sources(run):
@@ -176,7 +180,8 @@ def _read_layer(path, fingerprint):
             if file.attrs["fingerprint"] != fingerprint:
                 raise InvalidInput(f"{path} belongs to another run than the run.json beside it")
             layer = int(file.attrs["layer"])
-            return [_read_module(path, layer, name, file[name]) for name in json.loads(file.attrs["modules"])]
+            made_of = dict(json.loads(file.attrs.get("source_tensors", "{}")))
+            return [_read_module(path, layer, name, file[name]) for name in json.loads(file.attrs["modules"])], made_of
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{path} is not a whole layer file: {str(error).splitlines()[0]}") from None
 

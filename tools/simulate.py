@@ -25,7 +25,7 @@ SHAPES = {"smollm2-135m": (576, 1536, 30, 192, 576), "8b": (4096, 14336, 32, 102
 # No run of this program on a GPU is behind these figures.
 H100 = {"name": "H100, published figures", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
         "factor": 2.1e13, "columns": 4e13, "column_seconds": 4e-8, "figures": 4e13, "link": 3.0e11, "network": 2.5e10,
-        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "setup_read": 5e9, "stage_seconds": 2e-4, "weight_bytes": 2}
+        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "stage_seconds": 2e-4, "weight_bytes": 2}
 
 
 def factorization(n, ranks, rate, bandwidth, latency, panel=256):
@@ -88,8 +88,7 @@ class Work:
         writing = self.layers * self.weights * 0.55 / rates["disk_write"]
         phases["read"] = max(0.0, reading - computing)
         phases["write"] = max(0.0, writing - computing) + writing / max(self.layers, 1)
-        phases["setup"] = rates["setup_seconds"] + self.layers * self.weights * rates["weight_bytes"] / rates["setup_read"] / min(
-            nodes * (1 if not rates["cores_per_node"] else share * min(ranks, node)), 8)
+        phases["setup"] = rates["setup_seconds"]
         return phases
 
 
@@ -116,19 +115,19 @@ def read_run(folder):
 def measure(folders, cores):
     """Rates out of a run of one rank, and the links' out of one of several ranks."""
     rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0,
-             "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8, "setup_seconds": 0.0,
+             "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8,
              "stage_seconds": 0.0, "weight_bytes": 2}
     work, ranks, _, done = read_run(folders[0])
     if ranks != 1:
         raise InvalidInput(f"{folders[0]} has {ranks} ranks: the first run must be one of a single rank")
-    unit = {**rates, **dict.fromkeys(("forward", "covariance", "factor", "columns", "figures", "setup_read"), 1.0)}
+    unit = {**rates, **dict.fromkeys(("forward", "covariance", "factor", "columns", "figures"), 1.0), "setup_seconds": 0.0}
     counted = work.predict(unit, 1)
     phases = done["phases"]
     for phase in ("forward", "covariance", "factor", "columns", "figures"):
         rates[phase] = counted[phase] / max(phases[phase], 1e-9)
     # At small sizes what a stage does beside its products counts: the rest of one rank's time, by stage.
     rates["stage_seconds"] = (phases["exchange"] + phases["all_reduce"] + phases["write"] + phases["read"]) / (4 * work.layers)
-    rates["setup_read"] = work.layers * work.weights * rates["weight_bytes"] / max(phases["setup"], 1e-9)
+    rates["setup_seconds"] = phases["setup"]
     for folder in folders[1:]:
         other, count, _, ended = read_run(folder)
         if count == 1:
@@ -167,7 +166,7 @@ def parse_ranks(text):
 def predict(options):
     rates = dict(load_rates(options.rates))
     if options.disk:
-        rates["disk_read"] = rates["setup_read"] = options.disk * 1e9
+        rates["disk_read"] = options.disk * 1e9
     print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}, "
           f"{options.factorization} factorization; predicted")
     print(f"{'shape':<14}{'ranks':>6}{'time':>11}{'speed-up':>10}{'efficiency':>12}  most time in")

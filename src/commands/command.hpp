@@ -2,13 +2,9 @@
 #pragma once
 
 #include "comm/communicator.hpp"
+#include "support/exit_codes.hpp"
 
 namespace fairgptq::commands {
-
-constexpr int exit_done = 0;
-constexpr int exit_failed = 1;
-constexpr int exit_invalid = 2;
-constexpr int exit_stopped = 75;  // EX_TEMPFAIL: start again with --resume
 
 /// argv[0] is the command's name. @returns the exit code; failures are exceptions (support/error.hpp)
 using Function = int (*)(int argc, char** argv, Communicator& comm);

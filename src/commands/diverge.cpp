@@ -121,6 +121,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     if (parsed->count("run") > 0) {
         found.run = RunDirectory::open(required_path(*parsed, "run"));
         found.run->require_finished();
+        found.run->set_model_path(found.original.dir);
         try {
             check_model_unchanged(*found.run, found.original.checkpoint);
         } catch (const InvalidInput&) {
@@ -156,15 +157,17 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
 }
 
 /// This rank's prompts with what the original says after them.
-std::vector<std::vector<std::int32_t>> continue_prompts(const Work& work, Communicator& comm) {
+std::vector<std::vector<std::int32_t>> continue_prompts(const Work& work, const WeightsOverride& original,
+                                                        Communicator& comm) {
     const std::size_t count = work.prompts.size();
     const auto ranks = static_cast<std::size_t>(comm.size());
     const auto rank = static_cast<std::size_t>(comm.rank());
     const auto mine =
         std::span(work.prompts).subspan(count * rank / ranks, count * (rank + 1) / ranks - count * rank / ranks);
     ProgressBar bar("generating", comm.rank() == 0);
-    const auto continuations = generate_greedily({*work.backend, work.original.family, work.original.checkpoint, {}},
-                                                 mine, work.continuation_tokens, [&](double share) { bar.at(share); });
+    const auto continuations =
+        generate_greedily({*work.backend, work.original.family, work.original.checkpoint, original}, mine,
+                          work.continuation_tokens, [&](double share) { bar.at(share); });
     std::vector<std::vector<std::int32_t>> sequences(mine.begin(), mine.end());
     for (std::size_t index = 0; index < sequences.size(); ++index)
         sequences[index].insert(sequences[index].end(), continuations[index].begin(), continuations[index].end());
@@ -194,13 +197,17 @@ std::vector<Selection> selections(const Work& work) {
 }
 
 /// Quantizes what is selected, and leaves the rest as it was.
-LayerOverride quantize_only(const Work& work, const Selection& selection) {
-    return [&work, selection](LayerWeights& weights) {
-        if (weights.layer >= work.run->layers() || (selection.layer >= 0 && selection.layer != weights.layer)) return;
-        LayerRecord record = work.run->layer(weights.layer);
-        std::erase_if(record.modules, [&](const ModuleSolution& module) { return module.name != selection.linear; });
-        dequantize_layer(*work.backend, record, weights);
-    };
+WeightsOverride quantize_only(const Work& work, const WeightsOverride& original, const Selection& selection) {
+    return {[&work, selection, check = original.layer](LayerWeights& weights) {
+                check(weights);
+                if (weights.layer >= work.run->layers() || (selection.layer >= 0 && selection.layer != weights.layer))
+                    return;
+                LayerRecord record = work.run->layer(weights.layer);
+                std::erase_if(record.modules,
+                              [&](const ModuleSolution& module) { return module.name != selection.linear; });
+                dequantize_layer(*work.backend, record, weights);
+            },
+            original.outer};
 }
 
 }  // namespace
@@ -210,19 +217,24 @@ int diverge(int argc, char** argv, Communicator& comm) {
     std::optional<Work> work;
     together(comm, [&] { prepare(work, argc, argv, comm); });
     if (!work) return exit_done;
-    const auto sequences = continue_prompts(*work, comm);
+    WeightsOverride original;
+    together(comm, [&] {
+        if (work->run) original = original_layers(*work->run, work->original.checkpoint);
+    });
+    const auto sequences = continue_prompts(*work, original, comm);
     const Model& other = work->other ? *work->other : work->original;
-    const auto measure = [&](LayerOverride override_weights) {
+    const auto measure = [&](WeightsOverride override_weights) {
         ModelScorer scorer({*work->backend, other.family, other.checkpoint, std::move(override_weights)});
         return measure_divergence(sequences, work->prompt_tokens, scorer, comm);
     };
-    const Divergence whole = measure(work->run ? quantized_layers(*work->backend, *work->run) : LayerOverride());
+    const Divergence whole = measure(work->run ? quantized_layers(*work->backend, *work->run, work->original.checkpoint)
+                                               : WeightsOverride());
     DivergenceByModule by_module;
     if (work->by_module != ByModule::no) {
         ProgressBar bar("checking modules", comm.rank() == 0);
         const std::vector<Selection> all = selections(*work);
         for (const Selection& selection : all) {
-            by_module.emplace_back(selection.name, measure(quantize_only(*work, selection)));
+            by_module.emplace_back(selection.name, measure(quantize_only(*work, original, selection)));
             bar.at(static_cast<double>(by_module.size()) / static_cast<double>(all.size()));
         }
     }

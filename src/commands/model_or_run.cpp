@@ -44,8 +44,8 @@ ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed) {
     return {model_dir, std::move(run), std::move(family), std::move(checkpoint)};
 }
 
-LayerOverride ModelOrRun::override_weights(Backend& backend) const {
-    return run ? quantized_layers(backend, *run) : LayerOverride();
+WeightsOverride ModelOrRun::override_weights(Backend& backend) const {
+    return run ? quantized_layers(backend, *run, checkpoint) : WeightsOverride();
 }
 
 }  // namespace fairgptq::commands

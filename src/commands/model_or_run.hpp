@@ -20,14 +20,14 @@ struct ModelOrRun {
     Family family;
     Checkpoint checkpoint;
 
-    /// Puts the run's weights into each layer; empty without a run. `backend` must outlive it.
-    LayerOverride override_weights(Backend& backend) const;
+    /// Puts the run's weights into each layer; empty without a run. `backend` and this must outlive it.
+    WeightsOverride override_weights(Backend& backend) const;
 };
 
 /// A run, and where its model is: in `moved_model` unless that is empty. @throws InvalidInput if it is not there
 RunDirectory open_run_with_model(const std::filesystem::path& path, const std::filesystem::path& moved_model);
 
-/// @throws InvalidInput unless there is a model, or a finished run whose model is still there and has not changed
+/// @throws InvalidInput unless there is a model, or a finished run whose model is still there in the same files
 ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed);
 
 }  // namespace fairgptq::commands

@@ -2,11 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <exception>
-#include <new>
-
-#include "commands/command.hpp"
-
 namespace fairgptq::commands {
 namespace {
 
@@ -62,28 +57,6 @@ void refuse_overwriting(const std::filesystem::path& out, const std::filesystem:
     std::error_code ignored;
     if (std::filesystem::equivalent(out, input, ignored))
         throw InvalidInput("--out {} is an input of this command; name another file", out.string());
-}
-
-void together(Communicator& comm, const std::function<void()>& work) {
-    std::string message;
-    int code = exit_done;
-    try {
-        work();
-    } catch (const InvalidInput& error) {
-        message = error.what();
-        code = exit_invalid;
-    } catch (const std::bad_alloc&) {
-        message = "out of memory; `fairgptq plan` shows what a run needs";
-        code = exit_failed;
-    } catch (const std::exception& error) {
-        message = error.what();
-        code = exit_failed;
-    }
-    const auto worst = static_cast<int>(comm.all_reduce_max(code));
-    if (worst == exit_done) return;
-    // Of the ranks that failed this way, the first one speaks.
-    const auto first = comm.size() - comm.all_reduce_max(code == worst ? comm.size() - comm.rank() : 0);
-    throw SharedFailure(message, worst, static_cast<int>(first));
 }
 
 }  // namespace fairgptq::commands

@@ -54,7 +54,6 @@ int quantize(int argc, char** argv, Communicator& comm) {
     if (!inputs) return exit_done;
     const MemoryPlan memory = plan_run(*inputs, *backend, comm, 1);
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
-    inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     const OpenedRun opened = open_run(out, resume, run_settings(*inputs), comm);
     return finish_runs(*inputs, std::span(&opened, 1), std::span(&inputs->settings.alpha, 1), stop_after, threads,
                        {*backend, comm, *collectives, memory.residency}, memory, clock);

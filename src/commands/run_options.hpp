@@ -24,7 +24,6 @@ struct RunInputs {
     Family family;
     Checkpoint checkpoint;
     std::string config_hash;
-    std::string weights_hash;  // of every tensor's bytes
     std::string calibration_digest;
     std::int64_t file_tokens = 0;  // of all calibration sequences in the file
     Chunks chunks;

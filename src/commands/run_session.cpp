@@ -12,6 +12,7 @@
 #include "pipeline/arithmetic.hpp"
 #include "pipeline/progress.hpp"
 #include "pipeline/rank_times.hpp"
+#include "pipeline/source_weights.hpp"
 #include "solver/solve.hpp"
 
 namespace fairgptq::commands {
@@ -42,6 +43,7 @@ void log_failure(std::span<const RunTarget> targets, const Communicator& comm, c
 OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm) {
     // Rank 0 makes or repairs; the others only look, after it is done.
     std::int64_t finished = 0;
+    TensorHashes source_tensors;
     std::unique_ptr<RunLock> lock;
     together(comm, [&] {
         if (comm.rank() != 0) return;
@@ -49,28 +51,17 @@ OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann
         lock = RunLock::acquire(out);
         if (resume && RunDirectory::begun(out)) {
             const RunDirectory run = RunDirectory::resume(out, settings);
-            finished = run.finished_layers(true);
+            finished = run.finished_layers(true, &source_tensors);
         } else {
             RunDirectory::create(out, settings);
         }
     });
     finished = comm.all_reduce_max(finished);
+    source_tensors = broadcast_hashes(source_tensors, comm);
     // Every rank compares: one that read another model or token file (a stale copy on its node) must not take part.
     std::optional<RunDirectory> run;
     together(comm, [&] { run = RunDirectory::resume(out, settings); });
-    return {std::move(lock), std::move(*run), finished};
-}
-
-/// Reads every tensor once, ranks sharing the work. @returns one hash of all
-std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm) {
-    std::vector<std::uint64_t> mine;
-    together(comm, [&] { mine = hash_tensors(checkpoint, comm.rank(), comm.size()); });
-    std::vector<std::uint64_t> all(mine.size() * static_cast<std::size_t>(comm.size()));
-    const std::vector<std::size_t> sizes(static_cast<std::size_t>(comm.size()), mine.size() * sizeof(std::uint64_t));
-    comm.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), sizes);
-    for (std::size_t i = 0; i < all.size(); ++i)
-        mine[i % mine.size()] |= all[i];
-    return weights_hash(mine);
+    return {std::move(lock), std::move(*run), finished, std::move(source_tensors)};
 }
 
 std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
@@ -90,7 +81,8 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     std::int64_t finished = layers;
     for (std::size_t i = 0; i < opened.size(); ++i) {
         finished = std::min(finished, opened[i].finished);
-        if (opened[i].finished < layers) targets.push_back({&opened[i].run, alphas[i], opened[i].finished});
+        if (opened[i].finished < layers)
+            targets.push_back({&opened[i].run, alphas[i], opened[i].finished, opened[i].source_tensors});
     }
     if (targets.empty()) {
         if (comm.rank() == 0)
@@ -139,6 +131,9 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     try {
         outcome = quantize_model(inputs.settings, inputs.family, inputs.checkpoint, inputs.chunks, targets,
                                  stop_after_layers, resources, progress);
+    } catch (const SharedFailure& problem) {
+        if (comm.rank() == problem.speaker) log_failure(targets, comm, problem.what());
+        throw;
     } catch (const std::exception& problem) {
         log_failure(targets, comm, problem.what());
         throw;

@@ -22,13 +22,11 @@ struct OpenedRun {
     std::unique_ptr<RunLock> lock;
     RunDirectory run;
     std::int64_t finished;
+    TensorHashes source_tensors;  // of the finished layers
 };
 
 /// A collective. @throws SharedFailure, with the sentence of whatever makes the run unusable
 OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm);
-
-/// Reads every tensor once, ranks sharing the work (a collective). @returns one hash of all
-std::string hash_weights(const Checkpoint& checkpoint, Communicator& comm);
 
 /// Does what is left of the runs in one pass, logs it, and says at rank 0 how it went.
 /// @param alphas of each run

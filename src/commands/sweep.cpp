@@ -62,7 +62,6 @@ int sweep(int argc, char** argv, Communicator& comm) {
     if (!inputs) return exit_done;
     const MemoryPlan memory = plan_run(*inputs, *backend, comm, alphas.size());
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
-    inputs->weights_hash = hash_weights(inputs->checkpoint, comm);
     std::vector<OpenedRun> opened;
     for (const AlphaSettings& alpha : alphas) {
         inputs->settings.alpha = alpha;

@@ -86,11 +86,17 @@ std::string hash_of_data(const Task& task) {
     const auto hash = [](const auto& values) { return hash_of(std::as_bytes(std::span(values))); };
     std::string parts = hash(task.sequences.ids) + hash(task.sequences.offsets) + hash(task.scored_from) +
                         hash(task.item) + hash(task.role);
-    // Kinds that have these have always had them; the others' hashes stay what they were before.
+    // Only what a task has: a kind that gains something leaves the others' hashes what they were.
     for (const auto* values :
          {&task.label, &task.choice_length, &task.unknown_choice, &task.biased_choice, &task.baseline_item})
         if (!values->empty()) parts += hash(*values);
     if (!task.ambiguous.empty()) parts += hash(task.ambiguous);
+    for (const auto* names : {&task.group, &task.bias_type}) {
+        std::string text = names == &task.group ? "group" : "bias_type";
+        for (const std::string& name : *names)
+            text += fmt::format("{}:{}", name.size(), name);
+        if (!names->empty()) parts += hash_of(text);
+    }
     return hash_of(parts);
 }
 

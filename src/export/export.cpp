@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <system_error>
 #include <utility>
 
@@ -90,6 +91,7 @@ class Exporter {
             throw InvalidInput("the model in {} has {} layers, and had {} when it was quantized",
                                run.model_path().string(), family_.config.layers, run.model_layers());
         check_model_unchanged(run, checkpoint_);
+        source_tensors_ = run.require_finished();
     }
 
     void write_to(const fs::path& folder) {
@@ -149,7 +151,11 @@ class Exporter {
             }
         }
         for (const std::string& name : tensors_.of_layer(layer)) {
-            if (!replaced.contains(name)) writer.write(name, checkpoint_.tensor(name).bytes);
+            if (!replaced.contains(name)) {
+                const std::span<const std::byte> bytes = checkpoint_.tensor(name).bytes;
+                require_same_tensors({{name, hash_of(bytes)}}, source_tensors_, layer, checkpoint_, run_);
+                writer.write(name, bytes);
+            }
             checkpoint_.done_with(name);
         }
     }
@@ -185,6 +191,7 @@ class Exporter {
     Family family_;
     Checkpoint checkpoint_;
     TensorList tensors_;
+    TensorHashes source_tensors_;
     QuantizedModelInfo info_;
 };
 
@@ -192,7 +199,6 @@ class Exporter {
 
 void export_run(const RunDirectory& run, const fs::path& out, const ExportOptions& options) {
     Exporter exporter(run, options);
-    run.require_finished();
     std::error_code error;
     if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out, error)))
         throw InvalidInput("{} exists and is not an empty folder: give another --out", out.string());

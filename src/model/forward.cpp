@@ -19,6 +19,7 @@ void run_model(const ForwardModel& model, std::span<const ChunkTokens> chunks,
 
     Decoder decoder(backend, model.family, most_tokens);
     const OuterWeights outer = read_outer(backend, model.family, model.checkpoint);
+    if (model.override_weights.outer) model.override_weights.outer(outer);
     const auto room = [&](std::int64_t rows, std::int64_t cols) {
         return backend.allocate(static_cast<std::size_t>(rows * cols) * size_of(type));
     };
@@ -37,7 +38,7 @@ void run_model(const ForwardModel& model, std::span<const ChunkTokens> chunks,
     LayerPrefetcher layers(backend, model.family, model.checkpoint, 0, config.layers);
     for (std::int64_t index = 0; index < config.layers; ++index) {
         LayerWeights layer = layers.next();
-        if (model.override_weights) model.override_weights(layer);
+        if (model.override_weights.layer) model.override_weights.layer(layer);
         for (ChunkState& state : states) {
             decoder.begin_layer(layer, state);
             for (int stage = 0; stage < 4; ++stage)

@@ -16,7 +16,7 @@ struct ForwardModel {
     Backend& backend;
     const Family& family;
     const Checkpoint& checkpoint;
-    LayerOverride override_weights;  // may be empty: the weights as they are read
+    WeightsOverride override_weights = {};
 };
 
 /// A chunk after the last layer. `decoder` and `outer` make logits of it.

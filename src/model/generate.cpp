@@ -52,7 +52,7 @@ class Layers {
         LayerPrefetcher layers(model_.backend, model_.family, model_.checkpoint, 0, model_.family.config.layers, ahead);
         for (std::int64_t index = 0; index < model_.family.config.layers; ++index) {
             LayerWeights layer = layers.next();
-            if (model_.override_weights) model_.override_weights(layer);
+            if (model_.override_weights.layer) model_.override_weights.layer(layer);
             take(std::move(layer));
         }
     }
@@ -176,6 +176,7 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
     std::vector<std::vector<std::int32_t>> all;
     if (prompts.empty()) return all;
     const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
+    if (model.override_weights.outer) model.override_weights.outer(outer);
     const Layers layers(model);
     for (std::size_t first = 0; first < prompts.size();) {
         std::size_t count = 0;

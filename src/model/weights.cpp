@@ -101,38 +101,50 @@ bool any_not_finite(std::span<const std::byte> bytes, Bits exponent) {
     return found != 0;
 }
 
-void check_finite(const HostTensor& tensor) {
+bool any_not_finite(std::span<const std::byte> bytes, DType type) {
+    return type == DType::float32   ? any_not_finite<std::uint32_t>(bytes, 0x7f800000U)
+           : type == DType::float16 ? any_not_finite<std::uint16_t>(bytes, 0x7c00U)
+                                    : any_not_finite<std::uint16_t>(bytes, 0x7f80U);
+}
+
+/// Goes through a tensor's bytes once: in blocks that are still in the cache when they are hashed.
+/// @returns its hash. @throws InvalidInput if it holds NaN or infinity
+std::string check_and_hash(const HostTensor& tensor) {
+    constexpr std::size_t block = std::size_t{128} << 10U;
     const DType type = tensor.dtype();
-    const bool bad = type == DType::float32   ? any_not_finite<std::uint32_t>(tensor.bytes, 0x7f800000U)
-                     : type == DType::float16 ? any_not_finite<std::uint16_t>(tensor.bytes, 0x7c00U)
-                                              : any_not_finite<std::uint16_t>(tensor.bytes, 0x7f80U);
-    if (bad) throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
+    Hasher hasher;
+    for (std::size_t at = 0; at < tensor.bytes.size(); at += block) {
+        const std::span<const std::byte> bytes = tensor.bytes.subspan(at, std::min(block, tensor.bytes.size() - at));
+        if (any_not_finite(bytes, type))
+            throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
+        hasher.add(bytes);
+    }
+    return hasher.hash();
 }
 
-bool holds_floats(const HostTensor& tensor) {
-    return tensor.dtype_name == "F32" || tensor.dtype_name == "F16" || tensor.dtype_name == "BF16";
-}
-
-/// Checks every tensor of the list, which brings it from the disk to the host's memory.
-void bring_to_host(const Checkpoint& checkpoint, const WantedList& list) {
+/// Checks and hashes every tensor of the list, which brings it from the disk to the host's memory.
+TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list) {
     for (const Wanted& wanted : list)
         checkpoint.will_need(wanted.name);
+    TensorHashes hashes;
     for (const Wanted& wanted : list)
-        check_finite(checkpoint.tensor(wanted.name, wanted.shape));
+        hashes[wanted.name] = check_and_hash(checkpoint.tensor(wanted.name, wanted.shape));
+    return hashes;
 }
 
 /// Uploads every tensor of the list to `memory`, of bytes_of(list), and notes their places. Returns when they are
 /// there.
-/// @param checked whether bring_to_host has seen them; else each is checked before it goes
-void upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const WantedList& list, bool checked,
+/// @param hashes empty, unless bring_to_host has seen the tensors; else each is checked and hashed before it goes
+void upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const WantedList& list, TensorHashes& hashes,
                     void* memory) {
+    const bool checked = !hashes.empty();
     if (!checked)
         for (const Wanted& wanted : list)
             checkpoint.will_need(wanted.name);
     auto* place = static_cast<std::byte*>(memory);
     for (const Wanted& wanted : list) {
         const HostTensor& tensor = checkpoint.tensor(wanted.name, wanted.shape);
-        if (!checked) check_finite(tensor);
+        if (!checked) hashes[wanted.name] = check_and_hash(tensor);
         const TensorView view(place, wanted.type, wanted.rows(), wanted.cols());
         // The format does not promise that a tensor begins at a multiple of its element size.
         const std::byte* source = tensor.bytes.data();
@@ -160,7 +172,7 @@ LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint
     weights.layer = layer;
     weights.memory.push_back(backend.allocate(layer_bytes(family, backend.activation_type())));
     upload_tensors(*backend.make_transfers(), checkpoint,
-                   wanted_of_layer(family, layer, backend.activation_type(), weights), false,
+                   wanted_of_layer(family, layer, backend.activation_type(), weights), weights.hashes,
                    weights.memory.front().data());
     return weights;
 }
@@ -169,7 +181,7 @@ OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint
     OuterWeights weights;
     weights.memory.push_back(backend.allocate(outer_bytes(family, backend.activation_type())));
     upload_tensors(*backend.make_transfers(), checkpoint, wanted_outside(family, backend.activation_type(), weights),
-                   false, weights.memory.front().data());
+                   weights.hashes, weights.memory.front().data());
     if (family.lm_head == family.embedding) weights.lm_head = weights.embedding;
     return weights;
 }
@@ -212,6 +224,7 @@ struct LayerPrefetcher::Impl {
     std::vector<bool> taken;            // by a layer that is read or has been handed out
     std::optional<LayerWeights> ready;  // ReadAhead::to_device
     bool on_host = false;               // ReadAhead::to_host: the next layer is
+    TensorHashes host_hashes;           // of that layer
     std::exception_ptr failure;
     std::jthread thread;  // last: it starts when the rest is there, and is joined before the rest goes
 
@@ -245,12 +258,13 @@ struct LayerPrefetcher::Impl {
                 }};
     }
 
-    LayerWeights upload(std::int64_t layer, Buffer memory, bool checked) {
+    LayerWeights upload(std::int64_t layer, Buffer memory, TensorHashes hashes = {}) {
         LayerWeights weights;
         weights.layer = layer;
+        weights.hashes = std::move(hashes);
         weights.memory.push_back(std::move(memory));
         upload_tensors(*transfers, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights),
-                       checked, weights.memory.front().data());
+                       weights.hashes, weights.memory.front().data());
         return weights;
     }
 
@@ -271,21 +285,23 @@ struct LayerPrefetcher::Impl {
                 if (ahead == ReadAhead::to_device) taken[slot] = true;
             }
             std::optional<LayerWeights> weights;
+            TensorHashes hashes;
             std::exception_ptr problem;
             try {
                 if (ahead == ReadAhead::to_host) {
                     LayerWeights places;
-                    bring_to_host(checkpoint, wanted_of_layer(family, layer, backend.activation_type(), places));
+                    hashes =
+                        bring_to_host(checkpoint, wanted_of_layer(family, layer, backend.activation_type(), places));
                 } else {
                     const std::size_t bytes = layer_bytes(family, backend.activation_type());
-                    weights =
-                        upload(layer, ahead == ReadAhead::to_device ? lend(slot) : backend.allocate(bytes), false);
+                    weights = upload(layer, ahead == ReadAhead::to_device ? lend(slot) : backend.allocate(bytes));
                 }
             } catch (...) {
                 problem = std::current_exception();
             }
             const std::lock_guard lock(mutex);
             on_host = !weights && !problem;
+            host_hashes = std::move(hashes);
             ready = std::move(weights);
             failure = problem;
             changed.notify_all();
@@ -308,8 +324,9 @@ struct LayerPrefetcher::Impl {
         }
         if (taken.front()) throw Failure("layer {} was asked for before the one before it was given back", layer);
         taken.front() = true;
+        TensorHashes hashes = std::move(host_hashes);
         lock.unlock();
-        LayerWeights weights = upload(layer, lend(0), true);
+        LayerWeights weights = upload(layer, lend(0), std::move(hashes));
         // Only now: the thread reads the disk for the next layer, not beside the upload of this one.
         lock.lock();
         on_host = false;
@@ -324,22 +341,6 @@ LayerPrefetcher::LayerPrefetcher(Backend& backend, const Family& family, const C
 LayerPrefetcher::~LayerPrefetcher() = default;
 LayerWeights LayerPrefetcher::next() {
     return impl_->next();
-}
-
-std::vector<std::uint64_t> hash_tensors(const Checkpoint& checkpoint, int rank, int ranks) {
-    const std::vector<std::string> names = checkpoint.names();
-    std::vector<std::uint64_t> hashes(names.size(), 0);
-    for (auto i = static_cast<std::size_t>(rank); i < names.size(); i += static_cast<std::size_t>(ranks)) {
-        const HostTensor& tensor = checkpoint.tensor(names[i]);
-        if (holds_floats(tensor)) check_finite(tensor);
-        hashes[i] = std::stoull(hash_of(tensor.bytes).substr(0, 16), nullptr, 16);
-        checkpoint.done_with(names[i]);
-    }
-    return hashes;
-}
-
-std::string weights_hash(std::span<const std::uint64_t> tensor_hashes) {
-    return hash_of(std::as_bytes(tensor_hashes));
 }
 
 std::string config_hash(const std::filesystem::path& model_dir) {

@@ -6,13 +6,13 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "backend/backend.hpp"
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
+#include "support/checksum.hpp"
 
 namespace fairgptq {
 
@@ -31,6 +31,7 @@ struct LayerWeights {
         const float* bias = nullptr;
     };
     Norm input_norm, mlp_norm, query_norm, key_norm;
+    TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;
 };
 
@@ -39,7 +40,8 @@ struct OuterWeights {
     TensorView embedding;  // [vocab, hidden]
     TensorView positions;  // empty where the family has none
     LayerWeights::Norm final_norm;
-    TensorView lm_head;  // [vocab, hidden]
+    TensorView lm_head;   // [vocab, hidden]
+    TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;
 };
 
@@ -54,25 +56,22 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint);
 std::size_t layer_bytes(const Family& family, DType activation_type);
 std::size_t outer_bytes(const Family& family, DType activation_type);
 
-/// Hashes (XXH3) of the bytes of tensors rank, rank + ranks, … of checkpoint.names(); the other places stay 0. So a
-/// run's ranks read a model once between them, before work begins, and know it again when it has changed.
-/// @throws InvalidInput naming file and tensor if one holds NaN or infinity
-std::vector<std::uint64_t> hash_tensors(const Checkpoint& checkpoint, int rank, int ranks);
-/// One hash of all tensors' hashes, which it needs complete.
-std::string weights_hash(std::span<const std::uint64_t> tensor_hashes);
-
 /// Hash of a model's config.json as it stands in the file.
 std::string config_hash(const std::filesystem::path& model_dir);
 
-/// Changes a layer's weights after they are read, before they are used: a run's quantized modules in place of the
-/// originals.
-using LayerOverride = std::function<void(LayerWeights&)>;
+/// What sees weights after they are read, before they are used. It may refuse them, and may change a layer's: a run's
+/// quantized modules in place of the originals. Either may be empty.
+struct WeightsOverride {
+    std::function<void(LayerWeights&)> layer = {};
+    std::function<void(const OuterWeights&)> outer = {};
+};
 
 /// Where a layer waits while the one before it is used.
 enum class ReadAhead : std::uint8_t {
     to_device,  // so two layers are on the device at once, never three
-    to_host,  // read from disk and checked, in the host's page cache: one layer on the device, uploaded when asked for
-    to_keep,  // to the device, each layer in memory of its own that it owns
+    to_host,    // read from disk, checked and hashed, in the host's page cache: one layer on the device, uploaded when
+                // asked for
+    to_keep,    // to the device, each layer in memory of its own that it owns
 };
 
 /// Hands out layers first, first + 1, …, end − 1 in order; a thread reads the next one while the caller works with this

@@ -6,6 +6,7 @@
 #include "model/weights.hpp"
 #include "pipeline/calibration_state.hpp"
 #include "pipeline/solve_shares.hpp"
+#include "pipeline/source_weights.hpp"
 #include "run/layer_writer.hpp"
 #include "run/quantized_model.hpp"
 #include "run/stop_signal.hpp"
@@ -44,10 +45,23 @@ class QuantizeRun {
           state_(backend_, family, chunks, deal_chunks(chunks, comm_.size())[static_cast<std::size_t>(comm_.rank())],
                  resources.residency.tokens),
           statistics_(backend_, collectives_, family, chunks),
-          copies_(backend_) {
+          copies_(backend_),
+          source_(comm_, checkpoint, targets) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
+    }
+
+    /// The next layer's weights. A collective.
+    LayerWeights read_layer(LayerPrefetcher& weights, std::int64_t index) {
+        LayerWeights layer;
+        source_.read(index, [&]() -> const TensorHashes& {
+            layer = weights.next();
+            progress_.spent(Phase::read);
+            return layer.hashes;
+        });
+        progress_.spent(Phase::exchange);
+        return layer;
     }
 
     void replay_layer(LayerWeights layer) {
@@ -71,7 +85,10 @@ class QuantizeRun {
     std::vector<LayerRecord> quantize_layer(LayerWeights layer, std::span<const std::size_t> open) {
         std::vector<LayerRecord> records;
         for (const std::size_t target : open)
-            records.push_back({layer.layer, targets_[target].run->fingerprint(), {}});
+            records.push_back({layer.layer, targets_[target].run->fingerprint(), {}, layer.hashes});
+        if (layer.layer == 0)
+            for (LayerRecord& record : records)
+                record.source_tensors.insert(outer_hashes_.begin(), outer_hashes_.end());
         state_.for_each({.reads_hidden = true, .writes_inputs = cols_of(0)},
                         [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
         progress_.spent(Phase::forward);
@@ -96,7 +113,12 @@ class QuantizeRun {
 
     void embed(const Checkpoint& checkpoint) {
         progress_.spent(Phase::setup);
-        const OuterWeights outer = read_outer(backend_, family_, checkpoint);
+        OuterWeights outer;
+        source_.read(-1, [&]() -> const TensorHashes& {
+            outer = read_outer(backend_, family_, checkpoint);
+            return outer.hashes;
+        });
+        outer_hashes_ = outer.hashes;
         progress_.spent(Phase::read);
         state_.for_each({.writes_hidden = true},
                         [&](const Chunk& chunk, ChunkState& state) { decoder_.embed(outer, chunk.tokens, state); });
@@ -186,6 +208,8 @@ class QuantizeRun {
     CalibrationState state_;
     StageStatistics statistics_;
     RecordCopies copies_;
+    SourceWeights source_;
+    TensorHashes outer_hashes_;
 };
 
 /// The targets whose layer `index` is still to be done.
@@ -216,8 +240,7 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
     for (std::int64_t index = 0; index < settings.layers; ++index) {
         const std::vector<std::size_t> open = without_layer(targets, index);
         progress.begin_layer(index, open.empty());
-        LayerWeights layer = weights.next();
-        progress.spent(Phase::read);
+        LayerWeights layer = quantize.read_layer(weights, index);
         std::vector<LayerRecord> records;
         if (open.empty()) {
             quantize.replay_layer(std::move(layer));

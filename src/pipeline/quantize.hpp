@@ -19,6 +19,7 @@
 #include "pipeline/residency.hpp"
 #include "run/run_directory.hpp"
 #include "solver/settings.hpp"
+#include "support/checksum.hpp"
 
 namespace fairgptq {
 
@@ -42,7 +43,8 @@ enum class Outcome : std::uint8_t { done, stopped };
 struct RunTarget {
     const RunDirectory* run;
     AlphaSettings alpha;
-    std::int64_t finished;  // layers that it has
+    std::int64_t finished;             // layers that it has
+    TensorHashes source_tensors = {};  // what those were made of (LayerRecord::source_tensors)
 };
 
 /// What one rank computes with.
@@ -58,6 +60,8 @@ struct RunResources {
 /// InputsFrom::original: with sequential inputs each target would have statistics of its own.
 /// @param targets one or more; settings.alpha is not read
 /// @param stop_after_layers stop cleanly after that many more layers; < 0: never
+/// @throws SharedFailure naming layer, tensor and file if weights cannot be used: they hold NaN, are not those that a
+/// target's finished layers were made of, or not the same at all ranks. What was finished before is on disk
 /// @returns `stopped` if a signal or stop_after_layers ended it early, with every finished layer on disk
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
                        const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,

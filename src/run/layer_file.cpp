@@ -18,7 +18,7 @@ namespace fairgptq {
 namespace {
 
 constexpr std::string_view format_name = "fairgptq-layer";
-constexpr std::int64_t format_version = 1;
+constexpr std::int64_t format_version = 2;
 
 std::int64_t packed_bytes(std::int64_t cols, int bits) {
     return (cols * bits + 7) / 8;
@@ -171,6 +171,14 @@ std::vector<std::string> module_names(const h5::Group& root) {
     return listed;
 }
 
+TensorHashes read_source_tensors(const h5::Group& root) {
+    const nlohmann::json hashes = nlohmann::json::parse(root.text("source_tensors"), nullptr, false);
+    if (!hashes.is_object() ||
+        !std::all_of(hashes.begin(), hashes.end(), [](const auto& hash) { return hash.is_string(); }))
+        throw InvalidInput("{} is damaged: the attribute 'source_tensors' is not an object of hashes", root.where());
+    return hashes.get<TensorHashes>();
+}
+
 LayerRecord read_header(const h5::Group& root) {
     if (root.text("format") != format_name) throw InvalidInput("{} is not a layer of a run", root.where());
     if (const std::int64_t version = root.integer("version"); version != format_version)
@@ -179,6 +187,7 @@ LayerRecord read_header(const h5::Group& root) {
     LayerRecord record;
     record.layer = root.integer("layer");
     record.fingerprint = root.text("fingerprint");
+    record.source_tensors = read_source_tensors(root);
     return record;
 }
 
@@ -200,6 +209,7 @@ void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
     out.root().set("layer", record.layer);
     out.root().set("fingerprint", record.fingerprint);
     out.root().set("modules", names.dump());
+    out.root().set("source_tensors", nlohmann::json(record.source_tensors).dump());
     for (const ModuleSolution& module : record.modules)
         write_module(out.root(), module);
     out.seal();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "solver/solve.hpp"
+#include "support/checksum.hpp"
 
 namespace fairgptq {
 
@@ -14,6 +15,8 @@ struct LayerRecord {
     std::int64_t layer = 0;
     std::string fingerprint;  // of the run (run/fingerprint.hpp)
     std::vector<ModuleSolution> modules;
+    /// The original model's tensors that were read for this layer: its own; in layer 0 also those outside all layers.
+    TensorHashes source_tensors = {};
 };
 
 /// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that
@@ -21,7 +24,7 @@ struct LayerRecord {
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
 void write_layer(const std::filesystem::path& file, const LayerRecord& record);
 
-/// Number and fingerprint of a layer file that matches its checksum; its modules are not read.
+/// A layer file that matches its checksum, without its modules, which are not read.
 /// @throws InvalidInput naming the file if it is damaged or not sealed
 LayerRecord read_layer_header(const std::filesystem::path& file);
 

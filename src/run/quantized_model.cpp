@@ -1,5 +1,7 @@
 #include "run/quantized_model.hpp"
 
+#include <utility>
+
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -40,7 +42,19 @@ void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint
         files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
     check("files", files, "files");
     check("config_hash", config_hash(run.model_path()), "settings in config.json");
-    check("weights_hash", weights_hash(hash_tensors(checkpoint, 0, 1)), "weights");
+}
+
+void require_same_tensors(const TensorHashes& read, const TensorHashes& recorded, std::int64_t layer,
+                          const Checkpoint& checkpoint, const RunDirectory& run) {
+    for (const auto& [name, hash] : read) {
+        const auto before = recorded.find(name);
+        if (before != recorded.end() && before->second != hash)
+            throw InvalidInput(
+                "{}tensor '{}' in {} is not what it was when {} quantized this model: put the file back as it was, or "
+                "quantize the model as it is now into another folder",
+                layer < 0 ? "" : fmt::format("layer {}: ", layer), name, checkpoint.tensor(name).file,
+                run.path().string());
+    }
 }
 
 void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights& weights) {
@@ -53,11 +67,22 @@ void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights&
     }
 }
 
-LayerOverride quantized_layers(Backend& backend, const RunDirectory& run) {
-    run.require_finished();
-    return [&backend, run](LayerWeights& weights) {
-        if (weights.layer < run.layers()) dequantize_layer(backend, run.layer(weights.layer), weights);
+WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& checkpoint) {
+    const auto check = [run, &checkpoint, recorded = run.require_finished()](const TensorHashes& read,
+                                                                             std::int64_t layer) {
+        require_same_tensors(read, recorded, layer, checkpoint, run);
     };
+    return {[check](LayerWeights& weights) { check(weights.hashes, weights.layer); },
+            [check](const OuterWeights& weights) { check(weights.hashes, -1); }};
+}
+
+WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint) {
+    WeightsOverride original = original_layers(run, checkpoint);
+    return {[&backend, run, check = std::move(original.layer)](LayerWeights& weights) {
+                check(weights);
+                if (weights.layer < run.layers()) dequantize_layer(backend, run.layer(weights.layer), weights);
+            },
+            std::move(original.outer)};
 }
 
 }  // namespace fairgptq

@@ -2,23 +2,39 @@
 // what a resumed run replays.
 #pragma once
 
+#include <cstdint>
+
 #include "backend/backend.hpp"
 #include "model/weights.hpp"
 #include "run/run_directory.hpp"
 
 namespace fairgptq {
 
-/// A run's codes mean nothing with other weights around them. Reads every weight once: a fine-tuned model has files of
-/// the same names, sizes and headers.
-/// @throws InvalidInput saying what has changed since the run was made: files, config.json or weights
+// A run's codes mean nothing with other weights around them, and a fine-tuned model has files of the same names, sizes
+// and headers. So the files are compared at once, which reads no weight, and each tensor when it is read.
+
+/// @throws InvalidInput saying what has changed since the run was made: names, sizes or headers of files, or
+/// config.json
 void check_model_unchanged(const RunDirectory& run, const Checkpoint& checkpoint);
+
+/// @param recorded what finished layers of `run` were made of; a tensor that it does not name is not compared
+/// @param layer whose tensors `read` holds; −1: those outside all layers
+/// @throws InvalidInput naming layer, tensor, file, and what to do about a tensor that has changed
+void require_same_tensors(const TensorHashes& read, const TensorHashes& recorded, std::int64_t layer,
+                          const Checkpoint& checkpoint, const RunDirectory& run);
 
 /// Replaces the linears that `record` holds; the others stay as they are.
 /// @throws InvalidInput naming layer and module if the model has no such linear, or of another shape
 void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights& weights);
 
-/// Replaces the linears of every layer that a finished run quantizes. `backend` must outlive what is returned.
-/// @throws InvalidInput if the run is not finished; when called, as RunDirectory::layer and dequantize_layer say
-LayerOverride quantized_layers(Backend& backend, const RunDirectory& run);
+/// Leaves a model's weights as they are, and compares those that a finished run was made of. Layers that a trial
+/// (--max-layers) did not come to have nothing to be compared with. `checkpoint` must outlive what is returned.
+/// @throws InvalidInput if the run is not finished; when called, as require_same_tensors says
+WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& checkpoint);
+
+/// The same, with the linears of every layer that the run quantizes replaced. `backend` and `checkpoint` must outlive
+/// what is returned.
+/// @throws InvalidInput as above; when called, also as RunDirectory::layer and dequantize_layer say
+WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint);
 
 }  // namespace fairgptq

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* format_name = "fairgptq-run";
-constexpr int format_version = 1;
+constexpr int format_version = 2;
 
 /// Keeps a damaged file for whoever wants to look at it, under a name that nothing reads.
 void move_aside(const fs::path& file) {
@@ -79,8 +79,10 @@ RunDirectory RunDirectory::open(const fs::path& path) {
     if (contents.value("format", nlohmann::json()) != format_name)
         throw InvalidInput("{} is not a run's: it does not say \"format\": \"{}\"", file.string(), format_name);
     if (contents.value("version", nlohmann::json()) != format_version)
-        throw InvalidInput("{} has the format version {} where this program reads {}", file.string(),
-                           contents.value("version", nlohmann::json()).dump(), format_version);
+        throw InvalidInput(
+            "{} has the format version {} where this program reads {}: go on with the fairgptq that made the run, or "
+            "quantize anew into another folder",
+            file.string(), contents.value("version", nlohmann::json()).dump(), format_version);
     if (!contents.contains("settings") || !contents["settings"].is_object())
         throw InvalidInput("{} is damaged: it has no settings", file.string());
     RunDirectory run(path, contents["settings"]);
@@ -129,15 +131,16 @@ std::int64_t RunDirectory::layers() const {
     return setting("/layers");
 }
 
-std::int64_t RunDirectory::finished_layers(bool repair) const {
+std::int64_t RunDirectory::finished_layers(bool repair, TensorHashes* source_tensors) const {
     std::int64_t finished = 0;
     for (; fs::exists(layer_path(finished)); ++finished) {
         const fs::path file = layer_path(finished);
         try {
-            const LayerRecord header = read_layer_header(file);
+            LayerRecord header = read_layer_header(file);
             if (header.fingerprint != fingerprint_ || header.layer != finished)
                 throw InvalidInput("{} is layer {} of another run ({})", file.string(), header.layer,
                                    header.fingerprint);
+            if (source_tensors != nullptr) source_tensors->merge(header.source_tensors);
         } catch (const InvalidInput& problem) {
             spdlog::warn("{}", problem.what());
             if (repair) move_aside(file);
@@ -151,11 +154,13 @@ std::int64_t RunDirectory::finished_layers(bool repair) const {
     return finished;
 }
 
-void RunDirectory::require_finished() const {
-    const std::int64_t finished = finished_layers(false);
+TensorHashes RunDirectory::require_finished() const {
+    TensorHashes source_tensors;
+    const std::int64_t finished = finished_layers(false, &source_tensors);
     if (finished < layers())
         throw InvalidInput("{} has {} of {} layers: finish it first with quantize --resume", path_.string(), finished,
                            layers());
+    return source_tensors;
 }
 
 LayerRecord RunDirectory::layer(std::int64_t index) const {

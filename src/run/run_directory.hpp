@@ -43,9 +43,11 @@ class RunDirectory {
     std::int64_t layers() const;  // that the run quantizes: the first ones
     /// Number of layers 0 … n−1 that are there, whole (their checksums match) and of this run. A damaged file ends the
     /// count, with a warning. With `repair` it is moved aside, and what interrupted writes left is removed.
-    std::int64_t finished_layers(bool repair) const;
-    /// @throws InvalidInput that says how far the run is, unless every layer is there
-    void require_finished() const;
+    /// @param source_tensors where not null, gets what those layers were made of (LayerRecord::source_tensors)
+    std::int64_t finished_layers(bool repair, TensorHashes* source_tensors = nullptr) const;
+    /// @returns what its layers were made of. @throws InvalidInput that says how far the run is, unless every layer is
+    /// there
+    TensorHashes require_finished() const;  // NOLINT(modernize-use-nodiscard): the check alone is of use
     /// @throws InvalidInput naming the file if the layer is missing, damaged or of another run
     LayerRecord layer(std::int64_t index) const;
     /// Appends one event to log.jsonl, with "time" (UTC, ISO 8601) added. @throws Failure naming file and reason

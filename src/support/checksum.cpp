@@ -34,9 +34,33 @@ std::uint64_t checksum_of(std::span<const std::byte> bytes) {
     return XXH3_64bits(bytes.data(), bytes.size());
 }
 
-std::string hash_of(std::span<const std::byte> bytes) {
-    const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+namespace {
+
+std::string hex(const XXH128_hash_t& hash) {
     return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+}  // namespace
+
+std::string hash_of(std::span<const std::byte> bytes) {
+    return hex(XXH3_128bits(bytes.data(), bytes.size()));
+}
+
+struct Hasher::State {
+    std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> of_library{XXH3_createState(), &XXH3_freeState};
+};
+
+Hasher::Hasher() : state_(std::make_unique<State>()) {
+    XXH3_128bits_reset(state_->of_library.get());
+}
+Hasher::~Hasher() = default;
+
+void Hasher::add(std::span<const std::byte> bytes) {
+    XXH3_128bits_update(state_->of_library.get(), bytes.data(), bytes.size());
+}
+
+std::string Hasher::hash() const {
+    return hex(XXH3_128bits_digest(state_->of_library.get()));
 }
 
 }  // namespace fairgptq

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,5 +22,21 @@ std::string hash_of(std::span<const std::byte> bytes);
 inline std::string hash_of(std::string_view text) {
     return hash_of(std::as_bytes(std::span(text.data(), text.size())));
 }
+
+/// hash_of bytes that come in pieces.
+class Hasher {
+  public:
+    Hasher();
+    ~Hasher();
+    void add(std::span<const std::byte> bytes);
+    std::string hash() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// hash_of tensors' bytes as a model's files hold them, by the tensors' names.
+using TensorHashes = std::map<std::string, std::string>;
 
 }  // namespace fairgptq

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <functional>
 
@@ -42,6 +43,28 @@ nlohmann::json report_of(const Subject& subject) {
 const Subject original{"/models/m", "", nullptr};
 Subject run_with(double alpha, const std::string& run, int bits = 4) {
     return {"/models/m", run, {{"alpha", alpha}, {"bits", bits}, {"solver", "joint"}}};
+}
+
+TEST(Report, DataOfOtherGroupsAreOtherData) {
+    Task task = two_tasks()[1];
+    const std::string before = hash_of_data(task);
+    EXPECT_EQ(hash_of_data(two_tasks()[1]), before);
+    std::vector<std::string> seen{before};
+    const auto expect_new = [&](const char* what) {
+        const std::string hash = hash_of_data(task);
+        EXPECT_EQ(std::count(seen.begin(), seen.end(), hash), 0) << what;
+        seen.push_back(hash);
+    };
+    task.group = {"age"};
+    expect_new("another group");
+    task.group = {"a", "ge"};
+    expect_new("two groups of the same letters");
+    task.group = {"ag", "e"};
+    expect_new("cut elsewhere");
+    task.group.clear();
+    expect_new("none");
+    task.bias_type = {"race"};
+    expect_new("a type of bias is no group");
 }
 
 TEST(Report, HoldsModelSettingsAndFigures) {

@@ -113,17 +113,18 @@ struct Sample {
         const Checkpoint checkpoint(model());
         for (const auto& file : checkpoint.files())
             files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"header_hash", file.header_hash}});
-        const RunDirectory run =
-            RunDirectory::create(folder / "run", {{"model",
-                                                   {{"path", model().string()},
-                                                    {"layers", layers},
-                                                    {"files", files},
-                                                    {"config_hash", config_hash(model())},
-                                                    {"weights_hash", weights_hash(hash_tensors(checkpoint, 0, 1))}}},
-                                                  {"layers", options.quantized}});
+        const RunDirectory run = RunDirectory::create(folder / "run", {{"model",
+                                                                        {{"path", model().string()},
+                                                                         {"layers", layers},
+                                                                         {"files", files},
+                                                                         {"config_hash", config_hash(model())}}},
+                                                                       {"layers", options.quantized}});
         unsigned seed = 0;
         for (std::int64_t layer = 0; layer < options.finished; ++layer) {
             LayerRecord record{layer, run.fingerprint(), {}};
+            for (const std::string& name : checkpoint.names())
+                if (name.starts_with(family.layer(layer)) || (layer == 0 && !name.starts_with("model.layers.")))
+                    record.source_tensors[name] = hash_of(checkpoint.tensor(name).bytes);
             for (const StageSpec& stage : family.stages) {
                 for (const LinearSpec& linear : stage.linears) {
                     SampleShape shape = options.shape;
@@ -434,6 +435,36 @@ TEST(Export, AFolderInUseAChangedModelAndAStrayTypeAreRefused) {
     std::ofstream(sample.model() / "model.safetensors", std::ios::binary) << bytes;
     expect_says(message_of([&] { export_run(sample.run(), sample.folder / "new", {.format = "dense", .dtype = {}}); }),
                 "its files have changed");
+}
+
+TEST(Export, ATensorThatIsNoLongerWhatTheRunWasMadeOfIsRefused) {
+    const auto change = [](const Sample& sample, const std::string& name) {
+        const std::string whole = bytes_of(sample.model() / "model.safetensors");
+        std::uint64_t header_bytes = 0;
+        std::memcpy(&header_bytes, whole.data(), 8);
+        const json header = json::parse(whole.substr(8, header_bytes));
+        const std::uint64_t place = 8 + header_bytes + header[name]["data_offsets"][0].get<std::uint64_t>();
+        std::fstream file(sample.model() / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(place));
+        file.put(static_cast<char>(whole[place] ^ 1));
+    };
+    for (const char* name : {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight",
+                             "model.layers.1.post_attention_layernorm.weight"}) {
+        const Sample sample({});
+        change(sample, name);
+        const std::string said =
+            message_of([&] { export_run(sample.run(), sample.folder / "out", {.format = "gptq", .dtype = {}}); });
+        expect_says(said, fmt::format("tensor '{}'", name));
+        expect_says(said, (sample.model() / "model.safetensors").string());
+        EXPECT_FALSE(std::filesystem::exists(sample.folder / "out"));
+    }
+    // What the export replaces it does not read, nor has a trial seen the layers that it did not come to.
+    const Sample sample({});
+    change(sample, "model.layers.1.mlp.up_proj.weight");
+    EXPECT_NO_THROW(export_run(sample.run(), sample.folder / "out", {.format = "gptq", .dtype = {}}));
+    const Sample trial({.quantized = 1, .finished = 1});
+    change(trial, "model.layers.1.mlp.up_proj.weight");
+    EXPECT_NO_THROW(export_run(trial.run(), trial.folder / "out", {.format = "gptq", .dtype = {}}));
 }
 
 }  // namespace

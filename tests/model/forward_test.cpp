@@ -105,8 +105,8 @@ class ForwardOfLlama : public ::testing::Test {
     const TinyModel model_{{"llama", testing::tiny_llama_config()}};
     const Checkpoint checkpoint_{model_.path()};
     const std::unique_ptr<Backend> backend_ = make_backend("cpu");
-    ForwardModel forward(LayerOverride override_weights = {}) {
-        return {*backend_, model_.family(), checkpoint_, std::move(override_weights)};
+    ForwardModel forward(std::function<void(LayerWeights&)> override_layer = {}) {
+        return {*backend_, model_.family(), checkpoint_, {std::move(override_layer)}};
     }
 };
 

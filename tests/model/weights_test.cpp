@@ -166,6 +166,26 @@ TEST_F(Weights, RefusesMissingAndMisshapenTensorsBeforeReading) {
     expect_refused(check, {"'" + down + "'", "I16"});
 }
 
+TEST_F(Weights, SayWhatTheyWereMadeOf) {
+    // One tensor of more than a block of what is looked at together, too.
+    nlohmann::json config = testing::tiny_llama_config();
+    config["vocab_size"] = 3000;
+    for (const bool tied : {false, true}) {
+        config["tie_word_embeddings"] = tied;
+        const TinyModel model({"llama", config, "BF16"});
+        const Checkpoint checkpoint(model.path());
+        EXPECT_GT(checkpoint.tensor("model.embed_tokens.weight").bytes.size(), 128U << 10U);
+        TensorHashes found = read_outer(*backend_, model.family(), checkpoint).hashes;
+        EXPECT_EQ(found.size(), tied ? 2U : 3U);
+        for (std::int64_t layer = 0; layer < 2; ++layer)
+            found.merge(read_layer(*backend_, model.family(), checkpoint, layer).hashes);
+        TensorHashes expected;
+        for (const std::string& name : checkpoint.names())
+            expected[name] = hash_of(checkpoint.tensor(name).bytes);
+        EXPECT_EQ(found, expected);
+    }
+}
+
 class Prefetcher : public Weights {
   protected:
     const Checkpoint checkpoint_{model_.path()};
@@ -197,6 +217,8 @@ TEST_F(Prefetcher, GivesTheSameWhereverLayersWait) {
                 EXPECT_EQ(std::memcmp(found.data, linear.weight.data, bytes), 0) << name;
             }
             EXPECT_EQ(std::memcmp(layer.mlp_norm.weight, read.mlp_norm.weight, 24 * sizeof(float)), 0);
+            EXPECT_EQ(layer.hashes, read.hashes);
+            EXPECT_EQ(layer.hashes.size(), 9U);
         }
         EXPECT_THROW(layers.next(), Failure);
     }

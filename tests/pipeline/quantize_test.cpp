@@ -53,6 +53,21 @@ TEST_F(QuantizeTest, WhatWaitsInHostMemoryChangesNoByte) {
     }
 }
 
+TEST_F(QuantizeTest, LayersSayWhatTheyWereMadeOf) {
+    const std::vector<LayerRecord> alone = quantize({});
+    EXPECT_EQ(alone[0].source_tensors.size(), 9U + 3U);  // and embedding, final norm and head
+    EXPECT_EQ(alone[1].source_tensors.size(), 9U);
+    const Checkpoint checkpoint(model.path());
+    for (const LayerRecord& record : alone)
+        for (const auto& [name, hash] : record.source_tensors)
+            EXPECT_EQ(hash, hash_of(checkpoint.tensor(name).bytes)) << name;
+    for (const ReadAhead weights : {ReadAhead::to_device, ReadAhead::to_host}) {
+        const std::vector<LayerRecord> others = quantize({.ranks = 2, .residency = {0, weights}, .finished = 1});
+        for (std::size_t layer = 0; layer < 2; ++layer)
+            EXPECT_EQ(alone[layer].source_tensors, others[layer].source_tensors);
+    }
+}
+
 TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
     NcclWorld world(2);
     world.lost_from = 20;

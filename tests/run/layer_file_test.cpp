@@ -33,7 +33,8 @@ LayerRecord sample_record() {
         "0123456789abcdef",
         {sample_module("self_attn.q_proj", {}, 1),
          sample_module("self_attn.k_proj", {.rows = 3, .cols = 96, .group_size = 96, .bits = 3, .symmetric = false}, 2),
-         sample_module("mlp.down_proj", {.rows = 5, .bits = 8, .shuffled = true, .scales_float32 = true}, 3)}};
+         sample_module("mlp.down_proj", {.rows = 5, .bits = 8, .shuffled = true, .scales_float32 = true}, 3)},
+        {{"model.layers.7.mlp.down_proj.weight", "00ff"}, {"model.layers.7.input_layernorm.weight", "0123"}}};
 }
 
 void expect_equal(const ModuleSolution& a, const ModuleSolution& b) {
@@ -90,13 +91,37 @@ TEST(LayerFile, ComesBackAsItWasWritten) {
     const LayerRecord read = read_layer_file(folder / "layer.h5");
     EXPECT_EQ(read.layer, record.layer);
     EXPECT_EQ(read.fingerprint, record.fingerprint);
+    EXPECT_EQ(read.source_tensors, record.source_tensors);
     ASSERT_EQ(read.modules.size(), record.modules.size());
     for (std::size_t i = 0; i < record.modules.size(); ++i)
         expect_equal(read.modules[i], record.modules[i]);
     const LayerRecord header = read_layer_header(folder / "layer.h5");
     EXPECT_EQ(header.layer, record.layer);
     EXPECT_EQ(header.fingerprint, record.fingerprint);
+    EXPECT_EQ(header.source_tensors, record.source_tensors);
     EXPECT_TRUE(header.modules.empty());
+}
+
+TEST(LayerFile, SourceTensorsThatAreNoHashesAreRefused) {
+    for (const char* text : {"", "[]", "{\"a\": 1}", "{\"a\": \"b\""}) {
+        const ScratchFolder folder;
+        {
+            h5::File file = h5::File::create(folder / "layer.h5");
+            file.root().set("format", "fairgptq-layer");
+            file.root().set("version", 2);
+            file.root().set("layer", 0);
+            file.root().set("fingerprint", "f");
+            file.root().set("modules", "[]");
+            file.root().set("source_tensors", text);
+            file.seal();
+        }
+        try {
+            read_layer_header(folder / "layer.h5");
+            ADD_FAILURE() << text << " was accepted";
+        } catch (const InvalidInput& problem) {
+            EXPECT_NE(std::string(problem.what()).find("'source_tensors'"), std::string::npos) << problem.what();
+        }
+    }
 }
 
 TEST(LayerFile, IsLaidOutAsTheInterfaceSays) {
@@ -170,9 +195,10 @@ void expect_refused(const std::string& what, const std::function<void(h5::Group&
     {
         h5::File file = h5::File::create(path);
         file.root().set("format", "fairgptq-layer");
-        file.root().set("version", 1);
+        file.root().set("version", 2);
         file.root().set("layer", 0);
         file.root().set("fingerprint", "f");
+        file.root().set("source_tensors", "{}");
         file.root().set("modules", "[\"m\"]");
         h5::Group group = file.root().create_group("m");
         write_group(group);

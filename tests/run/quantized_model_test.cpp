@@ -70,14 +70,15 @@ TEST(QuantizedModel, AModuleThatTheModelLacksOrOfAnotherShapeIsNamed) {
 TEST(QuantizedModel, AFinishedTrialReplacesItsLayersAndLeavesTheRest) {
     const ScratchFolder folder;
     CpuBackend backend;
+    const Checkpoint checkpoint;
     const RunDirectory run = RunDirectory::create(folder / "run", settings_of(2));
     write_layer(run.layer_path(0), {0, run.fingerprint(), sample_modules()});
-    EXPECT_THROW(quantized_layers(backend, run), InvalidInput) << "half a run was taken for a whole one";
+    EXPECT_THROW(quantized_layers(backend, run, checkpoint), InvalidInput) << "half a run was taken for a whole one";
     write_layer(run.layer_path(1), {1, run.fingerprint(), sample_modules()});
-    const LayerOverride change = quantized_layers(backend, run);
+    const WeightsOverride change = quantized_layers(backend, run, checkpoint);
     for (const std::int64_t layer : {0, 1, 2}) {
         LayerWeights weights = sevens(backend, layer, sample_modules());
-        change(weights);
+        change.layer(weights);
         const float expected = layer < 2 ? value_at(sample_modules()[0], 3, 40) : 7.0F;
         EXPECT_EQ(weights.linears.at("self_attn.q_proj").weight.float32()(3, 40), expected) << "layer " << layer;
     }

@@ -67,12 +67,43 @@ TEST(RunDirectory, AnExistingRunOrAnyFileIsRefused) {
 TEST(RunDirectory, WhatIsNotARunIsRefused) {
     const ScratchFolder folder;
     expect_says(message_of([&] { RunDirectory::open(folder / "none"); }), "not a run");
-    for (const char* text : {"", "{", "[]", "null", "{\"format\": 3}", "{\"format\": \"fairgptq-run\", \"version\": 2}",
-                             "{\"format\": \"fairgptq-run\", \"version\": 1}",
-                             "{\"format\": \"fairgptq-run\", \"version\": 1, \"settings\": {}, \"fingerprint\": 1}"}) {
+    for (const char* text : {"", "{", "[]", "null", "{\"format\": 3}", "{\"format\": \"fairgptq-run\", \"version\": 3}",
+                             "{\"format\": \"fairgptq-run\", \"version\": 2}",
+                             "{\"format\": \"fairgptq-run\", \"version\": 2, \"settings\": {}, \"fingerprint\": 1}"}) {
         std::ofstream(folder / "run.json") << text;
         expect_says(message_of([&] { RunDirectory::open(folder.path()); }), "run.json");
     }
+}
+
+TEST(RunDirectory, ARunOfAnOlderProgramIsToldToGoOnWithIt) {
+    const ScratchFolder folder;
+    RunDirectory::create(folder / "run", sample_settings());
+    std::string text = test::bytes_of(folder / "run/run.json");
+    text.replace(text.find("\"version\": 2"), 12, "\"version\": 1");
+    std::ofstream(folder / "run/run.json") << text;
+    for (const auto& open : {+[](const std::filesystem::path& path) { RunDirectory::open(path); },
+                             +[](const std::filesystem::path& path) { RunDirectory::resume(path, sample_settings()); }})
+        expect_says(message_of([&] { open(folder / "run"); }), "go on with the fairgptq that made the run");
+}
+
+TEST(RunDirectory, SaysWhatItsLayersWereMadeOf) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
+    const auto add = [&](std::int64_t layer, const TensorHashes& hashes) {
+        write_layer(run.layer_path(layer),
+                    {layer, run.fingerprint(), {sample_module("self_attn.q_proj", {}, 1)}, hashes});
+    };
+    add(0, {{"embedding", "e"}, {"layer 0", "a"}});
+    add(1, {{"layer 1", "b"}});
+    TensorHashes hashes;
+    EXPECT_EQ(run.finished_layers(true, &hashes), 2);
+    EXPECT_EQ(hashes, (TensorHashes{{"embedding", "e"}, {"layer 0", "a"}, {"layer 1", "b"}}));
+    add(2, {{"layer 2", "c"}});
+    EXPECT_EQ(run.require_finished().size(), 4U);
+    std::filesystem::resize_file(run.layer_path(1), 700);  // what comes after a damaged one is done again
+    hashes.clear();
+    EXPECT_EQ(run.finished_layers(false, &hashes), 1);
+    EXPECT_EQ(hashes.size(), 2U);
 }
 
 TEST(RunDirectory, SettingsChangedByHandAreRefused) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <vector>
 
@@ -37,6 +38,21 @@ TEST(Checksum, OfAFileIsThatOfItsBytes) {
         const std::size_t part = size / 3;
         EXPECT_EQ(checksum_of_file(file.get(), part, size - part, "f"), checksum_of(bytes.subspan(part))) << size;
         EXPECT_EQ(checksum_of_file(file.get(), part, part, "f"), checksum_of(bytes.subspan(part, part))) << size;
+    }
+}
+
+TEST(Checksum, OfPiecesIsThatOfTheWhole) {
+    std::string text(700, '\0');
+    for (std::size_t i = 0; i < text.size(); ++i)
+        text[i] = static_cast<char>(i * i + i / 257);
+    const auto bytes = std::as_bytes(std::span(text));
+    EXPECT_EQ(Hasher().hash(), hash_of(std::string_view()));
+    for (const std::size_t size : {1, 2, 255, 256, 257, 699, 700}) {
+        Hasher hasher;
+        for (std::size_t at = 0; at < bytes.size(); at += size)
+            hasher.add(bytes.subspan(at, std::min(size, bytes.size() - at)));
+        hasher.add({});
+        EXPECT_EQ(hasher.hash(), hash_of(bytes)) << size;
     }
 }
 
