@@ -9,11 +9,11 @@ file(GLOB emulated_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/c
 set_source_files_properties(${emulated_kernels} PROPERTIES LANGUAGE CXX)
 # backend.cpp once more: its make_backend, which knows CUDA, goes before the library's.
 add_library(cuda_emulation OBJECT ${emulated_kernels} ${emulated_sources} ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp
-  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/blas.cpp)
+  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/blas.cpp ${emulation}/ranges.cpp)
 target_link_libraries(cuda_emulation PUBLIC fairgptq_internal)
 target_include_directories(cuda_emulation BEFORE PUBLIC ${emulation}/include)
 target_include_directories(cuda_emulation PRIVATE ${emulation})
-target_compile_definitions(cuda_emulation PUBLIC FAIRGPTQ_CUDA)
+target_compile_definitions(cuda_emulation PUBLIC FAIRGPTQ_CUDA FAIRGPTQ_NVTX)
 # nvcc includes the runtime by itself.
 set(emulated_kernel_options -D__CUDACC__ -include cuda_runtime.h -Wno-unknown-pragmas -Wno-conversion)
 set_source_files_properties(${emulated_kernels} PROPERTIES COMPILE_OPTIONS "${emulated_kernel_options}")
