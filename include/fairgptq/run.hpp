@@ -21,7 +21,7 @@ struct QuantizedLinear {
     std::vector<std::int32_t> group_index;  // [cols]
     double alpha = 0;                       // weight of the bias term
     double reconstruction = 0;              // tr((W−Q)H(W−Q)ᵀ)
-    double bias_before = 0;                 // tr(WCWᵀ), on a GPU to about 0.1 %
+    double bias_before = 0;                 // tr(WCWᵀ)
     double bias_after = 0;                  // tr(QCQᵀ)
 
     /// All values [rows, cols], row after row.

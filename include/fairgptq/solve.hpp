@@ -32,7 +32,7 @@ struct QuantizedMatrix {
     std::vector<float> values;              // [rows, cols], dequantized
     double damp_used = 0;                   // more than asked for where the Hessian did not factor
     double reconstruction = 0;              // tr((W−Q)H(W−Q)ᵀ)
-    double bias_before = 0;                 // tr(WCWᵀ), on a GPU to about 0.1 %
+    double bias_before = 0;                 // tr(WCWᵀ)
     double bias_after = 0;                  // tr(QCQᵀ)
 };
 

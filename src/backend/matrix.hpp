@@ -8,12 +8,6 @@
 
 namespace fairgptq {
 
-/// Of a product whose result is only reported.
-enum class FormPrecision : bool {
-    full,     // float32 throughout
-    reduced,  // the product's factors may be rounded or cut to 11 significant bits (TF32); its sums are float32
-};
-
 class MatrixOperations {
   public:
     virtual ~MatrixOperations() = default;
@@ -53,13 +47,8 @@ class MatrixOperations {
     /// result[k] = Σ over the rows of tile k (64 rows each) of a M aᵀ, in float64; a tile is summed in a fixed order,
     /// so a matrix's figure does not depend on how its rows were shared.
     /// @param matrix [rows, n]; @param symmetric [n, n]; @param result host, [ceil(rows / 64)]
-    /// @param precision `reduced` is about 8 times as fast on a GPU; the CPU has no such products. Each term
-    /// a_i·M_ij·a_j is then off by up to 1/512 of its size, and a figure whose terms do not cancel by up to about
-    /// 1/1000. It is not for a matrix that was made for its form to be small, as a solution's errors are under H and
-    /// its values under C: with layers of SmolLM2-135M tr((W−Q)H(W−Q)ᵀ) was off by up to 3 %, and tr(QCQᵀ) after a
-    /// large alpha can be by half, where tr(WCWᵀ) was off by 0.05 %.
     virtual void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
-                                 FormPrecision precision, std::span<double> result) = 0;
+                                 std::span<double> result) = 0;
 
     /// result[k, c] = Σ over the rows of tile k (64 rows each) of (a[r, c] − b[r, c])², in float64, row after row.
     /// @param b as a, or empty: then Σ a[r, c]²

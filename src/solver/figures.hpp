@@ -31,7 +31,7 @@ class RankFigures {
           column_errors_(static_cast<std::size_t>(tiles * cols)) {}
 
     /// *figure of each tile = Σ a·M·aᵀ over its rows.
-    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric, FormPrecision precision,
+    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          double TileFigures::*figure);
     /// ‖target − weights‖² and ‖weights‖² of each tile.
     void shift(MatrixView<const float> weights, MatrixView<const float> target);

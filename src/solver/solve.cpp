@@ -229,14 +229,12 @@ void GroupSolver::measure(Share& share) {
         backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
     }
     if (!problem_.covariance.empty()) {
-        share.figures.quadratic_forms(share.weights, problem_.covariance, FormPrecision::reduced,
-                                      &TileFigures::bias_before);
-        share.figures.quadratic_forms(share.natural, problem_.covariance, FormPrecision::full,
-                                      &TileFigures::bias_after);
+        share.figures.quadratic_forms(share.weights, problem_.covariance, &TileFigures::bias_before);
+        share.figures.quadratic_forms(share.natural, problem_.covariance, &TileFigures::bias_after);
         share.figures.column_errors(share.weights, share.natural);
     }
     backend_.subtract(share.weights, share.natural, share.natural);
-    share.figures.quadratic_forms(share.natural, problem_.hessian, FormPrecision::full, &TileFigures::reconstruction);
+    share.figures.quadratic_forms(share.natural, problem_.hessian, &TileFigures::reconstruction);
 }
 
 /// The parts of a module's solution that are the same for the whole group.

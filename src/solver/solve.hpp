@@ -44,7 +44,7 @@ struct ModuleSolution {
     double alpha = 0;
     double damp_used = 0;
     double reconstruction = 0;              // tr((W−Q)H(W−Q)ᵀ)
-    double bias_before = 0;                 // tr(WCWᵀ), on a GPU to about 0.1 % (FormPrecision::reduced)
+    double bias_before = 0;                 // tr(WCWᵀ)
     double bias_after = 0;                  // tr(QCQᵀ)
     double shift_norm = 0;                  // ‖W*−W‖ / ‖W‖
     double seconds = 0;                     // its share of the slowest rank's solve, without what travels afterwards

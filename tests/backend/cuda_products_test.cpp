@@ -21,15 +21,12 @@ class CudaProducts : public ::testing::Test {
 
 TEST_F(CudaProducts, ARowInFixedOrderDoesNotDependOnTheRowsBesideIt) {
     constexpr std::int64_t all = 300;
-    for (const auto& [transpose, factors] :
-         {std::pair(cuda::Transpose::no, cuda::Factors::float32),
-          std::pair(cuda::Transpose::yes, cuda::Factors::float32), std::pair(cuda::Transpose::no, cuda::Factors::tf32),
-          std::pair(cuda::Transpose::yes, cuda::Factors::tf32)})
+    for (const cuda::Transpose transpose : {cuda::Transpose::no, cuda::Transpose::yes})
         for (const std::int64_t cols : {1, 6, 64, 129, 512})
             for (const std::int64_t inner : {1, 16, 129, 1024})
                 for (const std::int64_t gap : {0, 1, 4}) {
-                    SCOPED_TRACE(fmt::format("{} columns, inner size {}, gap {}, transposed {}, TF32 {}", cols, inner,
-                                             gap, transpose == cuda::Transpose::yes, factors == cuda::Factors::tf32));
+                    SCOPED_TRACE(fmt::format("{} columns, inner size {}, gap {}, transposed {}", cols, inner, gap,
+                                             transpose == cuda::Transpose::yes));
                     const std::int64_t stride = inner + gap;
                     const bool turned = transpose == cuda::Transpose::yes;
                     const HostMatrix a = random_matrix(all, stride, 1);
@@ -45,7 +42,7 @@ TEST_F(CudaProducts, ARowInFixedOrderDoesNotDependOnTheRowsBesideIt) {
                         products->fixed_order(
                             transpose, 1, {device_a.as<const float>() + first * stride, rows, inner, stride},
                             {device_b.as<const float>(), turned ? cols : inner, turned ? inner : cols, b.cols}, 0,
-                            {c.as<float>(), rows, cols}, factors);
+                            {c.as<float>(), rows, cols});
                         std::vector<float> values(static_cast<std::size_t>(rows * cols));
                         memory->copy_to_host(values.data(), c.data(), c.bytes());
                         return values;
@@ -64,10 +61,7 @@ TEST_F(CudaProducts, ARowInFixedOrderDoesNotDependOnTheRowsBesideIt) {
                         size += std::fabs(term);
                     }
                     ASSERT_NEAR(whole[static_cast<std::size_t>(5 * cols + cols - 1)], sum,
-                                (static_cast<double>(inner) * float32_roundoff +
-                                 (factors == cuda::Factors::tf32 ? std::ldexp(1.0, -9) : 0)) *
-                                        size +
-                                    1e-30);
+                                static_cast<double>(inner) * float32_roundoff * size + 1e-30);
                 }
 }
 

@@ -139,8 +139,7 @@ TEST_F(CudaStrips, ProductsWithTrianglesAndSymmetricMatrices) {
                         symmetric(i, j) = symmetric(j, i);
                 const OnDevice device_symmetric(*memory, symmetric);
                 const OnDevice half(*memory, HostMatrix(rows, n, std::nanf("")));
-                cuda::half_symmetric_product(*products, device_x.view(), device_symmetric.view(), half.view(),
-                                             cuda::Factors::float32, sizes);
+                cuda::half_symmetric_product(*products, device_x.view(), device_symmetric.view(), half.view(), sizes);
                 const HostMatrix found = half.back();
                 for (std::int64_t r = 0; r < rows; ++r) {
                     double form = 0;

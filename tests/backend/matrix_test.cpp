@@ -164,35 +164,30 @@ TEST_P(MatrixTest, SubtractMayOverwriteItsSecondOperand) {
 }
 
 TEST_P(MatrixTest, QuadraticFormsOfTilesOf64Rows) {
-    // Of TF32's 11 bits, rounded or cut: two factors, each off by up to this.
-    const double cut = backend->host_accessible() ? 0 : 2 * std::ldexp(1.0, -10);
-    for (const FormPrecision precision : {FormPrecision::full, FormPrecision::reduced})
-        for (const std::int64_t rows : {0, 1, 63, 64, 65, 130})
-            for (const std::int64_t n : {1, 8, 127, 128, 129, 260}) {
-                const HostMatrix a = random_matrix(rows, n, 1);
-                const HostMatrix m = symmetric(n, 2);
-                const DeviceMatrix device_a = upload_float32(a);
-                const DeviceMatrix device_m = upload_float32(m);
-                std::vector<double> sums(static_cast<std::size_t>((rows + 63) / 64));
-                backend->quadratic_forms(device_a.view.float32(), device_m.view.float32(), precision, sums);
-                const reference::Matrix exact_a = reference::copy(a.view());
-                const reference::Matrix exact_m = reference::copy(m.view());
-                for (std::size_t tile = 0; tile < sums.size(); ++tile) {
-                    const auto first = static_cast<std::int64_t>(tile) * 64;
-                    const std::int64_t count = std::min<std::int64_t>(64, rows - first);
-                    const double expected = reference::quadratic_form(exact_a, exact_m, first, count);
-                    const double bound = reference::quadratic_form(reference::magnitudes(exact_a),
-                                                                   reference::magnitudes(exact_m), first, count);
-                    const double relative = (static_cast<double>(n) + 2) * float32_roundoff +
-                                            (precision == FormPrecision::reduced ? cut : 0);
-                    ASSERT_NEAR(sums[tile], expected, relative * bound);
-                    // The figure of a tile does not depend on the tiles around it.
-                    std::vector<double> alone(1);
-                    backend->quadratic_forms(device_a.view.float32().rows_from(first, count), device_m.view.float32(),
-                                             precision, alone);
-                    ASSERT_EQ(alone[0], sums[tile]);
-                }
+    for (const std::int64_t rows : {0, 1, 63, 64, 65, 130})
+        for (const std::int64_t n : {1, 8, 127, 128, 129, 260}) {
+            const HostMatrix a = random_matrix(rows, n, 1);
+            const HostMatrix m = symmetric(n, 2);
+            const DeviceMatrix device_a = upload_float32(a);
+            const DeviceMatrix device_m = upload_float32(m);
+            std::vector<double> sums(static_cast<std::size_t>((rows + 63) / 64));
+            backend->quadratic_forms(device_a.view.float32(), device_m.view.float32(), sums);
+            const reference::Matrix exact_a = reference::copy(a.view());
+            const reference::Matrix exact_m = reference::copy(m.view());
+            for (std::size_t tile = 0; tile < sums.size(); ++tile) {
+                const auto first = static_cast<std::int64_t>(tile) * 64;
+                const std::int64_t count = std::min<std::int64_t>(64, rows - first);
+                const double expected = reference::quadratic_form(exact_a, exact_m, first, count);
+                const double bound = reference::quadratic_form(reference::magnitudes(exact_a),
+                                                               reference::magnitudes(exact_m), first, count);
+                ASSERT_NEAR(sums[tile], expected, (static_cast<double>(n) + 2) * float32_roundoff * bound);
+                // The figure of a tile does not depend on the tiles around it.
+                std::vector<double> alone(1);
+                backend->quadratic_forms(device_a.view.float32().rows_from(first, count), device_m.view.float32(),
+                                         alone);
+                ASSERT_EQ(alone[0], sums[tile]);
             }
+        }
 }
 
 TEST_P(MatrixTest, ColumnErrorsOfTilesOf64Rows) {
@@ -254,8 +249,8 @@ TEST_P(MatrixTest, SizesThatDisagreeAreRefused) {
     EXPECT_THROW(backend->gather_columns(a.view, order, {}, view(b)), Failure);
     EXPECT_THROW(backend->shift_target(view(a), view(square), 1, view(square), order, view(b)), Failure);
     EXPECT_THROW(backend->subtract(view(a), view(b), view(a)), Failure);
-    EXPECT_THROW(backend->quadratic_forms(view(a), view(square), FormPrecision::full, one_sum), Failure);
-    EXPECT_THROW(backend->quadratic_forms(view(b), view(square), FormPrecision::full, sums), Failure);
+    EXPECT_THROW(backend->quadratic_forms(view(a), view(square), one_sum), Failure);
+    EXPECT_THROW(backend->quadratic_forms(view(b), view(square), sums), Failure);
     EXPECT_THROW(backend->column_errors(view(a), view(a), sums), Failure);
     std::vector<double> six(6);
     EXPECT_THROW(backend->column_errors(view(a), view(b), six), Failure);
@@ -277,7 +272,7 @@ TEST_P(MatrixTest, ThreadsChangeNothing) {
     }));
     EXPECT_TRUE(same_for_any_threads([&] {
         std::vector<double> sums(4);
-        backend->quadratic_forms(weights.view.float32(), covariance.view.float32(), FormPrecision::full, sums);
+        backend->quadratic_forms(weights.view.float32(), covariance.view.float32(), sums);
         return sums;
     }));
 }

@@ -2,9 +2,8 @@
 //
 // A library is free to choose a kernel for a product by its sizes, and kernels sum in orders of their own: so does this
 // one. Whoever relies on an order that cuBLAS does not promise gets other bytes for other sizes. Of cuBLASLt's
-// algorithms some refuse some sizes, too, and where TF32 is allowed some round factors to it and some cut them.
+// algorithms some refuse some sizes, too.
 #include <algorithm>
-#include <bit>
 #include <vector>
 
 #include "cublasLt.h"
@@ -17,7 +16,6 @@ struct cublasContext {
 };
 struct cublasLtContext {};
 struct EmulatedMatmulDesc {
-    cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
     cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
 };
 struct EmulatedMatrixLayout {
@@ -70,19 +68,6 @@ std::vector<float> packed(const Operand& matrix, std::int64_t rows, std::int64_t
     return values;
 }
 
-/// What a kernel makes of its factors: TF32 keeps 10 bits of the mantissa.
-enum class Factors { whole, rounded, cut };
-
-void reduce(std::vector<float>& values, Factors factors) {
-    if (factors == Factors::whole) return;
-    constexpr std::uint32_t dropped = (1U << 13U) - 1;
-    for (float& value : values) {
-        auto bits = std::bit_cast<std::uint32_t>(value);
-        if (factors == Factors::rounded) bits += dropped / 2 + (bits >> 13U & 1U);  // ties to even
-        value = std::bit_cast<float>(bits & ~dropped);
-    }
-}
-
 struct Product {
     std::int64_t m = 0, n = 0, k = 0;
     float alpha = 1, beta = 0;
@@ -91,16 +76,14 @@ struct Product {
     cudaDataType type_c = CUDA_R_32F;
     std::int64_t stride_c = 0;
     std::int64_t chunk = 1;  // of k: partial sums that are added up
-    Factors factors = Factors::whole;
 };
 
 void multiply(const Product& product) {
-    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk, factors] = product;
+    const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
     const DeviceAccess access;
     require_inside(c, static_cast<std::size_t>((n - 1) * stride_c + m) * size_of(type_c), "a product's result");
-    std::vector<float> a = packed(operand_a, m, k), b = packed(operand_b, k, n);
-    reduce(a, factors);
-    reduce(b, factors);
+    const std::vector<float> a = packed(operand_a, m, k);
+    const std::vector<float> b = packed(operand_b, k, n);
     std::vector<float> sums(static_cast<std::size_t>(m)), part(sums.size());
     for (std::int64_t col = 0; col < n; ++col) {
         std::fill(sums.begin(), sums.end(), 0.0F);
@@ -131,7 +114,7 @@ std::int64_t some_chunk(std::int64_t m, std::int64_t n) {
 
 /// Pointers and strides that a product takes; type_c as a's or float32.
 cublasStatus_t check(const Product& product) {
-    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk, factors] = product;
+    const auto& [m, n, k, alpha, beta, a, b, c, type_c, stride_c, chunk] = product;
     if (m < 0 || n < 0 || k < 0 || a.stride < std::max<std::int64_t>(1, a.transposed ? k : m) ||
         b.stride < std::max<std::int64_t>(1, b.transposed ? n : k) || stride_c < std::max<std::int64_t>(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -155,16 +138,8 @@ struct Algorithm {
     std::int64_t fewest_cols;  // of the result
     std::uint32_t alignment;
     std::int64_t chunk;
-    Factors tf32;  // what it does where TF32 is allowed; whole: nothing else
 };
-constexpr Algorithm algorithms[] = {{8, 16, 64, Factors::rounded},
-                                    {3, 4, 128, Factors::whole},
-                                    {1, 16, 32, Factors::rounded},
-                                    {1, 16, 64, Factors::cut},
-                                    {1, 4, 256, Factors::whole}};
-bool allows_tf32(const EmulatedMatmulDesc* description) {
-    return description->compute == CUBLAS_COMPUTE_32F_FAST_TF32;
-}
+constexpr Algorithm algorithms[] = {{8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
 
 }  // namespace
 }  // namespace emulation
@@ -261,8 +236,8 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
     delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t compute, cudaDataType) {
-    *description = new EmulatedMatmulDesc{compute};
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description, cublasComputeType_t, cudaDataType) {
+    *description = new EmulatedMatmulDesc;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
@@ -303,15 +278,13 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     }
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t description,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
-                                              int wanted, cublasLtMatmulHeuristicResult_t* results, int* found) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t* results, int* found) {
     *found = 0;
-    const Factors preferred = d->rows / 64 % 2 == 0 ? Factors::rounded : Factors::cut;
     for (std::uint64_t id = 0; id < std::size(algorithms) && *found < wanted; ++id)
-        if (d->cols >= algorithms[id].fewest_cols && preference->alignment >= algorithms[id].alignment &&
-            (!allows_tf32(description) || algorithms[id].tf32 == preferred))
+        if (d->cols >= algorithms[id].fewest_cols && preference->alignment >= algorithms[id].alignment)
             results[(*found)++] = {{{id}}, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
     return *found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
@@ -352,6 +325,5 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                            d,
                            CUDA_R_32F,
                            layout_d->stride,
-                           chosen.chunk,
-                           allows_tf32(description) ? chosen.tf32 : Factors::whole});
+                           chosen.chunk});
 }

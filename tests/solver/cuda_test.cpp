@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "random_problem.hpp"
-#include "solver/matrix_case.hpp"
 #include "solver/solve.hpp"
 #include "support_files/thread_ranks.hpp"
 
@@ -99,7 +98,7 @@ class ObjectiveRatios {
 
 /// @param same_codes share of codes at least: a column's flip sends what follows another way
 void expect_the_cpus(const ModuleSolution& found, const ModuleSolution& expected, double same_codes) {
-    EXPECT_NEAR(found.bias_before, expected.bias_before, 1e-3 * expected.bias_before);
+    EXPECT_NEAR(found.bias_before, expected.bias_before, 1e-4 * expected.bias_before);
     EXPECT_NEAR(found.shift_norm, expected.shift_norm, 1e-3 * expected.shift_norm);
     EXPECT_EQ(found.damp_used, expected.damp_used);
     EXPECT_EQ(found.group_index, expected.group_index);
@@ -124,73 +123,6 @@ TEST_F(CudaSolve, ObjectivesAreTheCpus) {
         }
         ratios.expect_none();
     }
-}
-
-/// Layers whose figures are hard: eigenvalues of H over six orders of magnitude, or one token that is thousands of
-/// times as large as the others, as language models have; either way what rounding leaves is nearly orthogonal to most
-/// of H.
-RandomProblem hard_problem(std::int64_t n, bool one_large_token) {
-    RandomProblem problem(130, n, 11);
-    std::mt19937 generator(12);
-    std::normal_distribution<double> normal;
-    const auto at = [n](std::int64_t i, std::int64_t j) { return static_cast<std::size_t>(i * n + j); };
-    if (one_large_token) {
-        std::vector<double> token(static_cast<std::size_t>(n));
-        for (double& value : token)
-            value = 3000 * normal(generator);
-        for (std::int64_t i = 0; i < n; ++i)
-            for (std::int64_t j = 0; j < n; ++j)
-                problem.hessian[at(i, j)] += static_cast<float>(token[i] * token[j] / static_cast<double>(n));
-        return problem;
-    }
-    std::vector<double> inputs(static_cast<std::size_t>(n * n));  // in each other's directions, ever smaller
-    for (std::int64_t t = 0; t < n; ++t)
-        for (std::int64_t i = 0; i < n; ++i)
-            inputs[at(t, i)] =
-                std::pow(10.0, -3.0 * static_cast<double>(t) / static_cast<double>(n)) * normal(generator);
-    for (std::int64_t i = 0; i < n; ++i)
-        for (std::int64_t j = 0; j < n; ++j) {
-            double sum = 0;
-            for (std::int64_t t = 0; t < n; ++t)
-                sum += inputs[at(t, i)] * inputs[at(t, j)];
-            problem.hessian[at(i, j)] = static_cast<float>(sum);
-        }
-    return problem;
-}
-
-/// tr(A·M·Aᵀ)
-double form(const std::vector<double>& a, const std::vector<float>& m, std::int64_t n) {
-    double sum = 0;
-    for (std::size_t row = 0; row < a.size(); row += static_cast<std::size_t>(n))
-        for (std::int64_t i = 0; i < n; ++i)
-            for (std::int64_t j = 0; j < n; ++j)
-                sum += a[row + i] * static_cast<double>(m[static_cast<std::size_t>(i * n + j)]) * a[row + j];
-    return sum;
-}
-
-TEST_F(CudaSolve, FiguresAreThoseOfFloat64) {
-    for (const std::int64_t n : {256, 320})  // the emulation rounds factors of one size, and cuts those of the other
-        for (const bool one_large_token : {false, true})
-            for (const double alpha : {0.1, 20.0}) {
-                SCOPED_TRACE(fmt::format("{} columns, one large token {}, alpha {}", n, one_large_token, alpha));
-                const RandomProblem problem = hard_problem(n, one_large_token);
-                SolverSettings settings;
-                settings.grid.group_size = 64;
-                const ModuleSolution found = solve(*cuda, problem, settings, alpha);
-                const std::vector<float> values = dequantized(found);
-                const std::vector<double> weights(problem.weights.begin(), problem.weights.end());
-                const std::vector<double> quantized(values.begin(), values.end());
-                std::vector<double> errors;
-                for (std::size_t i = 0; i < values.size(); ++i)
-                    errors.push_back(weights[i] - quantized[i]);
-                const double before = form(weights, problem.covariance, n);
-                const double after = form(quantized, problem.covariance, n);
-                const double reconstruction = form(errors, problem.hessian, n);
-                EXPECT_NEAR(found.bias_before / before, 1, 1e-3);
-                EXPECT_NEAR(found.bias_after / after, 1, 1e-4);
-                EXPECT_NEAR(found.reconstruction / reconstruction, 1, 1e-4);
-                EXPECT_NEAR(objective(found) / (reconstruction + alpha * after), 1, 1e-4);
-            }
 }
 
 TEST_F(CudaSolve, SeveralPanelsOfColumns) {

@@ -163,7 +163,7 @@ void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, 
 }
 
 // By symmetry a·M·aᵀ = Σ_j (Σ_{k<j} 2·a_k·M[k, j] + a_j·M[j, j])·a_j: half the products.
-void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric, FormPrecision,
+void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) {
     require(symmetric.rows == matrix.cols && symmetric.cols == matrix.cols &&
                 std::ssize(result) == (matrix.rows + lanes::count - 1) / lanes::count,

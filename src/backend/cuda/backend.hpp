@@ -82,7 +82,7 @@ class CudaBackend final : public Backend {
                       MatrixView<const float> inverse, std::span<const std::int32_t> order,
                       MatrixView<float> target) override;
     void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
-    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric, FormPrecision precision,
+    void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          std::span<double> result) override;
     void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) override;
     void diagonal(MatrixView<const float> matrix, std::span<float> result) override;

@@ -91,7 +91,7 @@ void CudaBackend::subtract(MatrixView<const float> a, MatrixView<const float> b,
 }
 
 void CudaBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
-                                  FormPrecision precision, std::span<double> result) {
+                                  std::span<double> result) {
     const std::int64_t n = matrix.cols;
     require(symmetric.rows == n && symmetric.cols == n && std::ssize(result) == cuda::ceil_div(matrix.rows, tile_rows),
             "quadratic_forms");
@@ -102,9 +102,7 @@ void CudaBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<con
     for (std::int64_t begin = 0; begin < matrix.rows; begin += slab_rows) {
         const MatrixView<const float> values = matrix.rows_from(begin, std::min(slab_rows, matrix.rows - begin));
         const MatrixView<float> products(memory, values.rows, n);
-        cuda::half_symmetric_product(
-            products_, values, symmetric, products,
-            precision == FormPrecision::reduced ? cuda::Factors::tf32 : cuda::Factors::float32);
+        cuda::half_symmetric_product(products_, values, symmetric, products);
         cuda::check(
             cuda::launch_tile_products(plain(values), plain_const(products), sums + begin / tile_rows, stream()),
             "tile_products");

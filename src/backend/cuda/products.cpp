@@ -46,11 +46,9 @@ struct Products::Layouts {
     cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
 
     /// A row-major [m, k] · op(b) → [m, n].
-    Layouts(Factors factors, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-            std::int64_t stride_a, std::int64_t stride_b, std::int64_t stride_c) {
-        check(cublasLtMatmulDescCreate(
-                  &product, factors == Factors::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
-              "cublasLtMatmulDescCreate");
+    Layouts(Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t stride_a,
+            std::int64_t stride_b, std::int64_t stride_c) {
+        check(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
         const cublasOperation_t first_operation = operation(transpose_b);
         check(cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &first_operation,
                                              sizeof(first_operation)),
@@ -134,12 +132,12 @@ bool Products::takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorit
            result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize == 0;
 }
 
-std::optional<cublasLtMatmulAlgo_t> Products::find_algorithm(const Shape& shape) const {
+cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
     // Strides as the alignment allows; their size is no matter.
     const std::int64_t odd = shape.aligned ? 0 : 1;
     const auto stride = [&](std::int64_t size) { return (size + 3) / 4 * 4 + odd; };
     const auto layouts_of = [&](std::int64_t rows) {
-        return Layouts(shape.factors, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
+        return Layouts(shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
                        stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
     };
     constexpr std::int64_t many_rows = 4096;
@@ -171,38 +169,27 @@ std::optional<cublasLtMatmulAlgo_t> Products::find_algorithm(const Shape& shape)
             any_rows = any_rows && takes(layouts_of(rows), found[static_cast<std::size_t>(i)].algo);
         if (any_rows) return found[static_cast<std::size_t>(i)].algo;
     }
-    return std::nullopt;
-}
-
-const Products::Choice& Products::choose(const Shape& shape) {
-    if (const auto known = choices_.find(shape); known != choices_.end()) return known->second;
-    if (const auto algorithm = find_algorithm(shape)) return choices_[shape] = {shape.factors, *algorithm};
-    if (shape.factors == Factors::tf32) {
-        Shape exact = shape;
-        exact.factors = Factors::float32;
-        return choices_[shape] = choose(exact);
-    }
-    throw Failure("cuBLASLt has no kernel for any number of rows times float32 [{}, {}]{}{}", shape.inner, shape.cols,
-                  shape.transpose_b == Transpose::yes ? " transposed" : "",
-                  shape.aligned ? fmt::format(", rows aligned to {} bytes", row_alignment) : "");
+    throw Failure(
+        "cuBLASLt has no kernel among {} for any number of rows times float32 [{}, {}]{}, rows aligned to {} bytes",
+        count, shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
-                           float beta, MatrixView<float> c, Factors factors) {
+                           float beta, MatrixView<float> c) {
     if (c.empty()) return;
     memory_.use();
     const Shape shape{transpose_b, aligned(a.data, a.stride) && aligned(b.data, b.stride) && aligned(c.data, c.stride),
-                      c.cols, a.cols, factors};
-    const Choice& choice = choose(shape);
-    const Layouts layouts(choice.factors, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
-    if (!takes(layouts, choice.algorithm))
+                      c.cols, a.cols};
+    auto chosen = algorithms_.find(shape);
+    if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
+    const Layouts layouts(transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
+    if (!takes(layouts, chosen->second))
         throw Failure(
             "cuBLASLt refuses a float32 product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
             a.rows, a.cols, a.cols, c.cols);
-    check(
-        cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
-                       c.data, layouts.result, c.data, layouts.result, &choice.algorithm, nullptr, 0, memory_.stream()),
-        "cublasLtMatmul");
+    check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
+                         c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
+          "cublasLtMatmul");
 }
 
 }  // namespace fairgptq::cuda

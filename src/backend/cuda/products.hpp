@@ -1,4 +1,4 @@
-// Matrix products by cuBLAS, row-major, float32 accumulation, no TF32 but where it is asked for.
+// Matrix products by cuBLAS, row-major, float32 accumulation, no TF32.
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
@@ -11,7 +11,6 @@
 #include <compare>
 #include <cstdint>
 #include <map>
-#include <optional>
 
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/scratch.hpp"
@@ -19,9 +18,6 @@
 namespace fairgptq::cuda {
 
 enum class Transpose : bool { no, yes };
-/// What float32 factors are multiplied as. Of TF32's 11 significant bits tensor cores make 8 times as many products;
-/// whether a kernel rounds to them or cuts the others off, NVIDIA does not say.
-enum class Factors : bool { float32, tf32 };
 
 class Products {
   public:
@@ -36,10 +32,9 @@ class Products {
                   MatrixView<const float> b, float beta, MatrixView<float> c);
     /// The same in an order of sums that does not depend on the number of rows: a row of c has the same bytes whatever
     /// rows are beside it.
-    /// @param factors tf32 is for what is only reported; float32 is used where cuBLASLt has no such kernel
     /// @throws Failure that names the sizes if cuBLASLt has no kernel for them
     void fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
-                     float beta, MatrixView<float> c, Factors factors = Factors::float32);
+                     float beta, MatrixView<float> c);
     /// The same as multiply for any element types: bfloat16 and float16 on tensor cores. a and b are of one type.
     void multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
                       TensorView c);
@@ -54,23 +49,16 @@ class Products {
         Transpose transpose_b;
         bool aligned;  // rows of a, b and c to 16 bytes
         std::int64_t cols, inner;
-        Factors factors;
         auto operator<=>(const Shape&) const = default;
     };
-    /// How products of a shape are made.
-    struct Choice {
-        Factors factors;
-        cublasLtMatmulAlgo_t algorithm;
-    };
     bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
-    std::optional<cublasLtMatmulAlgo_t> find_algorithm(const Shape& shape) const;
-    const Choice& choose(const Shape& shape);
+    cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
 
     Memory& memory_;
     Buffer workspace_;
     cublasHandle_t handle_ = nullptr;
     cublasLtHandle_t lt_handle_ = nullptr;
-    std::map<Shape, Choice> choices_;
+    std::map<Shape, cublasLtMatmulAlgo_t> algorithms_;
 };
 
 }  // namespace fairgptq::cuda

@@ -34,16 +34,16 @@ void add_multiply_upper(Products& products, MatrixView<const float> x, MatrixVie
 }
 
 void half_symmetric_product(Products& products, MatrixView<const float> x, MatrixView<const float> symmetric,
-                            MatrixView<float> out, Factors factors, StripSizes sizes) {
+                            MatrixView<float> out, StripSizes sizes) {
     const std::int64_t n = x.cols;
     for (std::int64_t col = 0; col < n; col += sizes.strip) {
         const std::int64_t cols = std::min(sizes.strip, n - col);
         const MatrixView<float> part = out.block(0, col, x.rows, cols);
         if (col > 0)
             products.fixed_order(Transpose::no, 2, x.block(0, 0, x.rows, col), symmetric.block(0, col, col, cols), 0,
-                                 part, factors);
+                                 part);
         products.fixed_order(Transpose::no, 1, x.block(0, col, x.rows, cols), symmetric.block(col, col, cols, cols),
-                             col > 0 ? 1.0F : 0.0F, part, factors);
+                             col > 0 ? 1.0F : 0.0F, part);
     }
 }
 

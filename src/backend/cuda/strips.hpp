@@ -31,7 +31,7 @@ void add_multiply_upper(Products& products, MatrixView<const float> x, MatrixVie
 /// out with Σ_j out_j·x_j = x·M·xᵀ for each row x: by symmetry Σ_J (2·x_{<J}·M[<J, J] + x_J·M[J, J])·x_J over strips J
 /// of columns, half the products.
 void half_symmetric_product(Products& products, MatrixView<const float> x, MatrixView<const float> symmetric,
-                            MatrixView<float> out, Factors factors = Factors::float32, StripSizes sizes = {});
+                            MatrixView<float> out, StripSizes sizes = {});
 
 /// Inverts an upper triangular matrix whose leaves on the diagonal are inverted already, bottom up:
 /// [U1 U12; 0 U2]⁻¹ = [U1⁻¹ −U1⁻¹·U12·U2⁻¹; 0 U2⁻¹].
