@@ -19,6 +19,7 @@
 #include "backend/pair_differences.hpp"
 #include "backend/rotary.hpp"
 #include "backend/score.hpp"
+#include "support/timeline.hpp"
 
 namespace fairgptq {
 
@@ -41,6 +42,8 @@ class Backend : public MemoryOperations,
     virtual std::string name() const = 0;
     /// The GPU's address in its host, however this process numbers it; empty for the CPU.
     virtual std::string physical_device() const { return {}; }
+    /// Ranges in the device's own profiler; null where there is none.
+    virtual std::unique_ptr<Timeline> make_timeline() { return nullptr; }
     /// Element type of activations and of the weights that forward products use.
     virtual DType activation_type() const = 0;
 };

@@ -124,8 +124,9 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     }
     const double rate = measure_matrix_rate(backend, comm);
     clock.settle_with([&backend] { backend.synchronize(); });
-    clock.spent(Phase::setup);
+    clock.charge();
     const double setup = clock.elapsed();
+    const PhaseClock::Shown shown(clock, backend.make_timeline());
     Progress progress(clock, layers, comm.rank() == 0);
     Outcome outcome{};
     try {
@@ -139,8 +140,9 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
         throw;
     }
     progress.close();
+    clock.enter(Phase::exchange);
     const std::int64_t peak_kib = peak_memory_kib(comm);
-    clock.spent(Phase::exchange);
+    clock.charge();
     const double seconds = clock.elapsed();
     const std::vector<RankTimes> times = gather_times(comm, {clock.seconds(), seconds});
     if (comm.rank() != 0) return outcome == Outcome::stopped ? exit_stopped : exit_done;

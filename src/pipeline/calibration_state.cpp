@@ -163,10 +163,10 @@ void StageStatistics::add_to_covariance(const Chunk& chunk, TensorView inputs) {
 }
 
 void StageStatistics::begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock) {
-    clock.spent(Phase::covariance);
+    clock.enter(Phase::all_reduce);
     if (!exchange_) exchange_.emplace(collectives_);
     exchange_->all_reduce_sum({sum.as<double>(), static_cast<std::size_t>(PackedLower<double>::elements(cols))});
-    clock.spent(Phase::all_reduce);
+    clock.enter(Phase::covariance);
 }
 
 void StageStatistics::begin_hessian_sum(std::int64_t cols, PhaseClock& clock) {
@@ -178,9 +178,10 @@ void StageStatistics::begin_covariance_sum(std::int64_t cols, PhaseClock& clock)
 }
 
 void StageStatistics::finish(std::int64_t cols, PhaseClock& clock) {
+    clock.enter(Phase::all_reduce);
     exchange_->finish();
     exchange_.reset();
-    clock.spent(Phase::all_reduce);
+    clock.enter(Phase::covariance);
     const auto mean = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
         const MatrixView<float> matrix = out.matrix<float>(cols, cols);
         backend_.finish_gram({sum.as<const double>(), cols}, 2.0 / static_cast<double>(columns), matrix);
@@ -188,7 +189,6 @@ void StageStatistics::finish(std::int64_t cols, PhaseClock& clock) {
     };
     hessian_ = mean(hessian_sum_, hessian_buffer_, hessian_tokens_);
     if (pair_columns_ > 0) covariance_ = mean(covariance_sum_, covariance_buffer_, pair_columns_);
-    clock.spent(Phase::covariance);
 }
 
 }  // namespace fairgptq

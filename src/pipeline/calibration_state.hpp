@@ -82,12 +82,12 @@ class StageStatistics {
     /// which chunks belong to which.)
     void add_to_hessian(TensorView inputs);
     void add_to_covariance(const Chunk& chunk, TensorView inputs);
-    /// Begins to sum over ranks; nothing is added until finish(). Charges what came before to `covariance`, and the
-    /// time here to `all_reduce`.
+    /// Begins to sum over ranks; nothing is added to those sums until finish(). Its time is of the phase `all_reduce`;
+    /// what follows is `covariance` again.
     void begin_hessian_sum(std::int64_t cols, PhaseClock& clock);
     void begin_covariance_sum(std::int64_t cols, PhaseClock& clock);
     /// Waits for the sums, and divides by columns (method.md "The method": both are means over columns).
-    /// Charges the wait to `all_reduce`, the rest to `covariance`.
+    /// The wait is of the phase `all_reduce`, the rest `covariance`.
     void finish(std::int64_t cols, PhaseClock& clock);
     /// Valid until the next clear(). The covariance is empty where there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }

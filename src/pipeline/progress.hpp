@@ -19,8 +19,8 @@ class Progress {
     Progress(PhaseClock& clock, std::int64_t layers, bool visible);
 
     PhaseClock& clock() { return clock_; }
-    /// Charges the time since the last call to a phase.
-    void spent(Phase phase) { clock_.spent(phase); }
+    /// What comes next.
+    void enter(Phase phase) { clock_.enter(phase); }
     void begin_layer(std::int64_t layer, bool replayed);
     /// A stage of the layer is done: moves the bar.
     void stage_done(int stage);

@@ -57,10 +57,10 @@ class QuantizeRun {
         LayerWeights layer;
         source_.read(index, [&]() -> const TensorHashes& {
             layer = weights.next();
-            progress_.spent(Phase::read);
+            progress_.enter(Phase::exchange);  // ranks compare what they have read
             return layer.hashes;
         });
-        progress_.spent(Phase::exchange);
+        progress_.enter(Phase::read);
         return layer;
     }
 
@@ -68,15 +68,14 @@ class QuantizeRun {
         if (sequential()) {
             const LayerRecord record = targets_.front().run->layer(layer.layer);
             dequantize_layer(backend_, record, layer);
-            progress_.spent(Phase::read);
         }
+        progress_.enter(Phase::forward);
         state_.for_each({.reads_hidden = true, .writes_hidden = true}, [&](const Chunk&, ChunkState& state) {
             decoder_.begin_layer(layer, state);
             for (int stage = 0; stage < 4; ++stage)
                 decoder_.run_stage(stage, layer, state);
         });
         backend_.synchronize();  // before the layer's memory goes
-        progress_.spent(Phase::forward);
     }
 
     /// @param open the targets that lack this layer
@@ -89,11 +88,12 @@ class QuantizeRun {
         if (layer.layer == 0)
             for (LayerRecord& record : records)
                 record.source_tensors.insert(outer_hashes_.begin(), outer_hashes_.end());
+        progress_.enter(Phase::forward);
         state_.for_each({.reads_hidden = true, .writes_inputs = cols_of(0)},
                         [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
-        progress_.spent(Phase::forward);
         for (int stage = 0; stage < 4; ++stage) {
             const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
+            const PhaseClock::Span span(progress_.clock(), names_of(spec));
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
                 accumulate(stage);
                 // Original weights need not wait for the solution: the sums travel meanwhile.
@@ -112,23 +112,23 @@ class QuantizeRun {
     bool sequential() const { return settings_.inputs == InputsFrom::sequential; }
 
     void embed(const Checkpoint& checkpoint) {
-        progress_.spent(Phase::setup);
+        progress_.enter(Phase::read);
         OuterWeights outer;
         source_.read(-1, [&]() -> const TensorHashes& {
             outer = read_outer(backend_, family_, checkpoint);
             return outer.hashes;
         });
         outer_hashes_ = outer.hashes;
-        progress_.spent(Phase::read);
+        progress_.enter(Phase::forward);
         state_.for_each({.writes_hidden = true},
                         [&](const Chunk& chunk, ChunkState& state) { decoder_.embed(outer, chunk.tokens, state); });
         backend_.synchronize();  // before the embedding's memory goes
-        progress_.spent(Phase::forward);
     }
 
     std::int64_t cols_of(int stage) const { return family_.stages[static_cast<std::size_t>(stage)].cols(); }
 
     void accumulate(int stage) {
+        progress_.enter(Phase::covariance);
         statistics_.clear();
         const StateUse use{.reads_inputs = cols_of(stage)};
         state_.for_each(
@@ -148,6 +148,7 @@ class QuantizeRun {
     /// Stages 1 and 3 add to the hidden states; each but the last makes the next one's inputs.
     /// @param solved its codes come to the host while the device computes
     void forward(int stage, const LayerWeights& layer, LayerRecord* solved = nullptr) {
+        progress_.enter(Phase::forward);
         const bool adds = stage == 1 || stage == 3;
         const StateUse use{.reads_hidden = adds,
                            .writes_hidden = adds,
@@ -155,7 +156,6 @@ class QuantizeRun {
                            .writes_inputs = stage < 3 ? cols_of(stage + 1) : 0};
         state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
         if (solved != nullptr) copies_.finish(solved->modules);
-        progress_.spent(Phase::forward);
     }
 
     /// Solves the stage for every open target, and with sequential inputs puts the solution in the weights' place.
@@ -188,6 +188,13 @@ class QuantizeRun {
                 {linear.name, weights, alpha(layer.layer, linear.name), sequential() ? weights : TensorView()});
         }
         return problem;
+    }
+
+    static std::string names_of(const StageSpec& spec) {
+        std::vector<std::string> names;
+        for (const LinearSpec& linear : spec.linears)
+            names.push_back(linear.name);
+        return fmt::format("{}", fmt::join(names, ", "));
     }
 
     void warn_of_damping(std::int64_t layer, const ModuleSolution& solution) const {
@@ -232,13 +239,15 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
     Communicator& comm = resources.comm;
     std::vector<LayerWriter> writers(targets.size());
     const auto finish_writing = [&] {
+        progress.enter(Phase::write);
         for (LayerWriter& writer : writers)
             writer.finish();
-        progress.spent(Phase::write);
     };
     std::int64_t solved = 0;
     for (std::int64_t index = 0; index < settings.layers; ++index) {
         const std::vector<std::size_t> open = without_layer(targets, index);
+        progress.enter(Phase::read);
+        const PhaseClock::Span span(progress.clock(), fmt::format("layer {}", index));
         progress.begin_layer(index, open.empty());
         LayerWeights layer = quantize.read_layer(weights, index);
         std::vector<LayerRecord> records;
@@ -249,10 +258,12 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
             finish_writing();
             ++solved;
         }
+        progress.enter(Phase::exchange);
         const bool enough = stop_after_layers >= 0 && solved >= stop_after_layers;
         const bool stop = comm.all_reduce_max(enough || stop_requested() ? 1 : 0) != 0;
-        progress.spent(Phase::exchange);
+        progress.clock().charge();
         const std::vector<RankTimes> times = gather_times(comm, progress.layer_times());
+        progress.enter(Phase::write);
         progress.end_layer(records);
         if (open.empty() && comm.rank() == 0)
             for (const RunTarget& target : targets)
@@ -263,7 +274,6 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
             if (shares.logs(i)) run.log(progress.layer_event(&records[i], times));
             if (shares.writes(i, index)) writers[open[i]].write(run.layer_path(index), std::move(records[i]));
         }
-        progress.spent(Phase::write);
         if (stop && index + 1 < settings.layers) {
             finish_writing();
             return Outcome::stopped;

@@ -16,7 +16,7 @@ struct Share {
     Buffer weight_buffer, target_buffer, natural_buffer, code_buffer, scale_buffer, zero_buffer, loop_group_buffer;
     MatrixView<float> weights, target,
         natural;                     // [rows, n]: W; targets, then Q, in loop order; scratch in the matrix's order
-    MatrixView<std::uint8_t> codes;  // [rows, n] in loop order
+    MatrixView<std::uint8_t> codes;  // [rows, n] in loop order, then in the matrix's
     MatrixView<float> scales;        // [rows, groups]
     MatrixView<std::uint8_t> zeros;  // [rows, groups]
 

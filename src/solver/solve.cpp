@@ -47,13 +47,14 @@ class GroupSolver {
     }
     bool joint() const { return settings_.kind == SolverKind::joint; }
     bool shifts() const { return alpha_ > 0; }
-    void spent(Phase phase) const {
-        if (options_.clock != nullptr) options_.clock->spent(phase);
+    void enter(Phase phase) const {
+        if (options_.clock != nullptr) options_.clock->enter(phase);
     }
     void load(Share& share);
     void invert(double alpha, MatrixView<float> inverse);
     void shift_targets(MatrixView<const float> inverse, Share& share);
     void quantize(MatrixView<const float> inverse, Share& share);
+    void set_seconds(std::chrono::steady_clock::time_point started, std::vector<ModuleSolution>& solutions);
     void measure(Share& share);
     void restore_column_order(Share& share);
     void dequantize(const GatheredGrids& grids, const Share& share);
@@ -113,9 +114,9 @@ void GroupSolver::load(Share& share) {
             bad = static_cast<std::int64_t>(segment.module);
         if (diagonals_.any_dead()) backend_.gather_columns(weights, natural, diagonals_.dead, rows);
     }
-    spent(Phase::columns);
+    enter(Phase::exchange);
     bad = comm_.all_reduce_max(bad);
-    spent(Phase::exchange);
+    enter(Phase::columns);
     if (bad >= 0)
         throw Failure("{}: its weights hold values that are not finite", modules_[static_cast<std::size_t>(bad)]->name);
 }
@@ -168,13 +169,14 @@ std::vector<ModuleSolution> GroupSolver::solve() {
                                         n_, n_);
         // `joint` shifts and rounds by the same Hessian, and so does the first-order reference; the reference's differ.
         if (settings_.kind == SolverKind::reference && shifts()) {
+            enter(Phase::factor);
             invert(alpha_, inverse);
-            spent(Phase::factor);
+            enter(Phase::columns);
             shift_targets(inverse, share);
-            spent(Phase::columns);
         }
+        enter(Phase::factor);
         invert(joint() ? alpha_ : 0, inverse);
-        spent(Phase::factor);
+        enter(Phase::columns);
         if (settings_.kind != SolverKind::reference && shifts()) shift_targets(inverse, share);
         if (options_.keep_target) {
             backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
@@ -184,19 +186,20 @@ std::vector<ModuleSolution> GroupSolver::solve() {
         }
         quantize(inverse, share);
         restore_column_order(share);
-        spent(Phase::columns);
     }
     // What all ranks need of each other travels while the figures are computed.
+    enter(Phase::exchange);
     GatheredGrids grids;
     Exchange exchange(collectives_);
     grids = begin_gathering(backend_, shares_, share, exchange);
-    spent(Phase::exchange);
+    enter(Phase::figures);
     measure(share);
-    spent(Phase::figures);
 
+    enter(Phase::exchange);
     exchange.finish();
     std::vector<ModuleSolution> solutions = describe(share);
-    spent(Phase::exchange);
+    set_seconds(started, solutions);
+    enter(Phase::columns);
     dequantize(grids, share);
     if (options_.keep_grids) {
         std::vector<std::string> names;
@@ -204,15 +207,18 @@ std::vector<ModuleSolution> GroupSolver::solve() {
             names.push_back(module->name);
         options_.records->begin(std::move(grids), std::move(names));
     }
-    const auto spent =
-        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
-    const auto slowest = static_cast<double>(comm_.all_reduce_max(spent.count())) * 1e-6;
+    return solutions;
+}
+
+/// Each module's share of the slowest rank's time since then.
+void GroupSolver::set_seconds(std::chrono::steady_clock::time_point started, std::vector<ModuleSolution>& solutions) {
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
+    const auto slowest = static_cast<double>(comm_.all_reduce_max(took.count())) * 1e-6;
     std::int64_t rows = 0;
     for (const ModuleTask* module : modules_)
         rows += module->weights.rows;
     for (ModuleSolution& solution : solutions)
         solution.seconds = rows == 0 ? 0 : slowest * static_cast<double>(solution.rows) / static_cast<double>(rows);
-    return solutions;
 }
 
 /// share.target: dequantized values in loop order; it and share.natural are used up.
@@ -302,6 +308,7 @@ std::vector<ModuleSolution> GroupSolver::describe(const Share& share) {
 
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options) {
+    if (options.clock != nullptr) options.clock->enter(Phase::columns);
     check(settings);
     check(problem);
     const Diagonals diagonals(backend, problem);

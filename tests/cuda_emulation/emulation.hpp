@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <string>
+#include <vector>
 
 #include "cuda_runtime.h"
 
@@ -60,5 +62,7 @@ void set_twice(bool twice);
 std::int64_t allocation_calls();
 std::size_t reserved_bytes(int device);
 std::size_t allocated_bytes(int device);
+/// NVTX ranges since the last call, with the names of those around each: "fairgptq / layer 0 / read".
+std::vector<std::string> take_ranges();
 
 }  // namespace emulation

@@ -1,5 +1,8 @@
 // Whole runs of a tiny model on an emulated GPU.
+#include <algorithm>
+
 #include "backend/cuda/backend.hpp"
+#include "emulation.hpp"
 #include "pipeline/tiny_run.hpp"
 
 namespace fairgptq::testing {
@@ -23,6 +26,29 @@ TEST_F(EmulatedRun, RanksAndReplayedLayersChangeNoByte) {
         expect_same(alone, quantize(on_gpu({.ranks = 2})));
         expect_same(alone, quantize(on_gpu({.residency = {100, ReadAhead::to_host}})));
     }
+}
+
+TEST_F(EmulatedRun, PhasesAreRangesInsideTheirLayerAndStage) {
+    emulation::take_ranges();
+    quantize(on_gpu({.finished = 1}));  // the first layer, then a replay of it and the second
+    const std::vector<std::string> ranges = emulation::take_ranges();
+    const auto count = [&](const std::string& path) { return std::count(ranges.begin(), ranges.end(), path); };
+    const std::string queries = "self_attn.q_proj, self_attn.k_proj, self_attn.v_proj";
+    EXPECT_EQ(count("fairgptq / layer 0"), 2);
+    EXPECT_EQ(count("fairgptq / layer 1"), 1);
+    for (const std::string& stage : {queries, std::string("self_attn.o_proj"),
+                                     std::string("mlp.gate_proj, mlp.up_proj"), std::string("mlp.down_proj")})
+        for (const std::string layer : {"layer 0", "layer 1"}) {
+            const std::string here = fmt::format("fairgptq / {} / {}", layer, stage);
+            EXPECT_EQ(count(here), 1) << here;
+            for (const char* phase :
+                 {"covariance", "all_reduce", "factor", "columns", "figures", "exchange", "forward"})
+                EXPECT_GE(count(fmt::format("{} / {}", here, phase)), 1) << here << ": " << phase;
+            EXPECT_EQ(count(here + " / figures"), 1);
+        }
+    EXPECT_EQ(count("fairgptq / setup"), 2);
+    for (const char* phase : {"read", "forward", "exchange", "write"})
+        EXPECT_GE(count(fmt::format("fairgptq / layer 1 / {}", phase)), 1) << phase;
 }
 
 }  // namespace

@@ -9,11 +9,12 @@ file(GLOB emulated_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/c
 set_source_files_properties(${emulated_kernels} PROPERTIES LANGUAGE CXX)
 # backend.cpp once more: its make_backend, which knows CUDA, goes before the library's.
 add_library(cuda_emulation OBJECT ${emulated_kernels} ${emulated_sources} ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp
-  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/blas.cpp)
+  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/blas.cpp ${emulation}/solver.cpp
+  ${emulation}/ranges.cpp)
 target_link_libraries(cuda_emulation PUBLIC fairgptq_internal)
 target_include_directories(cuda_emulation BEFORE PUBLIC ${emulation}/include)
 target_include_directories(cuda_emulation PRIVATE ${emulation})
-target_compile_definitions(cuda_emulation PUBLIC FAIRGPTQ_CUDA)
+target_compile_definitions(cuda_emulation PUBLIC FAIRGPTQ_CUDA FAIRGPTQ_NVTX)
 # nvcc includes the runtime by itself.
 set(emulated_kernel_options -D__CUDACC__ -include cuda_runtime.h -Wno-unknown-pragmas -Wno-conversion)
 set_source_files_properties(${emulated_kernels} PROPERTIES COMPILE_OPTIONS "${emulated_kernel_options}")
@@ -21,8 +22,8 @@ set_source_files_properties(${emulated_kernels} PROPERTIES COMPILE_OPTIONS "${em
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/columns_kernels.cu PROPERTIES
   COMPILE_OPTIONS "${emulated_kernel_options};-ffp-contract=off")
 set_source_files_properties(${emulation}/grid_test.cpp PROPERTIES COMPILE_OPTIONS "-Wno-unknown-pragmas")
-# Loops that stand for cuBLAS should not be what the tests wait for; their operands are checked before.
-set_source_files_properties(${emulation}/blas.cpp PROPERTIES COMPILE_OPTIONS "-O3;-fno-sanitize=all")
+# Loops that stand for cuBLAS and cuSOLVER should not be what the tests wait for; their operands are checked before.
+set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPERTIES COMPILE_OPTIONS "-O3;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
 add_executable(test_cuda ${emulated_cases} ${cuda_cases} solver/cuda_test.cpp solver/official_test.cpp

@@ -95,6 +95,13 @@ TEST(MemoryPlan, OfA70BModelIsWhatItsShapesSay) {
     EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
     // Gate and up, 7168 rows of 57344 at each rank: three matrices of float32, codes, scales and zeros.
     EXPECT_NEAR(parts["solver"], 7168 * (hidden * 13 + 64 * 5) / g, 1e-3);
+    // Gathered at every rank, for its own weights; then page-locked, on their way to the record.
+    const double grids = 57344 * (hidden + 64 * 5) / g;
+    EXPECT_NEAR(parts["codes and scales of all ranks"], grids, 1e-3);
+    EXPECT_NEAR(gibibytes_of(plan.host)["codes and scales on their way"], 2 * grids, 1e-3);
+    const MemoryPlan alone = llama_2_70b.plan(work, 1, 80);
+    EXPECT_EQ(gibibytes_of(alone.device).count("codes and scales of all ranks"), 0U);
+    EXPECT_NEAR(gibibytes_of(alone.host)["codes and scales on their way"], grids, 1e-3);
     double sum = 0;
     for (const auto& [name, gibibytes] : parts)
         sum += gibibytes;

@@ -18,17 +18,53 @@ double at(const PhaseSeconds& seconds, Phase phase) {
 TEST(PhaseClock, ChargesAllTimeOnce) {
     int settled = 0;
     PhaseClock clock([&settled] { ++settled; });
+    clock.enter(Phase::forward);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    clock.spent(Phase::forward);
+    clock.enter(Phase::factor);
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    clock.spent(Phase::factor);
-    clock.spent(Phase::forward);
+    clock.charge();
     EXPECT_EQ(settled, 3);
     EXPECT_GE(at(clock.seconds(), Phase::forward), 0.02);
     EXPECT_GE(at(clock.seconds(), Phase::factor), 0.01);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    clock.enter(Phase::forward);
+    EXPECT_GE(at(clock.seconds(), Phase::factor), 0.02);
     const double sum = std::accumulate(clock.seconds().begin(), clock.seconds().end(), 0.0);
     EXPECT_LE(sum, clock.elapsed());
-    EXPECT_GE(sum, 0.03);
+    EXPECT_GE(sum, 0.04);
+}
+
+class WrittenTimeline final : public Timeline {
+  public:
+    explicit WrittenTimeline(std::string& text) : text_(text) {}
+    void push(const std::string& name) override { text_ += "(" + name; }
+    void pop() override { text_ += ")"; }
+
+  private:
+    std::string& text_;
+};
+
+TEST(PhaseClock, PhasesAndSpansAreRangesOneInTheOther) {
+    std::string text;
+    PhaseClock clock;
+    clock.enter(Phase::read);
+    {
+        const PhaseClock::Shown shown(clock, std::make_unique<WrittenTimeline>(text));
+        const PhaseClock::Span layer(clock, "layer 0");
+        clock.enter(Phase::read);
+        clock.enter(Phase::forward);
+        try {
+            const PhaseClock::Span stage(clock, "stage");
+            clock.enter(Phase::factor);
+            throw Failure("it ends here");
+        } catch (const Failure&) {
+        }
+        clock.charge();
+        clock.enter(Phase::write);
+    }
+    clock.enter(Phase::exchange);
+    const PhaseClock::Span unseen(clock, "layer 1");
+    EXPECT_EQ(text, "(read)(layer 0(read)(forward)(stage(forward)(factor))(factor)(write))(write)");
 }
 
 TEST(RankTimes, MeansRowsAndWhatIsUnaccounted) {

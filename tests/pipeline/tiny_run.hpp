@@ -64,7 +64,8 @@ class TinyRun : public ::testing::Test {
                 const auto collectives =
                     way.nccl ? make_nccl_collectives(*backend, comm, std::make_unique<NcclStandIn>(world))
                              : make_host_collectives(*backend, comm);
-                PhaseClock clock;
+                PhaseClock clock([&backend] { backend->synchronize(); });
+                const PhaseClock::Shown shown(clock, backend->make_timeline());
                 Progress progress(clock, settings.layers, false);
                 EXPECT_EQ(quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), stop_after,
                                          {*backend, comm, *collectives, way.residency}, progress),

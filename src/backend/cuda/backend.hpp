@@ -28,6 +28,8 @@ class CudaBackend final : public Backend {
     ~CudaBackend() override;
     std::string name() const override;
     std::string physical_device() const override;
+    /// NVTX ranges of the domain "fairgptq", for Nsight Systems; null in a build without NVTX.
+    std::unique_ptr<Timeline> make_timeline() override;
     cudaStream_t stream() const { return memory_.stream(); }
     int device() const { return memory_.device(); }
     DType activation_type() const override { return activation_type_; }
