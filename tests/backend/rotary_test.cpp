@@ -91,6 +91,27 @@ TEST_P(RotaryTest, IsAsExactFarFromTheStart) {
     }
 }
 
+TEST_P(RotaryTest, OtherPositionsAndFrequenciesOfTheSameNumberAreTaken) {
+    const HostMatrix x = rounded(random_matrix(3, 64, 7));
+    const std::vector<float> usual = usual_frequencies(32);
+    std::vector<float> others = usual;
+    for (float& frequency : others)
+        frequency *= 0.5F;
+    const auto at = [&](const std::vector<std::int64_t>& positions, const std::vector<float>& frequencies) {
+        const DeviceMatrix heads = upload(x);
+        backend->rotary_at(heads.view, 32, positions, frequencies, 1.0F);
+        return download(heads.view).values;
+    };
+    const std::vector<float> first = at({2, 4, 6}, usual);
+    EXPECT_EQ(at({1, 2, 3}, usual), at({2, 4, 6}, others)) << "half the angle, twice the position";
+    EXPECT_NE(at({2, 4, 8}, usual), first);
+    EXPECT_EQ(at({2, 4, 6}, usual), first);
+    const HostMatrix more = rounded(random_matrix(5, 64, 8));
+    const DeviceMatrix heads = upload(more);
+    backend->rotary_at(heads.view, 32, std::vector<std::int64_t>{2, 4, 6, 8, 10}, usual, 1.0F);
+    EXPECT_EQ(at({2, 4, 6}, usual), first);
+}
+
 TEST_P(RotaryTest, PositionZeroChangesNothing) {
     const HostMatrix x = rounded(random_matrix(4, 64, 1));
     EXPECT_EQ(rotary(x, 32, {0, 1, 2, 3, 4}, usual_frequencies(32), 1.0F).values, x.values);
