@@ -4,16 +4,27 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "commands/command.hpp"
+#include "commands/options.hpp"
 #include "commands/residency.hpp"
+#include "commands/solver_options.hpp"
 #include "pipeline/arithmetic.hpp"
+#include "pipeline/memory_plan.hpp"
 #include "pipeline/progress.hpp"
+#include "pipeline/quantize.hpp"
 #include "pipeline/rank_times.hpp"
 #include "pipeline/source_weights.hpp"
-#include "solver/solve.hpp"
+#include "run/run_directory.hpp"
+#include "run/run_lock.hpp"
+#include "run/stop_signal.hpp"
+#include "support/phase_clock.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -38,8 +49,15 @@ void log_failure(std::span<const RunTarget> targets, const Communicator& comm, c
     }
 }
 
-}  // namespace
+/// What --resume finds: an existing run, or a new one. Rank 0 holds its lock.
+struct OpenedRun {
+    std::unique_ptr<RunLock> lock;
+    RunDirectory run;
+    std::int64_t finished;
+    TensorHashes source_tensors;  // of the finished layers
+};
 
+/// A collective. @throws SharedFailure, with the sentence of whatever makes the run unusable
 OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm) {
     // Rank 0 makes or repairs; the others only look, after it is done.
     std::int64_t finished = 0;
@@ -64,6 +82,7 @@ OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann
     return {std::move(lock), std::move(*run), finished, std::move(source_tensors)};
 }
 
+/// --stop-after-layers; −1 where it is not given. @throws InvalidInput
 std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
     if (parsed.count("stop-after-layers") == 0) return -1;
     const auto layers = parsed["stop-after-layers"].as<std::int64_t>();
@@ -71,7 +90,11 @@ std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
     return layers;
 }
 
-int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
+/// Does what is left of the runs in one pass, logs it, and says at rank 0 how it went.
+/// @param planned the runs that were opened, in their order
+/// @param memory this rank's plan, for the log
+/// @returns the exit code
+int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const PlannedRun> planned,
                 std::int64_t stop_after_layers, int threads, const RunResources& resources, const MemoryPlan& memory,
                 PhaseClock& clock) {
     Backend& backend = resources.backend;
@@ -82,7 +105,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     for (std::size_t i = 0; i < opened.size(); ++i) {
         finished = std::min(finished, opened[i].finished);
         if (opened[i].finished < layers)
-            targets.push_back({&opened[i].run, alphas[i], opened[i].finished, opened[i].source_tensors});
+            targets.push_back({&opened[i].run, planned[i].alpha, opened[i].finished, opened[i].source_tensors});
     }
     if (targets.empty()) {
         if (comm.rank() == 0)
@@ -173,6 +196,56 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                plural(static_cast<std::size_t>(threads)), ratio, static_cast<double>(peak_kib) / (1 << 20));
     fmt::print(stderr, "time: {}\n", times_text(times));
     return exit_done;
+}
+
+cxxopts::Options make_options(const RunCommand& command) {
+    cxxopts::Options options(fmt::format("fairgptq {}", command.name), command.summary);
+    options.add_options()                                                                                         //
+        ("out", command.out, cxxopts::value<std::string>())                                                       //
+        ("resume", command.resume)                                                                                //
+        ("stop-after-layers", "stop cleanly after N more layers (exit code 75)", cxxopts::value<std::int64_t>())  //
+        ("h,help", "show this");
+    if (command.add_options) command.add_options(options);
+    add_solver_options(options);
+    add_run_options(options);
+    return options;
+}
+
+}  // namespace
+
+int make_runs(const RunCommand& command, int argc, char** argv, Communicator& comm) {
+    PhaseClock clock;
+    catch_stop_signals();
+    const int threads = use_fair_share_of_cores(comm);
+    std::unique_ptr<Backend> backend;
+    std::optional<RunInputs> inputs;
+    std::vector<PlannedRun> planned;
+    std::filesystem::path out;
+    bool resume = false;
+    std::int64_t stop_after = -1;
+    together(comm, [&] {
+        cxxopts::Options options = make_options(command);
+        const auto parsed = parse(options, argc, argv, comm.rank() == 0);
+        if (!parsed) return;
+        out = required_path(*parsed, "out");
+        resume = flag(*parsed, "resume");
+        stop_after = read_stop_after(*parsed);
+        RunInputs read = read_run_inputs(*parsed);
+        planned = command.runs(*parsed, read);
+        inputs.emplace(std::move(read));
+        backend =
+            make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), inputs->family.config.weight_type());
+    });
+    if (!inputs) return exit_done;
+    const MemoryPlan memory = plan_run(*inputs, *backend, comm, planned.size());
+    const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
+    std::vector<OpenedRun> opened;
+    for (const PlannedRun& run : planned) {
+        inputs->settings.alpha = run.alpha;
+        opened.push_back(open_run(run.folder.empty() ? out : out / run.folder, resume, run_settings(*inputs), comm));
+    }
+    return finish_runs(*inputs, opened, planned, stop_after, threads, {*backend, comm, *collectives, memory.residency},
+                       memory, clock);
 }
 
 }  // namespace fairgptq::commands

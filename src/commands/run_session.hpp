@@ -1,42 +1,37 @@
-// What quantize and sweep share: run directories opened and locked, and a pass that finishes them.
+// What quantize and sweep share: all but their options, and which runs they make.
 #pragma once
 
+#include <cxxopts.hpp>
 #include <filesystem>
-#include <memory>
-#include <nlohmann/json.hpp>
-#include <span>
-#include <string>
+#include <functional>
+#include <vector>
 
-#include "commands/options.hpp"
+#include "comm/communicator.hpp"
 #include "commands/run_options.hpp"
-#include "pipeline/memory_plan.hpp"
-#include "pipeline/quantize.hpp"
-#include "run/run_directory.hpp"
-#include "run/run_lock.hpp"
-#include "support/phase_clock.hpp"
 
 namespace fairgptq::commands {
 
-/// What --resume finds: an existing run, or a new one. Rank 0 holds its lock.
-struct OpenedRun {
-    std::unique_ptr<RunLock> lock;
-    RunDirectory run;
-    std::int64_t finished;
-    TensorHashes source_tensors;  // of the finished layers
+/// A run that a command makes: below --out (or --out itself, where `folder` is empty), with an α of its own.
+struct PlannedRun {
+    std::filesystem::path folder;
+    AlphaSettings alpha;
 };
 
-/// A collective. @throws SharedFailure, with the sentence of whatever makes the run unusable
-OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm);
+/// What a command that makes runs has of its own.
+struct RunCommand {
+    const char* name;
+    const char* summary;
+    const char* out;                                     // what --out is
+    const char* resume;                                  // what --resume does
+    std::function<void(cxxopts::Options&)> add_options;  // may be empty
+    /// @throws InvalidInput
+    std::function<std::vector<PlannedRun>(const cxxopts::ParseResult&, const RunInputs&)> runs;
+};
 
-/// Does what is left of the runs in one pass, logs it, and says at rank 0 how it went.
-/// @param alphas of each run
-/// @param memory this rank's plan, for the log
+/// Checks everything that a user can get wrong before any work, opens and locks the runs, does what is left of them in
+/// one pass, logs it, and says at rank 0 how it went.
 /// @returns the exit code
-int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const AlphaSettings> alphas,
-                std::int64_t stop_after_layers, int threads, const RunResources& resources, const MemoryPlan& memory,
-                PhaseClock& clock);
-
-/// --stop-after-layers; −1 where it is not given. @throws InvalidInput
-std::int64_t read_stop_after(const cxxopts::ParseResult& parsed);
+/// @throws SharedFailure, with the sentence of whatever makes the inputs or a run unusable
+int make_runs(const RunCommand& command, int argc, char** argv, Communicator& comm);
 
 }  // namespace fairgptq::commands

@@ -18,7 +18,7 @@ FAIRGPTQ_ON_BACKENDS_AND_TYPES(NormTest);
 
 TEST_P(NormTest, RmsNorm) {
     for (const std::int64_t rows : {0, 1, 5})
-        for (const std::int64_t features : {1, 15, 16, 17, 576}) {
+        for (const std::int64_t features : {1, 15, 16, 17, 576, 1100, 2500}) {
             const HostMatrix x = rounded(random_matrix(rows, features, 1, 3.0F));
             const HostMatrix weight = random_matrix(1, features, 2);
             const DeviceMatrix inputs = upload(x);
@@ -39,7 +39,7 @@ TEST_P(NormTest, RmsNorm) {
 
 TEST_P(NormTest, LayerNorm) {
     for (const std::int64_t rows : {0, 1, 5})
-        for (const std::int64_t features : {1, 15, 16, 17, 576}) {
+        for (const std::int64_t features : {1, 15, 16, 17, 576, 1100, 2500}) {
             HostMatrix x = random_matrix(rows, features, 1, 3.0F);
             for (float& value : x.values)
                 value += 2.0F;

@@ -1,5 +1,7 @@
 #include "backend/rotary.hpp"
 
+#include <numeric>
+
 #include "backends.hpp"
 #include "reference/rotary.hpp"
 
@@ -25,7 +27,7 @@ std::vector<float> usual_frequencies(std::int64_t head_dim) {
 }
 
 TEST_P(RotaryTest, RotatesEachSequenceFromPositionZero) {
-    for (const std::int64_t head_dim : {2, 16, 30, 64, 128})
+    for (const std::int64_t head_dim : {2, 16, 30, 64, 128, 300})
         for (const std::vector<std::int64_t>& offsets :
              {std::vector<std::int64_t>{0}, {0, 1}, {0, 0, 3, 3}, {0, 5, 17, 18}, {0, 300}}) {
             const HostMatrix x = rounded(random_matrix(offsets.back(), 3 * head_dim, 1));
@@ -62,6 +64,52 @@ TEST_P(RotaryTest, RotatesAtAnyPositions) {
     EXPECT_THROW(backend->rotary_at(heads.view, 32, std::vector<std::int64_t>{1}, frequencies, 1), Failure);
     EXPECT_THROW(backend->rotary_at(heads.view, 32, std::vector<std::int64_t>{0, 0, 0, 0, 0, -1}, frequencies, 1),
                  Failure);
+}
+
+TEST_P(RotaryTest, IsAsExactFarFromTheStart) {
+    // Angles of every quarter, and many turns: float32 would have lost them.
+    constexpr std::int64_t half = 32;
+    const std::vector<float> frequencies = usual_frequencies(2 * half);
+    for (const std::int64_t first : {1, 131071, 1048575, 123456789}) {
+        std::vector<std::int64_t> positions(20);
+        std::iota(positions.begin(), positions.end(), first);
+        const HostMatrix x = rounded(random_matrix(std::ssize(positions), 2 * half, 5));
+        const DeviceMatrix heads = upload(x);
+        backend->rotary_at(heads.view, 2 * half, positions, frequencies, 1.0F);
+        const HostMatrix found = download(heads.view);
+        for (std::int64_t row = 0; row < x.rows; ++row)
+            for (std::int64_t i = 0; i < half; ++i) {
+                const double angle =
+                    static_cast<double>(first + row) * static_cast<double>(frequencies[static_cast<std::size_t>(i)]);
+                const auto a = static_cast<double>(x(row, i));
+                const auto b = static_cast<double>(x(row, half + i));
+                // As above; an angle's own rounding in float64 is 123456808·2⁻⁵³ at most.
+                const double bound = (std::fabs(a) + std::fabs(b)) * (5 * float32_roundoff + unit_roundoff(type));
+                ASSERT_NEAR(found(row, i), a * std::cos(angle) - b * std::sin(angle), bound) << first << " " << i;
+                ASSERT_NEAR(found(row, half + i), b * std::cos(angle) + a * std::sin(angle), bound) << first;
+            }
+    }
+}
+
+TEST_P(RotaryTest, OtherPositionsAndFrequenciesOfTheSameNumberAreTaken) {
+    const HostMatrix x = rounded(random_matrix(3, 64, 7));
+    const std::vector<float> usual = usual_frequencies(32);
+    std::vector<float> others = usual;
+    for (float& frequency : others)
+        frequency *= 0.5F;
+    const auto at = [&](const std::vector<std::int64_t>& positions, const std::vector<float>& frequencies) {
+        const DeviceMatrix heads = upload(x);
+        backend->rotary_at(heads.view, 32, positions, frequencies, 1.0F);
+        return download(heads.view).values;
+    };
+    const std::vector<float> first = at({2, 4, 6}, usual);
+    EXPECT_EQ(at({1, 2, 3}, usual), at({2, 4, 6}, others)) << "half the angle, twice the position";
+    EXPECT_NE(at({2, 4, 8}, usual), first);
+    EXPECT_EQ(at({2, 4, 6}, usual), first);
+    const HostMatrix more = rounded(random_matrix(5, 64, 8));
+    const DeviceMatrix heads = upload(more);
+    backend->rotary_at(heads.view, 32, std::vector<std::int64_t>{2, 4, 6, 8, 10}, usual, 1.0F);
+    EXPECT_EQ(at({2, 4, 6}, usual), first);
 }
 
 TEST_P(RotaryTest, PositionZeroChangesNothing) {

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "backend/backend.hpp"
+#include "backend/cuda/kept.hpp"
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
 #include "backend/cuda/transfers.hpp"
@@ -118,6 +119,7 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Solver> solver_;
     // Kept from call to call. One operation at a time uses them: they are the stream's.
     cuda::Scratch first_{memory_}, second_{memory_}, indices_{memory_}, flags_{memory_};
+    cuda::Kept positions_{memory_}, frequencies_{memory_};  // rotary's
 };
 
 }  // namespace fairgptq

@@ -1,14 +1,17 @@
-// Simple and right; issue by issue they can be made fast behind the same launches. Sums over a row are taken by a
-// block in an order that depends on the row's length alone.
+// Everything here moves more bytes than it computes: it should go at the memory's speed. So rows are read once, 16
+// bytes a thread where they begin at a multiple of that, and stay in registers from a sum over them to its use
+// (rows.cuh).
 #include "backend/cuda/forward_kernels.hpp"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/rows.cuh"
 #include "backend/cuda/types.cuh"
 
 namespace fairgptq::cuda {
 namespace {
 
-constexpr int threads = 256;
 constexpr float infinity = __builtin_huge_valf();
+constexpr int norm_block = 256;
+constexpr int rotary_block = 128;
 
 template <class T>
 __device__ const T* row_of(const PlainTensor& tensor, std::int64_t row) {
@@ -19,55 +22,138 @@ __device__ T* row_to_write(const PlainTensor& tensor, std::int64_t row) {
     return static_cast<T*>(tensor.data) + row * tensor.stride;
 }
 
-/// A block has a row, and each of its threads the same columns in every pass: output may be inputs.
-template <class T>
+/// A row has a warp or a block, and each thread the same chunks in every pass: output may be inputs.
+/// @tparam Held chunks of a row that a thread keeps, at least as many as it has; 0: it reads them again
+template <class T, bool Whole, int Threads, int Held>
 __global__ void norm(PlainTensor inputs, const float* weight, const float* bias, float epsilon, PlainTensor output) {
-    __shared__ float shared[reducing_threads];
-    const auto features = static_cast<float>(inputs.cols);
-    for (std::int64_t row = blockIdx.x; row < inputs.rows; row += gridDim.x) {
+    __shared__ float shared[norm_block / 32];
+    constexpr int elements = chunk_elements<T>;
+    constexpr int rows_at_once = norm_block / Threads;
+    const std::int64_t cols = inputs.cols;
+    const auto features = static_cast<float>(cols);
+    const std::int64_t first = static_cast<std::int64_t>(threadIdx.x % Threads) * elements;
+    const auto count_at = [&](std::int64_t col) { return count_in_chunk<Whole, T>(col, cols); };
+    for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * rows_at_once + threadIdx.x / Threads;
+         row < inputs.rows; row += static_cast<std::int64_t>(gridDim.x) * rows_at_once) {
         const T* from = row_of<T>(inputs, row);
         T* to = row_to_write<T>(output, row);
+        Chunk held[Held > 0 ? Held : 1];
+#pragma unroll
+        for (int k = 0; k < Held; ++k) {
+            const std::int64_t col = first + k * (Threads * elements);
+            if (col < cols) held[k] = load_chunk<Whole>(from + col, count_at(col));
+        }
+        const auto for_each_chunk = [&](const auto& visit) {
+            if constexpr (Held > 0) {
+#pragma unroll
+                for (int k = 0; k < Held; ++k) {
+                    const std::int64_t col = first + k * (Threads * elements);
+                    if (col < cols) visit(held[k], col, count_at(col));
+                }
+            } else {
+                for (std::int64_t col = first; col < cols; col += Threads * elements)
+                    visit(load_chunk<Whole>(from + col, count_at(col)), col, count_at(col));
+            }
+        };
         float mean = 0;
         if (bias != nullptr) {
             float sum = 0;
-            for (std::int64_t col = threadIdx.x; col < inputs.cols; col += blockDim.x)
-                sum += to_float(from[col]);
-            mean = sum_block(sum, shared) / features;
+            for_each_chunk([&](const Chunk& chunk, std::int64_t, int) {
+#pragma unroll
+                for (int i = 0; i < elements; ++i)
+                    sum += element<T>(chunk, i);  // 0 beyond the row's end
+            });
+            mean = sum_over_row<Threads>(sum, shared) / features;
         }
         float squares = 0;
-        for (std::int64_t col = threadIdx.x; col < inputs.cols; col += blockDim.x) {
-            const float value = to_float(from[col]) - mean;
-            squares += value * value;
-        }
-        const float factor = 1.0F / sqrtf(sum_block(squares, shared) / features + epsilon);
-        for (std::int64_t col = threadIdx.x; col < inputs.cols; col += blockDim.x) {
-            const float value = (to_float(from[col]) - mean) * factor * weight[col];
-            store(bias != nullptr ? value + bias[col] : value, to + col);
-        }
+        for_each_chunk([&](const Chunk& chunk, std::int64_t, int count) {
+#pragma unroll
+            for (int i = 0; i < elements; ++i) {
+                const float value = element<T>(chunk, i) - mean;
+                if (i < count) squares = fmaf(value, value, squares);
+            }
+        });
+        const float factor = 1.0F / sqrtf(sum_over_row<Threads>(squares, shared) / features + epsilon);
+        for_each_chunk([&](const Chunk& chunk, std::int64_t col, int count) {
+            const Floats<Whole, T> weights(weight + col, count);
+            Chunk result;
+            if (bias == nullptr) {
+#pragma unroll
+                for (int i = 0; i < elements; ++i)
+                    set_element<T>(element<T>(chunk, i) * factor * weights[i], i, result);
+            } else {
+                const Floats<Whole, T> biases(bias + col, count);
+#pragma unroll
+                for (int i = 0; i < elements; ++i)
+                    set_element<T>(fmaf((element<T>(chunk, i) - mean) * factor, weights[i], biases[i]), i, result);
+            }
+            store_chunk<Whole>(result, to + col, count);
+        });
     }
 }
 
-/// A thread has one angle of one token, and turns that pair of elements of every head by it.
-template <class T>
+struct Turn {
+    float cosine, sine;
+};
+
+/// The angle is found in float64, and what is left of it after whole quarters, at most π/4, turned in float32: float64
+/// functions would be what smaller GPUs, with a 32nd of the units for it, wait for.
+__device__ Turn turn_of(std::int64_t position, float frequency) {
+    constexpr double quarter = 1.5707963267948966;          // π/2,
+    constexpr double quarter_rest = 6.123233995736766e-17;  // and what it is more than that
+    const double angle = static_cast<double>(position) * static_cast<double>(frequency);
+    const double quarters = rint(angle * 0.6366197723675814);
+    const auto rest = static_cast<float>(fma(-quarters, quarter_rest, fma(-quarters, quarter, angle)));
+    float sine = 0;
+    float cosine = 0;
+    sincosf(rest, &sine, &cosine);
+    const auto which = static_cast<std::int64_t>(quarters);
+    const float c = (which & 1) != 0 ? sine : cosine;
+    const float s = (which & 1) != 0 ? cosine : sine;
+    return {((which + 1) & 2) != 0 ? -c : c, (which & 2) != 0 ? -s : s};
+}
+
+/// A block has a token: it finds each angle once, then turns that pair of elements of every head by it.
+template <class T, bool Whole>
 __global__ void rotary(PlainTensor heads, std::int64_t head_dim, const std::int64_t* positions,
                        const float* frequencies, float attention_factor) {
+    __shared__ float cosines[rotary_block];
+    __shared__ float sines[rotary_block];
+    constexpr int elements = chunk_elements<T>;
+    const auto thread = static_cast<int>(threadIdx.x);
     const std::int64_t half = head_dim / 2;
-    for (std::int64_t at = global_thread(); at < heads.rows * half; at += all_threads()) {
-        const std::int64_t token = at / half;
-        const std::int64_t i = at % half;
-        double sine = 0;
-        double cosine = 0;
-        sincos(static_cast<double>(positions[token]) * static_cast<double>(frequencies[i]), &sine, &cosine);
-        const float c = static_cast<float>(cosine) * attention_factor;
-        const float s = static_cast<float>(sine) * attention_factor;
-        T* row = row_to_write<T>(heads, token);
-        for (std::int64_t head = 0; head < heads.cols; head += head_dim) {
-            const float a = to_float(row[head + i]);
-            const float b = to_float(row[head + half + i]);
-            store(a * c - b * s, row + head + i);
-            store(b * c + a * s, row + head + half + i);
+    const auto head_count = static_cast<unsigned>(heads.cols / head_dim);
+    for (std::int64_t token = blockIdx.x; token < heads.rows; token += gridDim.x)
+        for (std::int64_t first = 0; first < half; first += rotary_block) {
+            const auto angles = static_cast<int>(smaller(rotary_block, half - first));
+            __syncthreads();  // the last angles' readers
+            if (thread < angles) {
+                const Turn turn = turn_of(positions[token], frequencies[first + thread]);
+                cosines[thread] = turn.cosine * attention_factor;
+                sines[thread] = turn.sine * attention_factor;
+            }
+            __syncthreads();
+            T* row = row_to_write<T>(heads, token) + first;
+            const unsigned chunks = static_cast<unsigned>(angles + elements - 1) / elements;
+            for (unsigned item = threadIdx.x; item < head_count * chunks; item += rotary_block) {
+                const int i = static_cast<int>(item % chunks) * elements;
+                const int count = count_in_chunk<Whole, T>(i, angles);
+                T* place = row + item / chunks * head_dim + i;
+                Chunk a = load_chunk<Whole>(place, count);
+                Chunk b = load_chunk<Whole>(place + half, count);
+#pragma unroll
+                for (int j = 0; j < elements; ++j) {
+                    const float c = j < count ? cosines[i + j] : 0.0F;
+                    const float s = j < count ? sines[i + j] : 0.0F;
+                    const float x = element<T>(a, j);
+                    const float y = element<T>(b, j);
+                    set_element<T>(fmaf(-y, s, x * c), j, a);
+                    set_element<T>(fmaf(x, s, y * c), j, b);
+                }
+                store_chunk<Whole>(a, place, count);
+                store_chunk<Whole>(b, place + half, count);
+            }
         }
-    }
 }
 
 __device__ float activate(PlainActivation activation, float x) {
@@ -85,77 +171,137 @@ __device__ float activate(PlainActivation activation, float x) {
     return x;
 }
 
-template <class T>
-__global__ void activation_kernel(PlainActivation activation, PlainTensor gate, PlainTensor up, PlainTensor output) {
-    for (std::int64_t row = blockIdx.y; row < gate.rows; row += gridDim.y)
-        for (std::int64_t col = global_thread(); col < gate.cols; col += all_threads()) {
-            const float value = activate(activation, to_float(row_of<T>(gate, row)[col]));
-            store(up.data == nullptr ? value : value * to_float(row_of<T>(up, row)[col]),
-                  row_to_write<T>(output, row) + col);
+template <class T, PlainActivation function>
+struct ActivationWork {
+    PlainTensor gate, up, output;
+
+    template <bool Whole>
+    __device__ void at(std::int64_t row, std::int64_t col, int count) const {
+        const Chunk gates = load_chunk<Whole>(row_of<T>(gate, row) + col, count);
+        Chunk factors;
+        if (up.data != nullptr) factors = load_chunk<Whole>(row_of<T>(up, row) + col, count);
+        Chunk result;
+#pragma unroll
+        for (int i = 0; i < chunk_elements<T>; ++i) {
+            const float value = activate(function, element<T>(gates, i));
+            set_element<T>(up.data == nullptr ? value : value * element<T>(factors, i), i, result);
         }
-}
+        store_chunk<Whole>(result, row_to_write<T>(output, row) + col, count);
+    }
+};
 
 template <class T>
-__global__ void embed(PlainTensor table, const std::int32_t* ids, PlainTensor output, bool accumulate) {
-    for (std::int64_t row = blockIdx.y; row < output.rows; row += gridDim.y) {
-        const T* from = row_of<T>(table, ids[row]);
-        T* to = row_to_write<T>(output, row);
-        for (std::int64_t col = global_thread(); col < output.cols; col += all_threads()) {
-            if (accumulate)
-                store(to_float(to[col]) + to_float(from[col]), to + col);
-            else
-                to[col] = from[col];
+struct EmbedWork {
+    PlainTensor table;
+    const std::int32_t* ids;
+    PlainTensor output;
+    bool accumulate;
+
+    template <bool Whole>
+    __device__ void at(std::int64_t row, std::int64_t col, int count) const {
+        Chunk entry = load_chunk<Whole>(row_of<T>(table, ids[row]) + col, count);
+        T* to = row_to_write<T>(output, row) + col;
+        if (accumulate) {
+            const Chunk before = load_chunk<Whole>(to, count);
+#pragma unroll
+            for (int i = 0; i < chunk_elements<T>; ++i)
+                set_element<T>(element<T>(before, i) + element<T>(entry, i), i, entry);
+        }
+        store_chunk<Whole>(entry, to, count);
+    }
+};
+
+struct Largest {
+    float value;
+    std::int32_t place;
+
+    __device__ void take(float other, std::int32_t at) {
+        if (other > value || (other == value && at < place)) {
+            value = other;
+            place = at;
         }
     }
-}
+};
 
-/// A block has a row; float64 sums, so a large vocabulary costs no precision.
-template <class T>
+/// A block has a row, and goes over it twice: the second time it comes from the cache. A chunk is summed in float32,
+/// all chunks in float64, so a large vocabulary costs no precision.
+template <class T, bool Whole>
 __global__ void log_probabilities_kernel(PlainTensor logits, const std::int32_t* targets, float* log_probabilities,
                                          std::int32_t* best) {
-    __shared__ float shared[reducing_threads];
-    __shared__ std::int32_t shared_places[reducing_threads];
+    __shared__ Largest shared[reducing_threads];
     __shared__ double shared_sums[reducing_threads];
+    constexpr int elements = chunk_elements<T>;
+    const std::int64_t cols = logits.cols;
     for (std::int64_t row = blockIdx.x; row < logits.rows; row += gridDim.x) {
         const T* values = row_of<T>(logits, row);
-        float largest = -infinity;
-        for (std::int64_t col = threadIdx.x; col < logits.cols; col += blockDim.x)
-            largest = fmaxf(largest, to_float(values[col]));
-        largest = reduce_block(largest, shared, [](float a, float b) { return fmaxf(a, b); });
-        if (best != nullptr) {
-            auto place = static_cast<std::int32_t>(logits.cols);
-            for (std::int64_t col = threadIdx.x; col < logits.cols && col < place; col += blockDim.x)
-                if (to_float(values[col]) == largest) place = static_cast<std::int32_t>(col);
-            place = reduce_block(place, shared_places, [](std::int32_t a, std::int32_t b) { return a < b ? a : b; });
-            if (threadIdx.x == 0) best[row] = place;
+        Largest largest{-infinity, static_cast<std::int32_t>(cols)};
+        for (std::int64_t col = threadIdx.x * elements; col < cols; col += reducing_threads * elements) {
+            const int count = count_in_chunk<Whole, T>(col, cols);
+            const Chunk chunk = load_chunk<Whole>(values + col, count);
+#pragma unroll
+            for (int i = 0; i < elements; ++i)
+                if (i < count) largest.take(element<T>(chunk, i), static_cast<std::int32_t>(col) + i);
         }
+        largest = reduce_block(largest, shared, [](Largest a, Largest b) {
+            a.take(b.value, b.place);
+            return a;
+        });
         double sum = 0;
-        for (std::int64_t col = threadIdx.x; col < logits.cols; col += blockDim.x)
-            sum += static_cast<double>(expf(to_float(values[col]) - largest));
+        for (std::int64_t col = threadIdx.x * elements; col < cols; col += reducing_threads * elements) {
+            const int count = count_in_chunk<Whole, T>(col, cols);
+            const Chunk chunk = load_chunk<Whole>(values + col, count);
+            float part = 0;
+#pragma unroll
+            for (int i = 0; i < elements; ++i)
+                if (i < count) part += expf(element<T>(chunk, i) - largest.value);
+            sum += static_cast<double>(part);
+        }
         sum = sum_block(sum, shared_sums);
-        if (threadIdx.x == 0)
+        if (threadIdx.x == 0) {
+            if (best != nullptr) best[row] = largest.place;
             log_probabilities[row] = static_cast<float>(static_cast<double>(to_float(values[targets[row]])) -
-                                                        (static_cast<double>(largest) + log(sum)));
+                                                        (static_cast<double>(largest.value) + log(sum)));
+        }
     }
 }
 
 template <class T>
-__global__ void add_bias(Plain<const float> sums, const float* bias, PlainTensor output, bool accumulate) {
-    for (std::int64_t row = blockIdx.y; row < sums.rows; row += gridDim.y)
-        for (std::int64_t col = global_thread(); col < sums.cols; col += all_threads()) {
-            T* place = row_to_write<T>(output, row) + col;
-            float value = sums.row(row)[col];
-            if (bias != nullptr) value += bias[col];
-            if (accumulate) value += to_float(*place);
-            store(value, place);
+struct AddBiasWork {
+    Plain<const float> sums;
+    const float* bias;
+    PlainTensor output;
+    bool accumulate;
+
+    template <bool Whole>
+    __device__ void at(std::int64_t row, std::int64_t col, int count) const {
+        const Floats<Whole, T> values(sums.row(row) + col, count);
+        T* place = row_to_write<T>(output, row) + col;
+        Chunk before;
+        if (accumulate) before = load_chunk<Whole>(place, count);
+        Chunk result;
+        if (bias == nullptr) {
+#pragma unroll
+            for (int i = 0; i < chunk_elements<T>; ++i)
+                set_element<T>(accumulate ? values[i] + element<T>(before, i) : values[i], i, result);
+        } else {
+            const Floats<Whole, T> biases(bias + col, count);
+#pragma unroll
+            for (int i = 0; i < chunk_elements<T>; ++i) {
+                const float value = values[i] + biases[i];
+                set_element<T>(accumulate ? value + element<T>(before, i) : value, i, result);
+            }
         }
-}
+        store_chunk<Whole>(result, place, count);
+    }
+};
 
 bool empty(const PlainTensor& tensor) {
     return tensor.rows == 0 || tensor.cols == 0;
 }
-dim3 grid_over(std::int64_t rows, std::int64_t cols) {
-    return {blocks_for(cols, threads), blocks_for(rows, 1)};
+
+/// Rows of tensors that have no gaps are one long row.
+bool without_gaps(const PlainTensor& tensor) {
+    return tensor.data == nullptr || tensor.stride == tensor.cols;
 }
 
 }  // namespace
@@ -163,36 +309,73 @@ dim3 grid_over(std::int64_t rows, std::int64_t cols) {
 cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const float* bias, float epsilon,
                         const PlainTensor& output, cudaStream_t stream) {
     if (empty(inputs)) return cudaSuccess;
+    const bool whole = in_whole_chunks(inputs) && in_whole_chunks(output) && at_16_bytes(weight) && at_16_bytes(bias);
     return with_type(inputs.type, [&](auto element) {
-        return launch({blocks_for(inputs.rows, 1), reducing_threads, 0, stream}, norm<decltype(element)>, inputs,
-                      weight, bias, epsilon, output);
+        using T = decltype(element);
+        const auto start = [&](auto* kernel, int row_threads) {
+            return launch({blocks_for(inputs.rows, norm_block / row_threads), norm_block, 0, stream}, kernel, inputs,
+                          weight, bias, epsilon, output);
+        };
+        // Which threads share a row depends on its length alone, and so does the order of its sums.
+        const std::int64_t chunks = ceil_div(inputs.cols, chunk_elements<T>);
+        if (chunks <= 4 * 32) {
+            if (!whole) return start(norm<T, false, 32, 0>, 32);
+            return chunks <= 32 ? start(norm<T, true, 32, 1>, 32) : start(norm<T, true, 32, 4>, 32);
+        }
+        if (!whole) return start(norm<T, false, norm_block, 0>, norm_block);
+        if (chunks <= 2 * norm_block) return start(norm<T, true, norm_block, 2>, norm_block);
+        if (chunks <= 4 * norm_block) return start(norm<T, true, norm_block, 4>, norm_block);
+        if (chunks <= 8 * norm_block) return start(norm<T, true, norm_block, 8>, norm_block);
+        return start(norm<T, true, norm_block, 0>, norm_block);
     });
 }
 
 cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int64_t* positions,
                           const float* frequencies, float attention_factor, cudaStream_t stream) {
     if (empty(heads)) return cudaSuccess;
+    const std::int64_t chunk = heads.type == DType::float32 ? 4 : 8;
+    const bool whole = in_whole_chunks(heads) && head_dim / 2 % chunk == 0;
     return with_type(heads.type, [&](auto element) {
-        return launch({blocks_for(heads.rows * (head_dim / 2), threads), threads, 0, stream}, rotary<decltype(element)>,
-                      heads, head_dim, positions, frequencies, attention_factor);
+        using T = decltype(element);
+        return with_known(whole, [&](auto known) {
+            return launch({blocks_for(heads.rows, 1), rotary_block, 0, stream}, rotary<T, decltype(known)::value>,
+                          heads, head_dim, positions, frequencies, attention_factor);
+        });
     });
 }
 
 cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,
                               const PlainTensor& output, cudaStream_t stream) {
     if (empty(gate)) return cudaSuccess;
+    const bool whole = in_whole_chunks(gate) && in_whole_chunks(up) && in_whole_chunks(output);
+    const bool one_row = without_gaps(gate) && without_gaps(up) && without_gaps(output);
+    const std::int64_t rows = one_row ? 1 : gate.rows;
+    const std::int64_t cols = one_row ? gate.rows * gate.cols : gate.cols;
     return with_type(gate.type, [&](auto element) {
-        return launch({grid_over(gate.rows, gate.cols), threads, 0, stream}, activation_kernel<decltype(element)>,
-                      activation, gate, up, output);
+        using T = decltype(element);
+        const auto start = [&](auto work) { return launch_over_chunks<T>(rows, cols, whole, work, stream); };
+        switch (activation) {
+            case PlainActivation::silu:
+                return start(ActivationWork<T, PlainActivation::silu>{gate, up, output});
+            case PlainActivation::relu:
+                return start(ActivationWork<T, PlainActivation::relu>{gate, up, output});
+            case PlainActivation::gelu:
+                return start(ActivationWork<T, PlainActivation::gelu>{gate, up, output});
+            case PlainActivation::gelu_tanh:
+                break;
+        }
+        return start(ActivationWork<T, PlainActivation::gelu_tanh>{gate, up, output});
     });
 }
 
 cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
                          cudaStream_t stream) {
     if (empty(output)) return cudaSuccess;
+    const bool whole = in_whole_chunks(table) && in_whole_chunks(output);
     return with_type(output.type, [&](auto element) {
-        return launch({grid_over(output.rows, output.cols), threads, 0, stream}, embed<decltype(element)>, table, ids,
-                      output, accumulate);
+        using T = decltype(element);
+        return launch_over_chunks<T>(output.rows, output.cols, whole, EmbedWork<T>{table, ids, output, accumulate},
+                                     stream);
     });
 }
 
@@ -200,17 +383,24 @@ cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32
                                      std::int32_t* best, cudaStream_t stream) {
     if (logits.rows == 0) return cudaSuccess;
     return with_type(logits.type, [&](auto element) {
-        return launch({blocks_for(logits.rows, 1), reducing_threads, 0, stream},
-                      log_probabilities_kernel<decltype(element)>, logits, targets, log_probabilities, best);
+        using T = decltype(element);
+        return with_known(in_whole_chunks(logits), [&](auto known) {
+            return launch({blocks_for(logits.rows, 1), reducing_threads, 0, stream},
+                          log_probabilities_kernel<T, decltype(known)::value>, logits, targets, log_probabilities,
+                          best);
+        });
     });
 }
 
 cudaError_t launch_add_bias(Plain<const float> sums, const float* bias, const PlainTensor& output, bool accumulate,
                             cudaStream_t stream) {
     if (sums.rows == 0 || sums.cols == 0) return cudaSuccess;
+    const bool whole = in_whole_chunks(output) && at_16_bytes(bias) && at_16_bytes(sums.data) &&
+                       (sums.rows <= 1 || sums.stride % 4 == 0);
     return with_type(output.type, [&](auto element) {
-        return launch({grid_over(sums.rows, sums.cols), threads, 0, stream}, add_bias<decltype(element)>, sums, bias,
-                      output, accumulate);
+        using T = decltype(element);
+        return launch_over_chunks<T>(sums.rows, sums.cols, whole, AddBiasWork<T>{sums, bias, output, accumulate},
+                                     stream);
     });
 }
 

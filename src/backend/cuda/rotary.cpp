@@ -1,4 +1,5 @@
-// Angles are found in double precision, once a token and pair of elements, and shared by all heads.
+// Angles are found in double precision, once a token and pair of elements, and shared by all heads. Positions stay on
+// the device while they are those of the last call, so that keys do not wait for queries.
 #include "backend/rotary.hpp"
 
 #include <algorithm>
@@ -31,8 +32,9 @@ void CudaBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<c
         throw Failure("rotary: {} positions were given for {} tokens", positions.size(), heads.rows);
     if (std::any_of(positions.begin(), positions.end(), [](std::int64_t position) { return position < 0; }))
         throw Failure("rotary: a position is negative");
-    const std::int64_t* device_positions = on_device(positions, indices_);
-    const float* device_frequencies = on_device(frequencies, flags_);
+    memory_.use();
+    const std::int64_t* device_positions = positions_.on_device(positions);
+    const float* device_frequencies = frequencies_.on_device(frequencies);
     cuda::check(cuda::launch_rotary(cuda::plain(heads), head_dim, device_positions, device_frequencies,
                                     attention_factor, stream()),
                 "rotary");
