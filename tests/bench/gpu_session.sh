@@ -8,7 +8,7 @@
 #               for a GPU machine that has CUDA 13 but cannot install the rest; carry that file there, and leave out `build`
 #     build     the preset cuda
 #     tests     the backend and the solver on the GPU
-#     sanitize  the column kernel under compute-sanitizer: races, and memory that is not its own
+#     sanitize  the columns' and attention's kernels under compute-sanitizer: races, and memory that is not theirs
 #     bench     fairgptq bench, shapes of an 8B and of a 70B model
 #     peer      beside LLM Compressor (README.md in this folder), shapes of an 8B and of a 70B model
 #     forward   one block beside PyTorch's, shapes of an 8B and of a 70B model (needs torch and transformers)
@@ -82,7 +82,7 @@ run_tests() {
     local code=0
     # The column kernel against the CPU's bytes first: if that fails, nothing after it means anything.
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='CudaMemory*:CudaColumns.*' || code=1
-    "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:DeviceTest.*' || code=1
+    "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:*/cuda_float*:DeviceTest.*:Cuda*:TiledAttention.*' || code=1
     FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} "$tests/test_solver" --gtest_brief=1 \
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
@@ -98,7 +98,7 @@ sanitize() {
     local code=0
     for tool in memcheck racecheck synccheck; do
         compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests/test_backend" --gtest_brief=1 \
-            --gtest_filter='CudaColumns.*' || code=1
+            --gtest_filter='CudaColumns.*:*AttentionTest.RaggedSequences/cuda:*AttentionTest.SlidingWindow/cuda' || code=1
     done
     return "$code"
 }
