@@ -93,8 +93,7 @@ void GroupSolver::invert(double alpha, MatrixView<float> inverse) {
     }
     throw Failure(
         "{}: its Hessian cannot be factored, even damped by {:g} times its mean diagonal; the inputs that it was made "
-        "of "
-        "are not finite or all zero",
+        "of are not finite or all zero",
         modules_.front()->name, damp / 10);
 }
 
