@@ -9,9 +9,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
 #include <optional>
-#include <random>
 #include <set>
 
 #include "model/decoder.hpp"

@@ -7,9 +7,6 @@ namespace {
 const char* safetensors_name(DType dtype) {
     return dtype == DType::float32 ? "F32" : dtype == DType::float16 ? "F16" : "BF16";
 }
-const char* config_name(DType dtype) {
-    return dtype == DType::float32 ? "float32" : dtype == DType::float16 ? "float16" : "bfloat16";
-}
 
 class DenseFormat final : public ExportFormat {
   public:
@@ -38,8 +35,8 @@ class DenseFormat final : public ExportFormat {
         const QuantizedModelInfo&, nlohmann::ordered_json& config) const override {
         // transformers 5 writes "dtype", version 4 "torch_dtype".
         const bool older = config.contains("torch_dtype");
-        if (older) config["torch_dtype"] = config_name(dtype_);
-        if (!older || config.contains("dtype")) config["dtype"] = config_name(dtype_);
+        if (older) config["torch_dtype"] = name_of(dtype_);
+        if (!older || config.contains("dtype")) config["dtype"] = name_of(dtype_);
         return {};
     }
 

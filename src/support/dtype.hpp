@@ -12,4 +12,9 @@ constexpr std::size_t size_of(DType type) {
     return type == DType::float32 ? 4 : 2;
 }
 
+/// As Hugging Face's configurations spell it.
+constexpr const char* name_of(DType type) {
+    return type == DType::float32 ? "float32" : type == DType::float16 ? "float16" : "bfloat16";
+}
+
 }  // namespace fairgptq

@@ -123,8 +123,8 @@ TEST_F(CudaProducts, PartsAddUpToTheNumberItself) {
     const Buffer c = memory->allocate(8 * sizeof(float));
     memory->copy_to_device(device_a.data(), a.values.data(), device_a.bytes());
     memory->copy_to_device(device_b.data(), identity.values.data(), device_b.bytes());
-    split.multiply(cuda::Transpose::no, cuda::Transpose::no, 1, device_a.matrix<const float>(1, 8),
-                   device_b.matrix<const float>(8, 8), 0, c.matrix<float>(1, 8));
+    split.multiply(cuda::Transpose::no, 1, device_a.matrix<const float>(1, 8), device_b.matrix<const float>(8, 8), 0,
+                   c.matrix<float>(1, 8));
     std::vector<float> found(8);
     memory->copy_to_host(found.data(), c.data(), c.bytes());
     for (std::size_t i = 0; i < found.size(); ++i)

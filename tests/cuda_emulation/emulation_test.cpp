@@ -98,11 +98,11 @@ TEST_F(EmulationDeathTest, HostPointersAmongArgumentsShow) {
 TEST_F(EmulationDeathTest, ProductsThatLeaveTheirMemoryShow) {
     cuda::Products products(memory);
     const MatrixView<float> good(from.as<float>(), 8, 8), bad(to.as<float>(), 8, 9);
-    products.multiply(cuda::Transpose::no, cuda::Transpose::no, 1, good, good, 0, {to.as<float>(), 8, 8});
+    products.multiply(cuda::Transpose::no, 1, good, good, 0, {to.as<float>(), 8, 8});
     memory.synchronize();
     EXPECT_DEATH(
         {
-            products.multiply(cuda::Transpose::no, cuda::Transpose::no, 1, good, bad, 0, bad);
+            products.multiply(cuda::Transpose::no, 1, good, bad, 0, bad);
             memory.synchronize();
         },
         "reach beyond their allocation");
@@ -166,8 +166,8 @@ TEST_F(Emulation, CublasSumsInOrdersOfItsOwn) {
     memory.copy_to_device(b.data(), numbers.data(), b.bytes());
     const auto first_row = [&](std::int64_t rows) {
         const Buffer c = memory.allocate(static_cast<std::size_t>(rows) * 40 * sizeof(float));
-        products.multiply(cuda::Transpose::no, cuda::Transpose::no, 1, {a.as<float>(), rows, 300},
-                          {b.as<float>(), 300, 40}, 0, {c.as<float>(), rows, 40});
+        products.multiply(cuda::Transpose::no, 1, {a.as<float>(), rows, 300}, {b.as<float>(), 300, 40}, 0,
+                          {c.as<float>(), rows, 40});
         std::vector<float> row(40);
         memory.copy_to_host(row.data(), c.data(), row.size() * sizeof(float));
         return row;

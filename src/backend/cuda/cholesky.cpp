@@ -58,7 +58,7 @@ bool CudaBackend::factor_upper(MatrixView<float> matrix) {
         products_.solve_transposed(block, below);
         for (std::int64_t col = end; col < n; col += factor_panel_) {
             const std::int64_t cols = std::min(factor_panel_, n - col);
-            products_.multiply(cuda::Transpose::no, cuda::Transpose::yes, -1, below.rows_from(col - end, n - col),
+            products_.multiply(cuda::Transpose::yes, -1, below.rows_from(col - end, n - col),
                                below.rows_from(col - end, cols), 1, matrix.block(col, col, n - col, cols));
         }
     }

@@ -29,15 +29,6 @@ cudaDataType_t type_of(DType type) {
     return CUDA_R_32F;
 }
 
-const char* name(DType type) {
-    return type == DType::float32 ? "float32" : type == DType::float16 ? "float16" : "bfloat16";
-}
-
-template <class View>
-std::int64_t inner_size(Transpose transpose_a, const View& a) {
-    return transpose_a == Transpose::yes ? a.rows : a.cols;
-}
-
 constexpr std::uint32_t row_alignment = 16;  // bytes that kernels load at once
 
 /// Elements of a type that kernels load at once.
@@ -106,15 +97,14 @@ Products::~Products() {
     if (handle_ != nullptr) cublasDestroy(handle_);
 }
 
-void Products::multiply(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
-                        MatrixView<const float> b, float beta, MatrixView<float> c) {
+void Products::multiply(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
+                        float beta, MatrixView<float> c) {
     if (c.empty()) return;
-    if (transpose_a == Transpose::no && is_split(a, b, c)) return multiply_split(transpose_b, alpha, a, b, beta, c);
+    if (is_split(a, c)) return multiply_split(transpose_b, alpha, a, b, beta, c);
     memory_.use();
-    check(
-        cublasSgemm_64(handle_, operation(transpose_b), operation(transpose_a), c.cols, c.rows,
-                       inner_size(transpose_a, a), &alpha, b.data, b.stride, a.data, a.stride, &beta, c.data, c.stride),
-        "cublasSgemm");
+    check(cublasSgemm_64(handle_, operation(transpose_b), CUBLAS_OP_N, c.cols, c.rows, a.cols, &alpha, b.data, b.stride,
+                         a.data, a.stride, &beta, c.data, c.stride),
+          "cublasSgemm");
 }
 
 void Products::multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
@@ -123,11 +113,11 @@ void Products::multiply_any(Transpose transpose_a, Transpose transpose_b, Tensor
     if (a.type != b.type) throw Failure("a matrix product's operands should be of one element type");
     memory_.use();
     const float alpha = 1;
-    check(
-        cublasGemmEx_64(handle_, operation(transpose_b), operation(transpose_a), c.cols, c.rows,
-                        inner_size(transpose_a, a), &alpha, b.data, type_of(b.type), b.stride, a.data, type_of(a.type),
-                        a.stride, &beta, c.data, type_of(c.type), c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-        "cublasGemmEx");
+    check(cublasGemmEx_64(handle_, operation(transpose_b), operation(transpose_a), c.cols, c.rows,
+                          transpose_a == Transpose::yes ? a.rows : a.cols, &alpha, b.data, type_of(b.type), b.stride,
+                          a.data, type_of(a.type), a.stride, &beta, c.data, type_of(c.type), c.stride,
+                          CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
 }
 
 void Products::multiply_batch(float alpha, MatrixView<const float> a, std::int64_t stride_a, MatrixView<const float> b,
@@ -200,22 +190,22 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
     }
     throw Failure(
         "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes", count,
-        name(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "", alignment);
+        name_of(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "",
+        alignment);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                            float beta, MatrixView<float> c) {
     if (c.empty()) return;
-    if (is_split(a, b, c))
+    if (is_split(a, c))
         multiply_split(transpose_b, alpha, a, b, beta, c);
     else
         one_fixed_order(transpose_b, alpha, tensor(a), tensor(b), beta, c);
 }
 
-bool Products::is_split(MatrixView<const float> a, MatrixView<const float> b, MatrixView<const float> c) const {
+bool Products::is_split(MatrixView<const float> a, MatrixView<const float> c) const {
     const std::int64_t whole = at_once(DType::bfloat16);
-    return std::min(c.cols, a.cols) >= split_.least && a.cols % whole == 0 && c.cols % whole == 0 &&
-           aligned(tensor(c)) && !b.empty();
+    return std::min(c.cols, a.cols) >= split_.least && a.cols % whole == 0 && c.cols % whole == 0 && aligned(tensor(c));
 }
 
 // Parts of b stay for all rows; sums over the inner size are taken in one order, whatever the rows.
@@ -258,7 +248,7 @@ void Products::one_fixed_order(Transpose transpose_b, float alpha, TensorView a,
     if (!takes(layouts, chosen->second))
         throw Failure(
             "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
-            name(a.type), a.rows, a.cols, a.cols, c.cols);
+            name_of(a.type), a.rows, a.cols, a.cols, c.cols);
     check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
                          c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
           "cublasLtMatmul");

@@ -39,15 +39,16 @@ class Products {
     Products(const Products&) = delete;
     Products& operator=(const Products&) = delete;
 
-    /// c = alpha · op(a) · op(b) + beta · c, float32 or as accurate.
-    void multiply(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
-                  MatrixView<const float> b, float beta, MatrixView<float> c);
+    /// c = alpha · a · op(b) + beta · c, float32 or as accurate.
+    void multiply(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b, float beta,
+                  MatrixView<float> c);
     /// The same in an order of sums that does not depend on the number of rows: a row of c has the same bytes whatever
     /// rows are beside it.
     /// @throws Failure that names the sizes if cuBLASLt has no kernel for them
     void fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                      float beta, MatrixView<float> c);
-    /// The same as multiply for any element types: bfloat16 and float16 on tensor cores. a and b are of one type.
+    /// c = op(a) · op(b) + beta · c for any element types: bfloat16 and float16 on tensor cores. a and b are of one
+    /// type.
     void multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
                       TensorView c);
     /// right = right · lower⁻ᵀ; what `lower` has above its diagonal is not read.
@@ -67,7 +68,7 @@ class Products {
         auto operator<=>(const Shape&) const = default;
     };
     /// Whether a product is split: by its columns and inner size, whatever its rows.
-    bool is_split(MatrixView<const float> a, MatrixView<const float> b, MatrixView<const float> c) const;
+    bool is_split(MatrixView<const float> a, MatrixView<const float> c) const;
     void multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                         float beta, MatrixView<float> c);
     /// a and b of one type.

@@ -71,11 +71,11 @@ void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix
             for (std::int64_t col = (second - 1) / sizes.strip * sizes.strip; col >= 0; col -= sizes.strip) {
                 const std::int64_t cols = std::min(sizes.strip, second - col);
                 const MatrixView<float> product = scratch.matrix<float>(half, cols);
-                products.multiply(Transpose::no, Transpose::no, 1, side.block(0, 0, half, col + cols),
+                products.multiply(Transpose::no, 1, side.block(0, 0, half, col + cols),
                                   last.block(0, col, col + cols, cols), 0, product);
                 for (std::int64_t row = 0; row < half; row += sizes.strip) {
                     const std::int64_t rows = std::min(sizes.strip, half - row);
-                    products.multiply(Transpose::no, Transpose::no, -1, first.block(row, row, rows, half - row),
+                    products.multiply(Transpose::no, -1, first.block(row, row, rows, half - row),
                                       product.rows_from(row, half - row), 0, side.block(row, col, rows, cols));
                 }
             }
