@@ -13,12 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from model_shapes import SHAPES
 from support import InvalidInput, Parser, run
 
-# hidden, intermediate, layers, heads, key-value heads, vocabulary, whether the head is the embedding
-SHAPES = {"smollm2-135m": (576, 1536, 30, 9, 3, 49152, True), "llama-7b": (4096, 11008, 32, 32, 32, 32000, False),
-          "8b": (4096, 14336, 32, 32, 8, 128256, False), "13b": (5120, 13824, 40, 40, 40, 32000, False),
-          "70b": (8192, 28672, 80, 64, 8, 128256, False), "405b": (16384, 53248, 126, 128, 8, 128256, False)}
 SHARD_BYTES = 4 << 30  # of a file, about
 
 
@@ -34,21 +31,20 @@ def ones(count):
 
 def tensors_of(shape, layers):
     """Names and sizes, in the order of the files."""
-    hidden, intermediate, _, heads, key_value_heads, vocabulary, tied = shape
-    head_dim = hidden // heads
-    yield "model.embed_tokens.weight", (vocabulary, hidden)
+    hidden, intermediate = shape.hidden, shape.intermediate
+    yield "model.embed_tokens.weight", (shape.vocabulary, hidden)
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", (hidden,)
-        for name, rows, cols in (("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", key_value_heads * head_dim, hidden),
-                                 ("self_attn.v_proj", key_value_heads * head_dim, hidden), ("self_attn.o_proj", hidden, hidden),
+        for name, rows, cols in (("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", shape.key_value_width, hidden),
+                                 ("self_attn.v_proj", shape.key_value_width, hidden), ("self_attn.o_proj", hidden, hidden),
                                  ("mlp.gate_proj", intermediate, hidden), ("mlp.up_proj", intermediate, hidden),
                                  ("mlp.down_proj", hidden, intermediate)):
             yield f"{prefix}{name}.weight", (rows, cols)
         yield prefix + "post_attention_layernorm.weight", (hidden,)
     yield "model.norm.weight", (hidden,)
-    if not tied:
-        yield "lm_head.weight", (vocabulary, hidden)
+    if not shape.tied:
+        yield "lm_head.weight", (shape.vocabulary, hidden)
 
 
 def shards_of(tensors):
@@ -82,7 +78,6 @@ def write_shard(path, shard, seed):
 
 
 def write_model(folder, shape, layers, seed):
-    hidden, intermediate, _, heads, key_value_heads, vocabulary, tied = shape
     shards = list(shards_of(tensors_of(shape, layers)))
     names = [f"model-{number + 1:05}-of-{len(shards):05}.safetensors" for number in range(len(shards))]
     with ThreadPoolExecutor(max(1, min(4, cpu_count() or 1))) as pool:
@@ -92,10 +87,10 @@ def write_model(folder, shape, layers, seed):
     weights = {tensor: name for name, shard in zip(names, shards) for tensor, _ in shard}
     total = sum(2 * int(np.prod(size)) for shard in shards for _, size in shard)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weights}, indent=1))
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate,
-              "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": key_value_heads,
-              "head_dim": hidden // heads, "vocab_size": vocabulary, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
-              "hidden_act": "silu", "tie_word_embeddings": tied, "rope_theta": 500000.0, "attention_bias": False, "mlp_bias": False,
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
+              "num_hidden_layers": layers, "num_attention_heads": shape.heads, "num_key_value_heads": shape.key_value_heads,
+              "head_dim": shape.head_dim, "vocab_size": shape.vocabulary, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+              "hidden_act": "silu", "tie_word_embeddings": shape.tied, "rope_theta": 500000.0, "attention_bias": False, "mlp_bias": False,
               "torch_dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     return total
@@ -139,9 +134,9 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     shape = SHAPES[options.shape]
-    layers = options.layers if options.layers is not None else shape[2]
-    if not 1 <= layers <= shape[2]:
-        raise InvalidInput(f"--layers must be from 1 to {shape[2]}, the layers of {options.shape}, not {layers}")
+    layers = options.layers if options.layers is not None else shape.layers
+    if not 1 <= layers <= shape.layers:
+        raise InvalidInput(f"--layers must be from 1 to {shape.layers}, the layers of {options.shape}, not {layers}")
     for name in ("sequences", "length", "pairs"):
         if getattr(options, name) < 0:
             raise InvalidInput(f"--{name} must not be negative")
@@ -155,7 +150,7 @@ def main():
         total = write_model(options.folder, shape, layers, options.seed)
         print(f"{options.folder}: {layers} layers in {options.shape}'s shape, {total / 1e9:.1f} GB")
     if options.only != "model":
-        write_tokens(options.folder / "tokens.h5", shape[5], options)
+        write_tokens(options.folder / "tokens.h5", shape.vocabulary, options)
         print(f"{options.folder}/tokens.h5: {texts} x {options.length} tokens of text, {options.pairs} pairs")
 
 

@@ -14,11 +14,8 @@ import math
 import sys
 from pathlib import Path
 
+from model_shapes import SHAPES
 from support import InvalidInput, Parser, read_json_object, read_text, run
-
-# hidden, intermediate, layers, key-value width, attention width, vocabulary
-SHAPES = {"smollm2-135m": (576, 1536, 30, 192, 576), "8b": (4096, 14336, 32, 1024, 4096), "70b": (8192, 28672, 80, 1024, 8192),
-          "405b": (16384, 53248, 126, 1024, 16384), "1t": (24576, 81920, 128, 2048, 24576)}
 
 # An H100 node of 8, as far as known: products and factorizations as measured on one H100 with PyTorch and cuSOLVER (float32
 # factorization, bfloat16 products), the column loop at half of what its arithmetic allows, links and disk as vendors state them.
@@ -174,8 +171,9 @@ def predict(options):
         if name not in SHAPES:
             raise InvalidInput(f"--shape {name}: known are {', '.join(SHAPES)}")
         shape = SHAPES[name]
+        widths = (shape.hidden, shape.intermediate, shape.layers, shape.key_value_width, shape.hidden)
         chunks = math.ceil(options.tokens / options.chunk_tokens)
-        work = Work(shape, shape[2], options.tokens, options.tokens, options.pair_columns, chunks, options.tokens * options.sequence)
+        work = Work(widths, shape.layers, options.tokens, options.tokens, options.pair_columns, chunks, options.tokens * options.sequence)
         alone = sum(work.predict(rates, 1).values())
         for ranks in parse_ranks(options.ranks):
             phases = work.predict(rates, ranks, options.factorization == "distributed")

@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +24,8 @@ from pathlib import Path
 import torch
 from transformers.models.llama.modeling_llama import LlamaConfig, LlamaDecoderLayer, LlamaRotaryEmbedding
 
-# hidden, intermediate, heads, key-value heads
-SHAPES = {"smollm2-135m": (576, 1536, 9, 3), "llama-7b": (4096, 11008, 32, 32), "8b": (4096, 14336, 32, 8), "13b": (5120, 13824, 40, 40),
-          "70b": (8192, 28672, 64, 8)}
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+from model_shapes import SHAPES  # noqa: E402
 
 
 def seconds(work, device):
@@ -49,15 +49,15 @@ def seconds(work, device):
 
 class Torch:
     def __init__(self, shape, tokens, length, device):
-        hidden, intermediate, heads, key_value_heads = shape
+        hidden, heads, key_value_heads, head_dim = shape.hidden, shape.heads, shape.key_value_heads, shape.head_dim
         kind = torch.bfloat16 if device == "cuda" else torch.float32
-        config = LlamaConfig(hidden_size=hidden, intermediate_size=intermediate, num_attention_heads=heads, num_hidden_layers=1,
+        config = LlamaConfig(hidden_size=hidden, intermediate_size=shape.intermediate, num_attention_heads=heads, num_hidden_layers=1,
                              num_key_value_heads=key_value_heads, max_position_embeddings=length, vocab_size=8)
         config._attn_implementation = "sdpa"
         torch.manual_seed(1)
         torch.set_default_device(device)
         torch.set_default_dtype(kind)
-        self.device, batch, head_dim = device, tokens // length, hidden // heads
+        self.device, batch = device, tokens // length
         self.layer = LlamaDecoderLayer(config, 0).eval()
         self.hidden = torch.randn(batch, length, hidden)
         positions = torch.arange(length)[None]

@@ -4,10 +4,11 @@ import json
 import h5py
 import numpy as np
 import random_model
+from model_shapes import Shape
 from running import refused, run_tool
 from safetensors import safe_open
 
-SMALL = (64, 160, 3, 4, 2, 300, False)
+SMALL = Shape(64, 160, 3, 4, 2, 300)
 
 
 def read_bits(folder):

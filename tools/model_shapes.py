@@ -1,0 +1,26 @@
+"""Sizes of known models, for what is made or predicted in their shape."""
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    tied: bool = False  # the head is the embedding
+
+    @property
+    def head_dim(self):
+        return self.hidden // self.heads
+
+    @property
+    def key_value_width(self):
+        return self.key_value_heads * self.head_dim
+
+
+SHAPES = {"smollm2-135m": Shape(576, 1536, 30, 9, 3, 49152, True), "llama-7b": Shape(4096, 11008, 32, 32, 32, 32000),
+          "8b": Shape(4096, 14336, 32, 32, 8, 128256), "13b": Shape(5120, 13824, 40, 40, 40, 32000),
+          "70b": Shape(8192, 28672, 80, 64, 8, 128256), "405b": Shape(16384, 53248, 126, 128, 8, 128256),
+          "1t": Shape(24576, 81920, 128, 192, 16, 128256)}
