@@ -32,7 +32,9 @@ namespace {
 using namespace fairgptq;
 namespace fs = std::filesystem;
 
-constexpr unsigned seconds_per_case = 60;
+constexpr double seconds_per_case = 60;  // of a processor
+constexpr unsigned seconds_to_wait =
+    900;  // for a case that waits or never ends; a busy machine may stand still for minutes
 
 /// A kind of file: whole ones to start from, and the reader, which is given the folder that holds the damaged one.
 struct Target {
@@ -138,6 +140,18 @@ void report_and_die(int signal) {
     ::raise(signal == SIGALRM ? SIGABRT : signal);
 }
 
+/// Of this process and of the children that it waited for.
+double processor_seconds() {
+    double seconds = 0;
+    for (const int who : {RUSAGE_SELF, RUSAGE_CHILDREN}) {
+        rusage usage{};
+        ::getrusage(who, &usage);
+        for (const timeval& time : {usage.ru_utime, usage.ru_stime})
+            seconds += static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+    }
+    return seconds;
+}
+
 struct Settings {
     double seconds = 10;
     std::uint64_t seed = 1;
@@ -202,7 +216,8 @@ int main(int argc, char** argv) {
         write(file, bytes);
         fmt::format_to_n(current_case, sizeof(current_case) - 1, "{} --seed {} --case {}\n", file.string(),
                          settings.seed, number);
-        ::alarm(seconds_per_case);
+        const double begun = processor_seconds();
+        ::alarm(seconds_to_wait);
         try {
             const std::string message = outcome(target, folder / target.file);
             ++counts[target.file + (message.empty() ? " read" : " refused")];
@@ -210,6 +225,8 @@ int main(int argc, char** argv) {
                 ++counts[target.file + " refused for HDF5's sake"];
             // main() makes it one printable line before it is shown.
             if (!is_utf8(message)) throw Failure("a message that is not UTF-8: {}", message);
+            if (const double took = processor_seconds() - begun; took > seconds_per_case)
+                throw Failure("{:.0f} s of processor time for one file", took);
         } catch (const std::exception& error) {
             ::alarm(0);
             fmt::print(stderr, "fuzz_readers: {}: {}", error.what(), static_cast<const char*>(current_case));
