@@ -18,6 +18,7 @@
 #     table     the rows that the measurements are for
 #
 # Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
+# MINUTES=9 ends what runs after so long and leaves out the rest, for a machine that is lent for a time.
 set -uo pipefail
 self=$(realpath "${BASH_SOURCE[0]}")
 cd "$(dirname "$self")/../.." || exit
@@ -28,6 +29,7 @@ results=${OUT:-build/gpu_results}
 bundle=build/gpu_bundle
 models=build/gpu_models
 limit=560 # seconds a step
+all=$((${MINUTES:-1440} * 60)) # seconds all steps
 python=${PYTHON:-python3}
 failed=0
 test_targets=(--target test_backend --target test_solver --target test_comm)
@@ -36,9 +38,15 @@ say() { printf '\n== %s\n' "$*"; }
 # Runs one of the functions below within the limit, and goes on whatever becomes of it.
 step() { # NAME FUNCTION..
     local name=$1 begin=$SECONDS
+    local left=$((all - begin))
     shift
     say "$name"
-    timeout "$limit" bash "$self" run "$@" 2>&1 | tee "$results/$name.log"
+    if ((left < 5)); then
+        failed=1
+        printf '== %s: not run, the time is over\n' "$name" | tee -a "$results/summary.log"
+        return 1
+    fi
+    timeout "$((left < limit ? left : limit))" bash "$self" run "$@" 2>&1 | tee "$results/$name.log"
     local code=${PIPESTATUS[0]}
     [[ $code -eq 0 ]] || failed=1
     printf '== %s: exit code %d, %d s\n' "$name" "$code" $((SECONDS - begin)) | tee -a "$results/summary.log"
