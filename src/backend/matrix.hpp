@@ -33,13 +33,15 @@ class MatrixOperations {
 
     /// target −= alpha · (weights · covariance) · RᵀR: the continuous minimiser W* = W − αWC(UUᵀ)⁻¹, R = U⁻¹.
     /// @param weights    [rows, n] in natural column order; @param covariance [n, n] in natural order
+    /// @param alpha      above 0
     /// @param inverse    R [n, n] upper triangular, in the order `order`
     /// @param order      host, [n]
     /// @param target     [rows, n] in the order `order`, holding W on entry
+    /// @param bias       host, [ceil(rows / 64)]: the weights' quadratic_forms by `covariance`, which cost nothing here
     /// Source: method.md "Two solvers, one code path"; Fair-GPTQ (arXiv 2509.15206).
     virtual void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
-                              MatrixView<float> target) = 0;
+                              MatrixView<float> target, std::span<double> bias) = 0;
 
     /// out = a − b. @param out may be `b`
     virtual void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) = 0;

@@ -7,12 +7,9 @@ namespace fairgptq {
 
 void RankFigures::quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                   double TileFigures::*figure) {
-    for (const RowShares::Segment& segment : segments_) {
-        std::vector<double> sums(static_cast<std::size_t>(RowShares::tiles_in(segment.rows)));
+    take(figure, [&](const RowShares::Segment& segment, std::span<double> sums) {
         backend_.quadratic_forms(matrix.rows_from(segment.offset, segment.rows), symmetric, sums);
-        for (std::size_t tile = 0; tile < sums.size(); ++tile)
-            tiles_[static_cast<std::size_t>(segment.first_tile) + tile].*figure = sums[tile];
-    }
+    });
 }
 
 /// @param b may be empty: 0

@@ -33,6 +33,16 @@ class RankFigures {
     /// *figure of each tile = Σ a·M·aᵀ over its rows.
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          double TileFigures::*figure);
+    /// *figure of each tile, where an operation on a segment's rows gives it: operation(segment, its tiles' figures).
+    template <class Operation>
+    void take(double TileFigures::*figure, const Operation& operation) {
+        for (const RowShares::Segment& segment : segments_) {
+            std::vector<double> sums(static_cast<std::size_t>(RowShares::tiles_in(segment.rows)));
+            operation(segment, std::span(sums));
+            for (std::size_t tile = 0; tile < sums.size(); ++tile)
+                tiles_[static_cast<std::size_t>(segment.first_tile) + tile].*figure = sums[tile];
+        }
+    }
     /// ‖target − weights‖² and ‖weights‖² of each tile.
     void shift(MatrixView<const float> weights, MatrixView<const float> target);
     /// Σ (a − b)² of every column, tile by tile.

@@ -120,12 +120,13 @@ void GroupSolver::load(Share& share) {
         throw Failure("{}: its weights hold values that are not finite", modules_[static_cast<std::size_t>(bad)]->name);
 }
 
-/// share.target −= αWC(…)⁻¹, and how far that is.
+/// share.target −= αWC(…)⁻¹, how far that is, and the bias before, which comes with it.
 void GroupSolver::shift_targets(MatrixView<const float> inverse, Share& share) {
-    for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank()))
+    share.figures.take(&TileFigures::bias_before, [&](const RowShares::Segment& segment, std::span<double> bias) {
         backend_.shift_target(share.weights.rows_from(segment.offset, segment.rows), problem_.covariance,
                               static_cast<float>(alpha_), inverse, plan_.order,
-                              share.target.rows_from(segment.offset, segment.rows));
+                              share.target.rows_from(segment.offset, segment.rows), bias);
+    });
     backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
     share.figures.shift(share.weights, share.natural);
 }
@@ -228,7 +229,7 @@ void GroupSolver::measure(Share& share) {
         backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
     }
     if (!problem_.covariance.empty()) {
-        share.figures.quadratic_forms(share.weights, problem_.covariance, &TileFigures::bias_before);
+        if (!shifts()) share.figures.quadratic_forms(share.weights, problem_.covariance, &TileFigures::bias_before);
         share.figures.quadratic_forms(share.natural, problem_.covariance, &TileFigures::bias_after);
         share.figures.column_errors(share.weights, share.natural);
     }

@@ -142,13 +142,22 @@ TEST_P(MatrixTest, ShiftIsTheDebiasedTarget) {
             const DeviceMatrix device_inverse = upload_float32(inverse);
             const DeviceMatrix target = device_matrix(rows, n, DType::float32);
             backend->gather_columns(device_weights.view, order, {}, target.view.float32());
+            std::vector<double> bias(static_cast<std::size_t>((rows + 63) / 64));
             backend->shift_target(device_weights.view.float32(), device_covariance.view.float32(), alpha,
-                                  device_inverse.view.float32(), order, target.view.float32());
+                                  device_inverse.view.float32(), order, target.view.float32(), bias);
             // Three products of n terms each.
             expect_near(download(target.view), expected, [&](std::int64_t row, std::int64_t col) {
                 return (3 * static_cast<double>(n) + 3) * float32_roundoff *
                        (alpha * bound(row, col) + std::fabs(expected(row, col)));
             });
+            for (std::size_t tile = 0; tile < bias.size(); ++tile) {
+                const auto first = static_cast<std::int64_t>(tile) * 64;
+                const std::int64_t count = std::min<std::int64_t>(64, rows - first);
+                ASSERT_NEAR(
+                    bias[tile], reference::quadratic_form(w, c, first, count),
+                    (static_cast<double>(n) + 2) * float32_roundoff *
+                        reference::quadratic_form(reference::magnitudes(w), reference::magnitudes(c), first, count));
+            }
         }
 }
 
@@ -247,7 +256,8 @@ TEST_P(MatrixTest, SizesThatDisagreeAreRefused) {
     EXPECT_THROW(backend->combine(view(square), {}, 0, 0, short_order, view(square)), Failure);
     EXPECT_THROW(backend->gather_columns(a.view, short_order, {}, view(a)), Failure);
     EXPECT_THROW(backend->gather_columns(a.view, order, {}, view(b)), Failure);
-    EXPECT_THROW(backend->shift_target(view(a), view(square), 1, view(square), order, view(b)), Failure);
+    EXPECT_THROW(backend->shift_target(view(a), view(square), 1, view(square), order, view(b), sums), Failure);
+    EXPECT_THROW(backend->shift_target(view(a), view(square), 1, view(square), order, view(a), one_sum), Failure);
     EXPECT_THROW(backend->subtract(view(a), view(b), view(a)), Failure);
     EXPECT_THROW(backend->quadratic_forms(view(a), view(square), one_sum), Failure);
     EXPECT_THROW(backend->quadratic_forms(view(b), view(square), sums), Failure);
@@ -266,9 +276,12 @@ TEST_P(MatrixTest, ThreadsChangeNothing) {
     const std::vector<std::int32_t> order = shuffled(n, 4);
     EXPECT_TRUE(same_for_any_threads([&] {
         const DeviceMatrix target = device_matrix(200, n, DType::float32);
+        std::vector<double> bias(4);
         backend->shift_target(weights.view.float32(), covariance.view.float32(), 0.5F, inverse.view.float32(), order,
-                              target.view.float32());
-        return download(target.view).values;
+                              target.view.float32(), bias);
+        std::vector<float> values = download(target.view).values;
+        values.insert(values.end(), bias.begin(), bias.end());
+        return values;
     }));
     EXPECT_TRUE(same_for_any_threads([&] {
         std::vector<double> sums(4);

@@ -112,7 +112,8 @@ TEST(Solve, GptqBeatsRoundingToNearestAndBiasFallsWithAlpha) {
     for (const double alpha : {0.01, 0.1, 1.0}) {
         const ModuleSolution solution = solve(problem, settings_of(SolverKind::joint), alpha);
         EXPECT_LT(solution.bias_after, last);
-        EXPECT_EQ(solution.bias_before, gptq.bias_before);
+        // From another order of sums where there is a shift.
+        EXPECT_NEAR(solution.bias_before, gptq.bias_before, 1e-6 * gptq.bias_before);
         last = solution.bias_after;
     }
 }

@@ -58,8 +58,8 @@ class CpuBackend : public Backend {
     void gather_codes(MatrixView<const std::uint8_t> in, std::span<const std::int32_t> order,
                       MatrixView<std::uint8_t> out) override;
     void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
-                      MatrixView<const float> inverse, std::span<const std::int32_t> order,
-                      MatrixView<float> target) override;
+                      MatrixView<const float> inverse, std::span<const std::int32_t> order, MatrixView<float> target,
+                      std::span<double> bias) override;
     void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          std::span<double> result) override;

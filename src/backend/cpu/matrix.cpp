@@ -44,6 +44,16 @@ void gather_row(const T* in, std::span<const std::int32_t> order, bool in_order,
     }
 }
 
+/// −Σ values ∘ products of a tile, lane by lane in float64.
+double negative_inner_product(const float* values, const float* products, std::int64_t cols) {
+    double sums[lanes::count] = {};
+    for (std::int64_t i = 0; i < cols; ++i, values += lanes::count, products += lanes::count)
+#pragma omp simd
+        for (std::int64_t lane = 0; lane < lanes::count; ++lane)
+            sums[lane] -= static_cast<double>(values[lane]) * static_cast<double>(products[lane]);
+    return std::accumulate(sums, sums + lanes::count, 0.0);
+}
+
 void require(bool holds, const char* operation) {
     if (!holds) throw Failure("{}: the sizes of its matrices disagree", operation);
 }
@@ -116,10 +126,10 @@ void CpuBackend::gather_codes(MatrixView<const std::uint8_t> in, std::span<const
 
 void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
-                              MatrixView<float> target) {
+                              MatrixView<float> target, std::span<double> bias) {
     require(covariance.rows == weights.cols && covariance.cols == weights.cols && inverse.rows == weights.cols &&
                 inverse.cols == weights.cols && std::ssize(order) == weights.cols && target.rows == weights.rows &&
-                target.cols == weights.cols,
+                target.cols == weights.cols && std::ssize(bias) == (weights.rows + lanes::count - 1) / lanes::count,
             "shift_target");
     const std::int64_t n = weights.cols;
     for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
@@ -133,6 +143,8 @@ void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const 
         // −WC, then WCRᵀ, then −WCRᵀR.
         lanes::negative_product(first, covariance, lanes::Form::square, second);
         for_each_tile(first, [&](std::int64_t tile) {
+            bias[begin / lanes::count + tile] =
+                negative_inner_product(first.column(tile, 0), second.column(tile, 0), n);
             for (std::int64_t i = 0; i < n; ++i)
                 std::copy_n(second.column(tile, order[i]), lanes::count, first.column(tile, i));
         });
@@ -178,15 +190,8 @@ void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<cons
         });
         lanes::negative_product(values, symmetric, lanes::Form::doubled_triangle, products);
         for_each_tile(values, [&](std::int64_t tile) {
-            double sums[lanes::count] = {};
-            for (std::int64_t i = 0; i < n; ++i) {
-                const float* value = values.column(tile, i);
-                const float* product = products.column(tile, i);
-#pragma omp simd
-                for (std::int64_t lane = 0; lane < lanes::count; ++lane)
-                    sums[lane] -= static_cast<double>(value[lane]) * static_cast<double>(product[lane]);
-            }
-            result[begin / lanes::count + tile] = std::accumulate(sums, sums + lanes::count, 0.0);
+            result[begin / lanes::count + tile] =
+                negative_inner_product(values.column(tile, 0), products.column(tile, 0), n);
         });
     }
 }

@@ -61,27 +61,35 @@ void CudaBackend::gather_codes(MatrixView<const std::uint8_t> in, std::span<cons
 // −αWC, then times Rᵀ, then times R into the target.
 void CudaBackend::shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                                MatrixView<const float> inverse, std::span<const std::int32_t> order,
-                               MatrixView<float> target) {
+                               MatrixView<float> target, std::span<double> bias) {
     const std::int64_t n = weights.cols;
     require(covariance.rows == n && covariance.cols == n && inverse.rows == n && inverse.cols == n &&
-                std::ssize(order) == n && target.rows == weights.rows && target.cols == n,
+                std::ssize(order) == n && target.rows == weights.rows && target.cols == n &&
+                std::ssize(bias) == cuda::ceil_div(weights.rows, tile_rows),
             "shift_target");
     if (target.empty()) return;
     const std::int32_t* device_order = on_device(order, indices_);
     const std::int64_t most_rows = std::min(slab_rows, weights.rows);
     float* first_memory = first_.get<float>(most_rows * n);
     float* second_memory = second_.get<float>(most_rows * n);
+    auto* sums = flags_.get<double>(std::ssize(bias));
     for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
         const std::int64_t rows = std::min(slab_rows, weights.rows - begin);
         const MatrixView<float> first(first_memory, rows, n);
         const MatrixView<float> second(second_memory, rows, n);
-        products_.fixed_order(Transpose::no, -alpha, weights.rows_from(begin, rows), covariance, 0, first);
+        const MatrixView<const float> slab = weights.rows_from(begin, rows);
+        products_.fixed_order(Transpose::no, -alpha, slab, covariance, 0, first);
+        cuda::check(cuda::launch_tile_products(plain(slab), plain_const(first), sums + begin / tile_rows, stream()),
+                    "tile_products (shift)");
         cuda::check(cuda::launch_gather_columns(first.data, DType::float32, first.stride, device_order, nullptr,
                                                 plain(second), stream()),
                     "gather_columns (shift)");
         cuda::multiply_upper_transposed(products_, second, inverse, first);
         cuda::add_multiply_upper(products_, first, inverse, target.rows_from(begin, rows));
     }
+    memory_.copy_to_host(bias.data(), sums, bias.size_bytes());
+    for (double& sum : bias)
+        sum /= -static_cast<double>(alpha);
 }
 
 void CudaBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
