@@ -39,8 +39,8 @@ class AttentionOperations {
     /// @param key, value [tokens, key_value_heads · head_dim]
     /// @param offsets    host; sequences' first tokens and the end, [sequences + 1]
     /// @param output     [tokens, heads · head_dim], written; softmax and sums in float32
-    virtual void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
-                           const AttentionShape& shape, TensorView output) = 0;
+    void attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
+                   const AttentionShape& shape, TensorView output);
 
     /// Causal attention over keys and values that several sequences may share (a prefix computed once), or that stay
     /// from one call to the next (a KV cache). Rows of `output` that are no sequence's queries stay as they are.
@@ -49,6 +49,11 @@ class AttentionOperations {
     virtual void cached_attention(TensorView query, TensorView key, TensorView value,
                                   std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                   TensorView output) = 0;
+
+  protected:
+    /// @throws Failure unless cached_attention's arguments go together
+    static void check(const TensorView& query, const TensorView& key, const TensorView& value,
+                      std::span<const CachedSequence> sequences, const AttentionShape& shape, const TensorView& output);
 };
 
 }  // namespace fairgptq

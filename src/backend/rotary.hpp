@@ -18,12 +18,17 @@ class RotaryOperations {
     /// @param frequencies host; [head_dim / 2] angle per position, rope scaling applied
     /// @param attention_factor multiplies cos and sin (1 unless the rope type says otherwise)
     /// Source: RoFormer (arXiv 2104.09864).
-    virtual void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
-                        std::span<const float> frequencies, float attention_factor) = 0;
+    void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
+                std::span<const float> frequencies, float attention_factor);
 
     /// The same at any positions. @param positions host, [tokens], each at least 0
     virtual void rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
                            std::span<const float> frequencies, float attention_factor) = 0;
+
+  protected:
+    /// @throws Failure unless rotary_at's arguments go together
+    static void check(const TensorView& heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
+                      std::span<const float> frequencies);
 };
 
 }  // namespace fairgptq

@@ -10,7 +10,6 @@
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/blas.hpp"
 #include "backend/cpu/fast_exp.hpp"
-#include "backend/sequences.hpp"
 
 namespace fairgptq {
 
@@ -162,54 +161,12 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
     }
 }
 
-void check_shapes(const TensorView& query, const TensorView& key, const TensorView& value, const AttentionShape& shape,
-                  const TensorView& output) {
-    if (shape.head_dim < 1 || shape.key_value_heads < 1 || shape.heads < 1 ||
-        shape.heads % shape.key_value_heads != 0 || shape.window < 0)
-        throw Failure(
-            "attention: {} heads, {} key-value heads, {} elements a head and a window of {} do not go together",
-            shape.heads, shape.key_value_heads, shape.head_dim, shape.window);
-    const auto check = [&](const char* name, const TensorView& tensor, std::int64_t rows, std::int64_t heads) {
-        if (tensor.rows != rows || tensor.cols != heads * shape.head_dim)
-            throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols, rows,
-                          heads * shape.head_dim);
-    };
-    check("query", query, query.rows, shape.heads);
-    check("key", key, key.rows, shape.key_value_heads);
-    check("value", value, key.rows, shape.key_value_heads);
-    check("output", output, query.rows, shape.heads);
-}
-
-void check_ranges(std::span<const CachedSequence> sequences, std::int64_t query_rows, std::int64_t key_rows) {
-    const auto inside = [](RowRange range, std::int64_t rows) {
-        return range.begin >= 0 && range.begin <= range.end && range.end <= rows;
-    };
-    for (const CachedSequence& sequence : sequences)
-        if (!inside(sequence.queries, query_rows) || !inside(sequence.prefix, key_rows) ||
-            !inside(sequence.own, key_rows) || sequence.queries.size() > sequence.own.size())
-            throw Failure(
-                "attention: a sequence's rows leave its tensors, or it has more queries than keys of its own");
-}
-
 }  // namespace
-
-void CpuBackend::attention(TensorView query, TensorView key, TensorView value, std::span<const std::int64_t> offsets,
-                           const AttentionShape& shape, TensorView output) {
-    check_offsets("attention", offsets, query.rows);
-    if (key.rows != query.rows) throw Failure("attention: {} rows of keys for {} queries", key.rows, query.rows);
-    std::vector<CachedSequence> sequences;
-    for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-        const RowRange rows{offsets[s], offsets[s + 1]};
-        sequences.push_back({rows, {}, rows});
-    }
-    cached_attention(query, key, value, sequences, shape, output);
-}
 
 void CpuBackend::cached_attention(TensorView query, TensorView key, TensorView value,
                                   std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                   TensorView output) {
-    check_shapes(query, key, value, shape, output);
-    check_ranges(sequences, query.rows, key.rows);
+    AttentionOperations::check(query, key, value, sequences, shape, output);
     const Tensors tensors{query.float32(), key.float32(), value.float32(), output.float32()};
     const auto tasks = make_tasks(sequences, shape);
 #pragma omp parallel

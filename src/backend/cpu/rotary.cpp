@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
-#include "backend/sequences.hpp"
 
 namespace fairgptq {
 
@@ -28,27 +26,12 @@ void rotate(float* head, const float* cosines, const float* sines, std::int64_t 
 
 }  // namespace
 
-void CpuBackend::rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
-                        std::span<const float> frequencies, float attention_factor) {
-    check_offsets("rotary", offsets, heads.rows);
-    std::vector<std::int64_t> positions(static_cast<std::size_t>(heads.rows));
-    for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
-        std::iota(positions.begin() + offsets[s], positions.begin() + offsets[s + 1], std::int64_t{0});
-    rotary_at(heads, head_dim, positions, frequencies, attention_factor);
-}
-
 void CpuBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
                            std::span<const float> frequencies, float attention_factor) {
     const std::int64_t half = head_dim / 2;
-    if (head_dim <= 0 || head_dim % 2 != 0 || heads.cols % head_dim != 0)
-        throw Failure("rotary: {} features are not heads of {} elements, an even number", heads.cols, head_dim);
-    if (static_cast<std::int64_t>(frequencies.size()) != half)
-        throw Failure("rotary: {} frequencies were given for heads of {} elements", frequencies.size(), head_dim);
-    if (static_cast<std::int64_t>(positions.size()) != heads.rows)
-        throw Failure("rotary: {} positions were given for {} tokens", positions.size(), heads.rows);
+    RotaryOperations::check(heads, head_dim, positions, frequencies);
     if (positions.empty()) return;
     const auto [first, last] = std::minmax_element(positions.begin(), positions.end());
-    if (*first < 0) throw Failure("rotary: a token has the position {}", *first);
     const std::int64_t low = *first;  // of a decoding step all positions are large: no table from 0
     const std::int64_t distinct = *last - low + 1;
     const MatrixView<float> x = heads.float32();

@@ -1,0 +1,49 @@
+#include "backend/attention.hpp"
+
+#include <vector>
+
+#include "backend/sequences.hpp"
+
+namespace fairgptq {
+
+void AttentionOperations::attention(TensorView query, TensorView key, TensorView value,
+                                    std::span<const std::int64_t> offsets, const AttentionShape& shape,
+                                    TensorView output) {
+    check_offsets("attention", offsets, query.rows);
+    if (key.rows != query.rows) throw Failure("attention: {} rows of keys for {} queries", key.rows, query.rows);
+    std::vector<CachedSequence> sequences;
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+        const RowRange rows{offsets[s], offsets[s + 1]};
+        sequences.push_back({rows, {}, rows});
+    }
+    cached_attention(query, key, value, sequences, shape, output);
+}
+
+void AttentionOperations::check(const TensorView& query, const TensorView& key, const TensorView& value,
+                                std::span<const CachedSequence> sequences, const AttentionShape& shape,
+                                const TensorView& output) {
+    if (shape.head_dim < 1 || shape.key_value_heads < 1 || shape.heads < 1 ||
+        shape.heads % shape.key_value_heads != 0 || shape.window < 0)
+        throw Failure(
+            "attention: {} heads, {} key-value heads, {} elements a head and a window of {} do not go together",
+            shape.heads, shape.key_value_heads, shape.head_dim, shape.window);
+    const auto expect = [&](const char* name, const TensorView& tensor, std::int64_t rows, std::int64_t heads) {
+        if (tensor.rows != rows || tensor.cols != heads * shape.head_dim)
+            throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols, rows,
+                          heads * shape.head_dim);
+    };
+    expect("query", query, query.rows, shape.heads);
+    expect("key", key, key.rows, shape.key_value_heads);
+    expect("value", value, key.rows, shape.key_value_heads);
+    expect("output", output, query.rows, shape.heads);
+    const auto inside = [](RowRange range, std::int64_t rows) {
+        return range.begin >= 0 && range.begin <= range.end && range.end <= rows;
+    };
+    for (const CachedSequence& sequence : sequences)
+        if (!inside(sequence.queries, query.rows) || !inside(sequence.prefix, key.rows) ||
+            !inside(sequence.own, key.rows) || sequence.queries.size() > sequence.own.size())
+            throw Failure(
+                "attention: a sequence's rows leave its tensors, or it has more queries than keys of its own");
+}
+
+}  // namespace fairgptq
