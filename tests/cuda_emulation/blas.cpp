@@ -12,7 +12,9 @@
 #include "emulation.hpp"
 
 struct cublasContext {
+    int device = 0;
     cudaStream_t stream = nullptr;
+    bool has_workspace = false;
 };
 struct cublasLtContext {};
 struct EmulatedMatmulDesc {
@@ -24,6 +26,7 @@ struct EmulatedMatrixLayout {
 };
 struct EmulatedMatmulPreference {
     std::uint32_t alignment = 256;
+    std::uint32_t reductions = 7;  // all of them
 };
 
 namespace emulation {
@@ -125,6 +128,15 @@ cublasStatus_t check(const Product& product) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/// A handle is its device's, and setting its stream takes its workspace away: other streams' products could then share
+/// the library's own.
+bool is_ready(cublasHandle_t handle) {
+    int device = 0;
+    cudaGetDevice(&device);
+    if (!handle->has_workspace) fail("cuBLAS is used without a workspace, which cublasSetStream takes away");
+    return handle->device == device && is_this_threads(handle->stream);
+}
+
 cublasStatus_t submit(cudaStream_t stream, const Product& product) {
     const std::lock_guard lock(runtime_lock());
     if (!is_this_threads(stream)) return CUBLAS_STATUS_EXECUTION_FAILED;
@@ -133,14 +145,38 @@ cublasStatus_t submit(cudaStream_t stream, const Product& product) {
     enqueue(stream, [product] { multiply(product); });
     return status;
 }
+cublasStatus_t submit(cublasHandle_t handle, const Product& product) {
+    const std::lock_guard lock(runtime_lock());
+    return is_ready(handle) ? submit(handle->stream, product) : CUBLAS_STATUS_EXECUTION_FAILED;
+}
 
 /// cuBLASLt's algorithms: what each takes, and the order of its sums.
 struct Algorithm {
     std::int64_t fewest_cols;  // of the result
     std::uint32_t alignment;
-    std::int64_t chunk;
+    std::int64_t chunk;  // 0: in parts of a size that the product's size decides
 };
-constexpr Algorithm algorithms[] = {{8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+constexpr Algorithm algorithms[] = {{1, 4, 0}, {8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+
+/// Whether an algorithm is among those that a library would choose. It may keep what takes few columns for products
+/// that have few.
+bool is_offered(const Algorithm& algorithm, const EmulatedMatrixLayout& result,
+                const EmulatedMatmulPreference& preference) {
+    constexpr std::int64_t few = 100;
+    if (result.rows % 3 == 0 && result.cols > few && algorithm.fewest_cols == 1) return false;
+    return result.cols >= algorithm.fewest_cols && preference.alignment >= algorithm.alignment &&
+           (algorithm.chunk != 0 || preference.reductions != CUBLASLT_REDUCTION_SCHEME_NONE);
+}
+
+/// Whether a product's layouts go together.
+bool is_product(const EmulatedMatmulDesc& product, const EmulatedMatrixLayout& a, const EmulatedMatrixLayout& b,
+                const EmulatedMatrixLayout& d) {
+    const bool turned_a = product.transpose_a == CUBLAS_OP_T;
+    const bool turned_b = product.transpose_b == CUBLAS_OP_T;
+    return (turned_a ? a.cols : a.rows) == d.rows && (turned_b ? b.rows : b.cols) == d.cols &&
+           (turned_a ? a.rows : a.cols) == (turned_b ? b.cols : b.rows) && a.type == b.type && a.stride >= a.rows &&
+           b.stride >= b.rows && d.stride >= d.rows;
+}
 
 }  // namespace
 }  // namespace emulation
@@ -161,6 +197,7 @@ const char* cublasGetStatusString(cublasStatus_t status) {
 }
 cublasStatus_t cublasCreate(cublasHandle_t* handle) {
     *handle = new cublasContext;
+    cudaGetDevice(&(*handle)->device);
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy(cublasHandle_t handle) {
@@ -169,11 +206,15 @@ cublasStatus_t cublasDestroy(cublasHandle_t handle) {
 }
 cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
     handle->stream = stream;
+    handle->has_workspace = false;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetWorkspace(cublasHandle_t, void* workspace, std::size_t bytes) {
+cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void* workspace, std::size_t bytes) {
     const std::lock_guard lock(runtime_lock());
+    constexpr std::uintptr_t alignment = 256;
+    if (reinterpret_cast<std::uintptr_t>(workspace) % alignment != 0) return CUBLAS_STATUS_INVALID_VALUE;
     mark_workspace(workspace, bytes);
+    handle->has_workspace = true;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
@@ -187,17 +228,17 @@ cublasStatus_t cublasSgemm_64(cublasHandle_t handle, cublasOperation_t transpose
                               std::int64_t m, std::int64_t n, std::int64_t k, const float* alpha, const float* a,
                               std::int64_t lda, const float* b, std::int64_t ldb, const float* beta, float* c,
                               std::int64_t ldc) {
-    return submit(handle->stream, {m,
-                                   n,
-                                   k,
-                                   *alpha,
-                                   *beta,
-                                   {a, CUDA_R_32F, lda, transpose_a == CUBLAS_OP_T},
-                                   {b, CUDA_R_32F, ldb, transpose_b == CUBLAS_OP_T},
-                                   c,
-                                   CUDA_R_32F,
-                                   ldc,
-                                   some_chunk(m, n)});
+    return submit(handle, Product{m,
+                                  n,
+                                  k,
+                                  *alpha,
+                                  *beta,
+                                  {a, CUDA_R_32F, lda, transpose_a == CUBLAS_OP_T},
+                                  {b, CUDA_R_32F, ldb, transpose_b == CUBLAS_OP_T},
+                                  c,
+                                  CUDA_R_32F,
+                                  ldc,
+                                  some_chunk(m, n)});
 }
 cublasStatus_t cublasSgemmStridedBatched_64(cublasHandle_t handle, cublasOperation_t transpose_a,
                                             cublasOperation_t transpose_b, std::int64_t m, std::int64_t n,
@@ -216,17 +257,17 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t transpos
                                cudaDataType type_a, std::int64_t lda, const void* b, cudaDataType type_b,
                                std::int64_t ldb, const void* beta, void* c, cudaDataType type_c, std::int64_t ldc,
                                cublasComputeType_t, cublasGemmAlgo_t) {
-    return submit(handle->stream, {m,
-                                   n,
-                                   k,
-                                   *static_cast<const float*>(alpha),
-                                   *static_cast<const float*>(beta),
-                                   {a, type_a, lda, transpose_a == CUBLAS_OP_T},
-                                   {b, type_b, ldb, transpose_b == CUBLAS_OP_T},
-                                   c,
-                                   type_c,
-                                   ldc,
-                                   some_chunk(m, n)});
+    return submit(handle, Product{m,
+                                  n,
+                                  k,
+                                  *static_cast<const float*>(alpha),
+                                  *static_cast<const float*>(beta),
+                                  {a, type_a, lda, transpose_a == CUBLAS_OP_T},
+                                  {b, type_b, ldb, transpose_b == CUBLAS_OP_T},
+                                  c,
+                                  type_c,
+                                  ldc,
+                                  some_chunk(m, n)});
 }
 
 // U⁻ᵀ·b alone, U upper: by substitution from the first row on.
@@ -239,8 +280,7 @@ cublasStatus_t cublasStrsm_64(cublasHandle_t handle, cublasSideMode_t side, cubl
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (m < 0 || n < 0 || lda < std::max<std::int64_t>(1, m) || ldb < std::max<std::int64_t>(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (!is_this_threads(handle->stream) || !is_device_pointer(a) || !is_device_pointer(b))
-        return CUBLAS_STATUS_EXECUTION_FAILED;
+    if (!is_ready(handle) || !is_device_pointer(a) || !is_device_pointer(b)) return CUBLAS_STATUS_EXECUTION_FAILED;
     if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
     enqueue(handle->stream, [=] {
         const DeviceAccess access;
@@ -301,25 +341,29 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
                                                     std::size_t bytes) {
-    if (attribute >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) {
-        if (bytes != sizeof(std::uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
-        preference->alignment = std::min(preference->alignment, *static_cast<const std::uint32_t*>(value));
-    }
+    if (bytes != sizeof(std::uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+    const std::uint32_t number = *static_cast<const std::uint32_t*>(value);
+    if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+        preference->reductions = number;
+    else
+        preference->alignment = std::min(preference->alignment, number);
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t preference, int wanted,
-                                              cublasLtMatmulHeuristicResult_t* results, int* found) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
+                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
+                                              int wanted, cublasLtMatmulHeuristicResult_t* results, int* found) {
     *found = 0;
+    if (!is_product(*product, *a, *b, *d)) return CUBLAS_STATUS_INVALID_VALUE;
     for (std::uint64_t id = 0; id < std::size(algorithms) && *found < wanted; ++id)
-        if (d->cols >= algorithms[id].fewest_cols && preference->alignment >= algorithms[id].alignment)
+        if (is_offered(algorithms[id], *d, *preference))
             results[(*found)++] = {{{id}}, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
     return *found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
-                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {
+    if (!is_product(*product, *a, *b, *d)) return CUBLAS_STATUS_INVALID_VALUE;
     if (d->cols < algorithms[algorithm->data[0]].fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = {*algorithm, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
     return CUBLAS_STATUS_SUCCESS;
@@ -333,10 +377,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
     const bool turned_a = description->transpose_a == CUBLAS_OP_T;
     const bool turned_b = description->transpose_b == CUBLAS_OP_T;
     const std::int64_t k = turned_a ? layout_a->rows : layout_a->cols;
-    if (c != d || (turned_a ? layout_a->cols : layout_a->rows) != layout_d->rows ||
-        (turned_b ? layout_b->rows : layout_b->cols) != layout_d->cols ||
-        (turned_b ? layout_b->cols : layout_b->rows) != k)
-        return CUBLAS_STATUS_INVALID_VALUE;
+    if (c != d || !is_product(*description, *layout_a, *layout_b, *layout_d)) return CUBLAS_STATUS_INVALID_VALUE;
     if (layout_d->cols < chosen.fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
         return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
@@ -354,5 +395,5 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                            d,
                            layout_d->type,
                            layout_d->stride,
-                           chosen.chunk});
+                           chosen.chunk != 0 ? chosen.chunk : some_chunk(layout_d->rows, layout_d->cols)});
 }

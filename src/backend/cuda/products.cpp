@@ -148,19 +148,7 @@ bool Products::takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorit
            result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize == 0;
 }
 
-cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
-    // Strides as the alignment allows; their size is no matter.
-    const std::int64_t odd = shape.aligned ? 0 : 1;
-    const auto stride = [&](std::int64_t size) {
-        const std::int64_t whole = at_once(shape.type);
-        return (size + whole - 1) / whole * whole + odd;
-    };
-    const auto layouts_of = [&](std::int64_t rows) {
-        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
-                       stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
-    };
-    constexpr std::int64_t many_rows = 4096;
-    const Layouts layouts = layouts_of(many_rows);
+std::vector<cublasLtMatmulAlgo_t> Products::offered(const Layouts& layouts, std::uint32_t alignment) const {
     cublasLtMatmulPreference_t preference = nullptr;
     check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     std::array<cublasLtMatmulHeuristicResult_t, 32> found{};
@@ -169,7 +157,6 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
         return cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
     };
     const std::uint32_t whole_sums = CUBLASLT_REDUCTION_SCHEME_NONE;
-    const auto alignment = static_cast<std::uint32_t>(shape.aligned ? row_alignment : size_of(shape.type));
     cublasStatus_t status = set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, whole_sums);
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -181,17 +168,43 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
                                                 static_cast<int>(found.size()), found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
-    // A tile of 64 rows or the end of one, a rank's share, a whole matrix.
-    for (int i = 0; i < count; ++i) {
-        bool any_rows = found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS;
-        for (const std::int64_t rows : {1, 2, 31, 64, 1000, 4096, 32768})
-            any_rows = any_rows && takes(layouts_of(rows), found[static_cast<std::size_t>(i)].algo);
-        if (any_rows) return found[static_cast<std::size_t>(i)].algo;
-    }
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i)
+        if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+            algorithms.push_back(found[static_cast<std::size_t>(i)].algo);
+    return algorithms;
+}
+
+cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
+    // Strides as the alignment allows; their size is no matter.
+    const std::int64_t odd = shape.aligned ? 0 : 1;
+    const auto stride = [&](std::int64_t size) {
+        const std::int64_t whole = at_once(shape.type);
+        return (size + whole - 1) / whole * whole + odd;
+    };
+    const auto layouts_of = [&](std::int64_t rows) {
+        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
+                       stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
+    };
+    const auto alignment = static_cast<std::uint32_t>(shape.aligned ? row_alignment : size_of(shape.type));
+    // Kernels for many rows first: most products have. Those for few are only slower.
+    std::size_t refused = 0;
+    std::int64_t refused_rows = 0;
+    for (const std::int64_t rows_asked_for : {4096, 64, 1})
+        for (const cublasLtMatmulAlgo_t& algorithm : offered(layouts_of(rows_asked_for), alignment)) {
+            // A tile of 64 rows or the end of one, a rank's share, a whole matrix.
+            constexpr std::array<std::int64_t, 7> kinds{1, 2, 31, 64, 1000, 4096, 32768};
+            const auto* not_taken =
+                std::ranges::find_if_not(kinds, [&](std::int64_t rows) { return takes(layouts_of(rows), algorithm); });
+            if (not_taken == kinds.end()) return algorithm;
+            ++refused;
+            refused_rows = *not_taken;
+        }
     throw Failure(
-        "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes", count,
-        name_of(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "",
-        alignment);
+        "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes (the "
+        "last takes no {} rows)",
+        refused, name_of(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "",
+        alignment, refused_rows);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,

@@ -7,7 +7,7 @@
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
-// of many rows, and uses the first that takes any number of rows for every number of rows.
+// of many rows, then of few, and uses the first that takes any number of rows for every number of rows.
 #pragma once
 
 #include <cublasLt.h>
@@ -16,6 +16,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/scratch.hpp"
@@ -75,6 +76,8 @@ class Products {
     void one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
                          MatrixView<float> c);
     bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
+    /// Kernels that cuBLASLt would choose for a product, the fastest first, of those that add a sum up in one go.
+    std::vector<cublasLtMatmulAlgo_t> offered(const Layouts& layouts, std::uint32_t alignment) const;
     cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
 
     Memory& memory_;
