@@ -158,13 +158,18 @@ struct Algorithm {
 };
 constexpr Algorithm algorithms[] = {{1, 4, 0}, {8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
 
+/// None takes a multiple of 7: what a library's kernels refuse follows no rule that it tells.
+bool takes(const Algorithm& algorithm, const EmulatedMatrixLayout& result) {
+    return result.cols >= algorithm.fewest_cols && result.cols % 7 != 0;
+}
+
 /// Whether an algorithm is among those that a library would choose. It may keep what takes few columns for products
 /// that have few.
 bool is_offered(const Algorithm& algorithm, const EmulatedMatrixLayout& result,
                 const EmulatedMatmulPreference& preference) {
     constexpr std::int64_t few = 100;
     if (result.rows % 3 == 0 && result.cols > few && algorithm.fewest_cols == 1) return false;
-    return result.cols >= algorithm.fewest_cols && preference.alignment >= algorithm.alignment &&
+    return takes(algorithm, result) && preference.alignment >= algorithm.alignment &&
            (algorithm.chunk != 0 || preference.reductions != CUBLASLT_REDUCTION_SCHEME_NONE);
 }
 
@@ -364,7 +369,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t pr
                                        cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {
     if (!is_product(*product, *a, *b, *d)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (d->cols < algorithms[algorithm->data[0]].fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!takes(algorithms[algorithm->data[0]], *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = {*algorithm, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -378,7 +383,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
     const bool turned_b = description->transpose_b == CUBLAS_OP_T;
     const std::int64_t k = turned_a ? layout_a->rows : layout_a->cols;
     if (c != d || !is_product(*description, *layout_a, *layout_b, *layout_d)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (layout_d->cols < chosen.fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!takes(chosen, *layout_d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
         return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
                layout->stride * static_cast<std::int64_t>(size_of(layout->type)) % chosen.alignment == 0;

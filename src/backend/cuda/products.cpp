@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/split_kernels.hpp"
@@ -29,7 +30,8 @@ cudaDataType_t type_of(DType type) {
     return CUDA_R_32F;
 }
 
-constexpr std::uint32_t row_alignment = 16;  // bytes that kernels load at once
+constexpr std::uint32_t row_alignment = 16;          // bytes that kernels load at once
+constexpr std::int64_t most_rows_at_once = 1 << 15;  // that fixed_order's kernels are asked about
 
 /// Elements of a type that kernels load at once.
 std::int64_t at_once(DType type) {
@@ -37,6 +39,9 @@ std::int64_t at_once(DType type) {
 }
 bool aligned(const TensorView& view) {
     return reinterpret_cast<std::uintptr_t>(view.data) % row_alignment == 0 && view.stride % at_once(view.type) == 0;
+}
+std::int64_t power_of_2_within(std::int64_t number) {
+    return static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(number)));
 }
 TensorView tensor(MatrixView<const float> matrix) {
     return TensorView(MatrixView<float>(const_cast<float*>(matrix.data), matrix.rows, matrix.cols, matrix.stride));
@@ -192,19 +197,18 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
     std::int64_t refused_rows = 0;
     for (const std::int64_t rows_asked_for : {4096, 64, 1})
         for (const cublasLtMatmulAlgo_t& algorithm : offered(layouts_of(rows_asked_for), alignment)) {
-            // A tile of 64 rows or the end of one, a rank's share, a whole matrix.
-            constexpr std::array<std::int64_t, 7> kinds{1, 2, 31, 64, 1000, 4096, 32768};
-            const auto* not_taken =
-                std::ranges::find_if_not(kinds, [&](std::int64_t rows) { return takes(layouts_of(rows), algorithm); });
-            if (not_taken == kinds.end()) return algorithm;
+            std::int64_t rows = 1;
+            while (rows <= most_rows_at_once && takes(layouts_of(rows), algorithm))
+                rows *= 2;
+            if (rows > most_rows_at_once) return algorithm;
             ++refused;
-            refused_rows = *not_taken;
+            refused_rows = rows;
         }
     throw Failure(
-        "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes (the "
-        "last takes no {} rows)",
-        refused, name_of(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "",
-        alignment, refused_rows);
+        "cuBLASLt has no kernel among {} for 1, 2, 4, … {} rows times {} [{}, {}]{}, aligned to {} bytes: the last "
+        "refuses {}",
+        refused, most_rows_at_once, name_of(shape.type), shape.inner, shape.cols,
+        shape.transpose_b == Transpose::yes ? " transposed" : "", alignment, refused_rows);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
@@ -258,10 +262,18 @@ void Products::one_fixed_order(Transpose transpose_b, float alpha, TensorView a,
     auto chosen = algorithms_.find(shape);
     if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
     const Layouts layouts(a.type, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
-    if (!takes(layouts, chosen->second))
-        throw Failure(
-            "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
-            name_of(a.type), a.rows, a.cols, a.cols, c.cols);
+    if (!takes(layouts, chosen->second)) {
+        // A kernel may refuse numbers of rows at will, but none of those that it was chosen for.
+        const std::int64_t first = std::min(power_of_2_within(c.rows), most_rows_at_once);
+        if (first == c.rows)
+            throw Failure(
+                "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other distances of rows",
+                name_of(a.type), a.rows, a.cols, a.cols, c.cols);
+        const std::int64_t rest = c.rows - first;
+        one_fixed_order(transpose_b, alpha, a.rows_from(0, first), b, beta, c.rows_from(0, first));
+        one_fixed_order(transpose_b, alpha, a.rows_from(first, rest), b, beta, c.rows_from(first, rest));
+        return;
+    }
     check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
                          c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
           "cublasLtMatmul");
