@@ -375,14 +375,15 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t pr
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha, const void* a,
                               cublasLtMatrixLayout_t layout_a, const void* b, cublasLtMatrixLayout_t layout_b,
-                              const void* beta, const void* c, cublasLtMatrixLayout_t, void* d,
+                              const void* beta, const void* c, cublasLtMatrixLayout_t layout_c, void* d,
                               cublasLtMatrixLayout_t layout_d, const cublasLtMatmulAlgo_t* algorithm, void*,
                               std::size_t, cudaStream_t stream) {
     const Algorithm& chosen = algorithms[algorithm->data[0]];
     const bool turned_a = description->transpose_a == CUBLAS_OP_T;
     const bool turned_b = description->transpose_b == CUBLAS_OP_T;
     const std::int64_t k = turned_a ? layout_a->rows : layout_a->cols;
-    if (c != d || !is_product(*description, *layout_a, *layout_b, *layout_d)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (c != d || layout_c != layout_d || !is_product(*description, *layout_a, *layout_b, *layout_d))
+        return CUBLAS_STATUS_INVALID_VALUE;
     if (!takes(chosen, *layout_d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
         return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
