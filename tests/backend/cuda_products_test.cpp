@@ -110,36 +110,6 @@ TEST_F(CudaProducts, ASplitProductIsAsAccurateAsFloat32) {
                     }
 }
 
-/// Tensor cores round towards zero, which adds up where a sum only grows: at each step of 16 products that finds it at
-/// its full size, and with the parts in another order at six times as many.
-TEST_F(CudaProducts, SumsThatOnlyGrowLoseLittle) {
-    constexpr std::int64_t rows = 32, cols = 16, inner = 2048;
-    cuda::Products split(*memory, {16, rows, inner});
-    const HostMatrix a = magnitudes(random_matrix(rows, inner, 1)), b = magnitudes(random_matrix(cols, inner, 2));
-    const auto on_device = [&](const HostMatrix& matrix) {
-        Buffer buffer = memory->allocate(matrix.values.size() * sizeof(float));
-        memory->copy_to_device(buffer.data(), matrix.values.data(), buffer.bytes());
-        return buffer;
-    };
-    const Buffer device_a = on_device(a), device_b = on_device(b);
-    const Buffer c = memory->allocate(rows * cols * sizeof(float));
-    split.fixed_order(cuda::Transpose::yes, 1, device_a.matrix<const float>(rows, inner),
-                      device_b.matrix<const float>(cols, inner), 0, c.matrix<float>(rows, cols));
-    HostMatrix found(rows, cols);
-    memory->copy_to_host(found.values.data(), c.data(), c.bytes());
-    double error = 0;
-    for (std::int64_t row = 0; row < rows; ++row)
-        for (std::int64_t col = 0; col < cols; ++col) {
-            double sum = 0;
-            for (std::int64_t k = 0; k < inner; ++k)
-                sum += static_cast<double>(a(row, k)) * static_cast<double>(b(col, k));
-            error += (static_cast<double>(found(row, col)) / sum - 1) / static_cast<double>(rows * cols);
-        }
-    // A step loses less than a unit in the last place, which is two roundings.
-    constexpr double steps = static_cast<double>(inner) / 16;
-    EXPECT_LT(std::fabs(error), 2 * steps * float32_roundoff);
-}
-
 TEST_F(CudaProducts, PartsAddUpToTheNumberItself) {
     cuda::Products split(*memory, {8, 4096, 2048});
     const std::vector<float> values{1.0F,          1.0F + 0x1p-23F, 0x1.fffffep120F, -0x1.ffdp3F,

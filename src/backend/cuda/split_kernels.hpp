@@ -7,12 +7,11 @@
 
 namespace fairgptq::cuda {
 
-/// Products of parts, smallest first: 20, 11, 02, 10, 01, 00. A tensor core cuts a sum off towards zero at each step:
-/// the fewer steps find it at its full size, the less is lost.
+/// Products of parts, largest first: 00, 01, 10, 02, 11, 20.
 constexpr int split_products = 6;
 FAIRGPTQ_PORTABLE constexpr int split_part(int product, bool of_first_factor) {
-    const int sum = product < 3 ? 2 : product < 5 ? 1 : 0;  // of both parts' numbers
-    const int first = split_products - 1 - product - sum * (sum + 1) / 2;
+    const int sum = product == 0 ? 0 : product < 3 ? 1 : 2;  // of both parts' numbers
+    const int first = product - sum * (sum + 1) / 2;
     return of_first_factor ? first : sum - first;
 }
 
