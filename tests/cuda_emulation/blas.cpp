@@ -10,6 +10,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "emulation.hpp"
+#include "tensor_sum.hpp"
 
 struct cublasContext {
     int device = 0;
@@ -82,6 +83,26 @@ struct Product {
     std::int64_t chunk = 1;  // of k: partial sums that are added up
 };
 
+/// to[row] += Σ a[row, i]·b[i], i in begin … end
+void add_rounded(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end, float* to) {
+    for (std::int64_t inner = begin; inner < end; ++inner)
+        for (std::int64_t row = 0; row < rows; ++row)
+            to[row] += a[inner * rows + row] * b[inner];
+}
+void add_on_tensor_cores(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end,
+                         float* to) {
+    for (std::int64_t first = begin; first < end; first += products_at_once) {
+        const auto count = static_cast<int>(std::min<std::int64_t>(products_at_once, end - first));
+        const float* from = a + first * rows;
+        for (std::int64_t row = 0; row < rows; ++row) {
+            double products[products_at_once] = {};
+            for (int i = 0; i < count; ++i)
+                products[i] = static_cast<double>(from[i * rows + row]) * static_cast<double>(b[first + i]);
+            to[row] = add_products(to[row], products);
+        }
+    }
+}
+
 void multiply(const Product& product) {
     const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
     const DeviceAccess access;
@@ -93,13 +114,11 @@ void multiply(const Product& product) {
         std::fill(sums.begin(), sums.end(), 0.0F);
         for (std::int64_t begin = 0; begin < k; begin += chunk) {
             std::fill(part.begin(), part.end(), 0.0F);
-            for (std::int64_t inner = begin; inner < std::min(begin + chunk, k); ++inner) {
-                const float factor = b[static_cast<std::size_t>(col * k + inner)];
-                const float* from = a.data() + inner * m;
-                float* to = part.data();
-                for (std::int64_t row = 0; row < m; ++row)
-                    to[row] += from[row] * factor;
-            }
+            const std::int64_t end = std::min(begin + chunk, k);
+            if (operand_a.type == CUDA_R_32F)
+                add_rounded(a.data(), m, b.data() + col * k, begin, end, part.data());
+            else
+                add_on_tensor_cores(a.data(), m, b.data() + col * k, begin, end, part.data());
             for (std::int64_t row = 0; row < m; ++row)
                 sums[static_cast<std::size_t>(row)] += part[static_cast<std::size_t>(row)];
         }
@@ -156,7 +175,8 @@ struct Algorithm {
     std::uint32_t alignment;
     std::int64_t chunk;  // 0: in parts of a size that the product's size decides
 };
-constexpr Algorithm algorithms[] = {{1, 4, 0}, {8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+constexpr std::int64_t whole = std::int64_t{1} << 40;  // one sum from its first product to its last, as most have
+constexpr Algorithm algorithms[] = {{1, 4, 0}, {8, 16, 64}, {3, 4, 128}, {1, 16, whole}, {1, 4, 256}};
 
 /// None takes a multiple of 7: what a library's kernels refuse follows no rule that it tells.
 bool takes(const Algorithm& algorithm, const EmulatedMatrixLayout& result) {
