@@ -55,7 +55,11 @@ use_programs() {
     if [[ -f $bundle.tar.xz && ! -d $bundle ]]; then tar -C build -xf "$bundle.tar.xz"; fi
     if [[ -x $bundle/fairgptq ]]; then
         programs=$bundle
-        export LD_LIBRARY_PATH=$PWD/$bundle/lib:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+        # CUDA's libraries may be there as Python's packages alone, all in one folder.
+        local cuda=/usr/local/cuda/lib64
+        [[ -e $cuda/libcublas.so.13 && -e $cuda/libcusolver.so.12 ]] ||
+            cuda+=:$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null)/nvidia/cu13/lib
+        export LD_LIBRARY_PATH=$PWD/$bundle/lib:$cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     else
         programs=build/cuda
     fi

@@ -10,9 +10,12 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "emulation.hpp"
+#include "tensor_sum.hpp"
 
 struct cublasContext {
+    int device = 0;
     cudaStream_t stream = nullptr;
+    bool has_workspace = false;
 };
 struct cublasLtContext {};
 struct EmulatedMatmulDesc {
@@ -24,6 +27,7 @@ struct EmulatedMatrixLayout {
 };
 struct EmulatedMatmulPreference {
     std::uint32_t alignment = 256;
+    std::uint32_t reductions = 7;  // all of them
 };
 
 namespace emulation {
@@ -79,6 +83,26 @@ struct Product {
     std::int64_t chunk = 1;  // of k: partial sums that are added up
 };
 
+/// to[row] += Σ a[row, i]·b[i], i in begin … end
+void add_rounded(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end, float* to) {
+    for (std::int64_t inner = begin; inner < end; ++inner)
+        for (std::int64_t row = 0; row < rows; ++row)
+            to[row] += a[inner * rows + row] * b[inner];
+}
+void add_on_tensor_cores(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end,
+                         float* to) {
+    for (std::int64_t first = begin; first < end; first += products_at_once) {
+        const auto count = static_cast<int>(std::min<std::int64_t>(products_at_once, end - first));
+        const float* from = a + first * rows;
+        for (std::int64_t row = 0; row < rows; ++row) {
+            double products[products_at_once] = {};
+            for (int i = 0; i < count; ++i)
+                products[i] = static_cast<double>(from[i * rows + row]) * static_cast<double>(b[first + i]);
+            to[row] = add_products(to[row], products);
+        }
+    }
+}
+
 void multiply(const Product& product) {
     const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
     const DeviceAccess access;
@@ -90,13 +114,11 @@ void multiply(const Product& product) {
         std::fill(sums.begin(), sums.end(), 0.0F);
         for (std::int64_t begin = 0; begin < k; begin += chunk) {
             std::fill(part.begin(), part.end(), 0.0F);
-            for (std::int64_t inner = begin; inner < std::min(begin + chunk, k); ++inner) {
-                const float factor = b[static_cast<std::size_t>(col * k + inner)];
-                const float* from = a.data() + inner * m;
-                float* to = part.data();
-                for (std::int64_t row = 0; row < m; ++row)
-                    to[row] += from[row] * factor;
-            }
+            const std::int64_t end = std::min(begin + chunk, k);
+            if (operand_a.type == CUDA_R_32F)
+                add_rounded(a.data(), m, b.data() + col * k, begin, end, part.data());
+            else
+                add_on_tensor_cores(a.data(), m, b.data() + col * k, begin, end, part.data());
             for (std::int64_t row = 0; row < m; ++row)
                 sums[static_cast<std::size_t>(row)] += part[static_cast<std::size_t>(row)];
         }
@@ -125,6 +147,15 @@ cublasStatus_t check(const Product& product) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/// A handle is its device's, and setting its stream takes its workspace away: other streams' products could then share
+/// the library's own.
+bool is_ready(cublasHandle_t handle) {
+    int device = 0;
+    cudaGetDevice(&device);
+    if (!handle->has_workspace) fail("cuBLAS is used without a workspace, which cublasSetStream takes away");
+    return handle->device == device && is_this_threads(handle->stream);
+}
+
 cublasStatus_t submit(cudaStream_t stream, const Product& product) {
     const std::lock_guard lock(runtime_lock());
     if (!is_this_threads(stream)) return CUBLAS_STATUS_EXECUTION_FAILED;
@@ -133,14 +164,44 @@ cublasStatus_t submit(cudaStream_t stream, const Product& product) {
     enqueue(stream, [product] { multiply(product); });
     return status;
 }
+cublasStatus_t submit(cublasHandle_t handle, const Product& product) {
+    const std::lock_guard lock(runtime_lock());
+    return is_ready(handle) ? submit(handle->stream, product) : CUBLAS_STATUS_EXECUTION_FAILED;
+}
 
 /// cuBLASLt's algorithms: what each takes, and the order of its sums.
 struct Algorithm {
     std::int64_t fewest_cols;  // of the result
     std::uint32_t alignment;
-    std::int64_t chunk;
+    std::int64_t chunk;  // 0: in parts of a size that the product's size decides
 };
-constexpr Algorithm algorithms[] = {{8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+constexpr std::int64_t whole = std::int64_t{1} << 40;  // one sum from its first product to its last, as most have
+constexpr Algorithm algorithms[] = {{1, 4, 0}, {8, 16, 64}, {3, 4, 128}, {1, 16, whole}, {1, 4, 256}};
+
+/// None takes a multiple of 7: what a library's kernels refuse follows no rule that it tells.
+bool takes(const Algorithm& algorithm, const EmulatedMatrixLayout& result) {
+    return result.cols >= algorithm.fewest_cols && result.cols % 7 != 0;
+}
+
+/// Whether an algorithm is among those that a library would choose. It may keep what takes few columns for products
+/// that have few.
+bool is_offered(const Algorithm& algorithm, const EmulatedMatrixLayout& result,
+                const EmulatedMatmulPreference& preference) {
+    constexpr std::int64_t few = 100;
+    if (result.rows % 3 == 0 && result.cols > few && algorithm.fewest_cols == 1) return false;
+    return takes(algorithm, result) && preference.alignment >= algorithm.alignment &&
+           (algorithm.chunk != 0 || preference.reductions != CUBLASLT_REDUCTION_SCHEME_NONE);
+}
+
+/// Whether a product's layouts go together.
+bool is_product(const EmulatedMatmulDesc& product, const EmulatedMatrixLayout& a, const EmulatedMatrixLayout& b,
+                const EmulatedMatrixLayout& d) {
+    const bool turned_a = product.transpose_a == CUBLAS_OP_T;
+    const bool turned_b = product.transpose_b == CUBLAS_OP_T;
+    return (turned_a ? a.cols : a.rows) == d.rows && (turned_b ? b.rows : b.cols) == d.cols &&
+           (turned_a ? a.rows : a.cols) == (turned_b ? b.cols : b.rows) && a.type == b.type && a.stride >= a.rows &&
+           b.stride >= b.rows && d.stride >= d.rows;
+}
 
 }  // namespace
 }  // namespace emulation
@@ -161,6 +222,7 @@ const char* cublasGetStatusString(cublasStatus_t status) {
 }
 cublasStatus_t cublasCreate(cublasHandle_t* handle) {
     *handle = new cublasContext;
+    cudaGetDevice(&(*handle)->device);
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy(cublasHandle_t handle) {
@@ -169,11 +231,15 @@ cublasStatus_t cublasDestroy(cublasHandle_t handle) {
 }
 cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
     handle->stream = stream;
+    handle->has_workspace = false;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetWorkspace(cublasHandle_t, void* workspace, std::size_t bytes) {
+cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void* workspace, std::size_t bytes) {
     const std::lock_guard lock(runtime_lock());
+    constexpr std::uintptr_t alignment = 256;
+    if (reinterpret_cast<std::uintptr_t>(workspace) % alignment != 0) return CUBLAS_STATUS_INVALID_VALUE;
     mark_workspace(workspace, bytes);
+    handle->has_workspace = true;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
@@ -187,17 +253,17 @@ cublasStatus_t cublasSgemm_64(cublasHandle_t handle, cublasOperation_t transpose
                               std::int64_t m, std::int64_t n, std::int64_t k, const float* alpha, const float* a,
                               std::int64_t lda, const float* b, std::int64_t ldb, const float* beta, float* c,
                               std::int64_t ldc) {
-    return submit(handle->stream, {m,
-                                   n,
-                                   k,
-                                   *alpha,
-                                   *beta,
-                                   {a, CUDA_R_32F, lda, transpose_a == CUBLAS_OP_T},
-                                   {b, CUDA_R_32F, ldb, transpose_b == CUBLAS_OP_T},
-                                   c,
-                                   CUDA_R_32F,
-                                   ldc,
-                                   some_chunk(m, n)});
+    return submit(handle, Product{m,
+                                  n,
+                                  k,
+                                  *alpha,
+                                  *beta,
+                                  {a, CUDA_R_32F, lda, transpose_a == CUBLAS_OP_T},
+                                  {b, CUDA_R_32F, ldb, transpose_b == CUBLAS_OP_T},
+                                  c,
+                                  CUDA_R_32F,
+                                  ldc,
+                                  some_chunk(m, n)});
 }
 cublasStatus_t cublasSgemmStridedBatched_64(cublasHandle_t handle, cublasOperation_t transpose_a,
                                             cublasOperation_t transpose_b, std::int64_t m, std::int64_t n,
@@ -216,17 +282,17 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t transpos
                                cudaDataType type_a, std::int64_t lda, const void* b, cudaDataType type_b,
                                std::int64_t ldb, const void* beta, void* c, cudaDataType type_c, std::int64_t ldc,
                                cublasComputeType_t, cublasGemmAlgo_t) {
-    return submit(handle->stream, {m,
-                                   n,
-                                   k,
-                                   *static_cast<const float*>(alpha),
-                                   *static_cast<const float*>(beta),
-                                   {a, type_a, lda, transpose_a == CUBLAS_OP_T},
-                                   {b, type_b, ldb, transpose_b == CUBLAS_OP_T},
-                                   c,
-                                   type_c,
-                                   ldc,
-                                   some_chunk(m, n)});
+    return submit(handle, Product{m,
+                                  n,
+                                  k,
+                                  *static_cast<const float*>(alpha),
+                                  *static_cast<const float*>(beta),
+                                  {a, type_a, lda, transpose_a == CUBLAS_OP_T},
+                                  {b, type_b, ldb, transpose_b == CUBLAS_OP_T},
+                                  c,
+                                  type_c,
+                                  ldc,
+                                  some_chunk(m, n)});
 }
 
 // U⁻ᵀ·b alone, U upper: by substitution from the first row on.
@@ -239,8 +305,7 @@ cublasStatus_t cublasStrsm_64(cublasHandle_t handle, cublasSideMode_t side, cubl
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (m < 0 || n < 0 || lda < std::max<std::int64_t>(1, m) || ldb < std::max<std::int64_t>(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (!is_this_threads(handle->stream) || !is_device_pointer(a) || !is_device_pointer(b))
-        return CUBLAS_STATUS_EXECUTION_FAILED;
+    if (!is_ready(handle) || !is_device_pointer(a) || !is_device_pointer(b)) return CUBLAS_STATUS_EXECUTION_FAILED;
     if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
     enqueue(handle->stream, [=] {
         const DeviceAccess access;
@@ -301,43 +366,45 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
                                                     std::size_t bytes) {
-    if (attribute >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) {
-        if (bytes != sizeof(std::uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
-        preference->alignment = std::min(preference->alignment, *static_cast<const std::uint32_t*>(value));
-    }
+    if (bytes != sizeof(std::uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+    const std::uint32_t number = *static_cast<const std::uint32_t*>(value);
+    if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+        preference->reductions = number;
+    else
+        preference->alignment = std::min(preference->alignment, number);
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t preference, int wanted,
-                                              cublasLtMatmulHeuristicResult_t* results, int* found) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
+                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
+                                              int wanted, cublasLtMatmulHeuristicResult_t* results, int* found) {
     *found = 0;
+    if (!is_product(*product, *a, *b, *d)) return CUBLAS_STATUS_INVALID_VALUE;
     for (std::uint64_t id = 0; id < std::size(algorithms) && *found < wanted; ++id)
-        if (d->cols >= algorithms[id].fewest_cols && preference->alignment >= algorithms[id].alignment)
+        if (is_offered(algorithms[id], *d, *preference))
             results[(*found)++] = {{{id}}, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
     return *found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
-                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {
-    if (d->cols < algorithms[algorithm->data[0]].fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!is_product(*product, *a, *b, *d)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!takes(algorithms[algorithm->data[0]], *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = {*algorithm, 0, CUBLAS_STATUS_SUCCESS, 1, {}};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha, const void* a,
                               cublasLtMatrixLayout_t layout_a, const void* b, cublasLtMatrixLayout_t layout_b,
-                              const void* beta, const void* c, cublasLtMatrixLayout_t, void* d,
+                              const void* beta, const void* c, cublasLtMatrixLayout_t layout_c, void* d,
                               cublasLtMatrixLayout_t layout_d, const cublasLtMatmulAlgo_t* algorithm, void*,
                               std::size_t, cudaStream_t stream) {
     const Algorithm& chosen = algorithms[algorithm->data[0]];
     const bool turned_a = description->transpose_a == CUBLAS_OP_T;
     const bool turned_b = description->transpose_b == CUBLAS_OP_T;
     const std::int64_t k = turned_a ? layout_a->rows : layout_a->cols;
-    if (c != d || (turned_a ? layout_a->cols : layout_a->rows) != layout_d->rows ||
-        (turned_b ? layout_b->rows : layout_b->cols) != layout_d->cols ||
-        (turned_b ? layout_b->cols : layout_b->rows) != k)
+    if (c != d || layout_c != layout_d || !is_product(*description, *layout_a, *layout_b, *layout_d))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (layout_d->cols < chosen.fewest_cols) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!takes(chosen, *layout_d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
         return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
                layout->stride * static_cast<std::int64_t>(size_of(layout->type)) % chosen.alignment == 0;
@@ -354,5 +421,5 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                            d,
                            layout_d->type,
                            layout_d->stride,
-                           chosen.chunk});
+                           chosen.chunk != 0 ? chosen.chunk : some_chunk(layout_d->rows, layout_d->cols)});
 }

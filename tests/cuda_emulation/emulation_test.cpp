@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "backend/cuda/event.hpp"
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
 #include "faulty_kernels.hpp"
@@ -106,6 +107,40 @@ TEST_F(EmulationDeathTest, ProductsThatLeaveTheirMemoryShow) {
             memory.synchronize();
         },
         "reach beyond their allocation");
+}
+
+TEST_F(EmulationDeathTest, AThreadThatFreesBeforeItChoosesAGpuShows) {
+    EXPECT_DEATH(std::thread([&] { to = Buffer(); }).join(), "cudaFreeAsync by a thread that has not chosen its GPU");
+}
+TEST_F(EmulationDeathTest, AWorkspaceThatAStreamTookAwayShows) {
+    cublasHandle_t handle = nullptr;
+    ASSERT_EQ(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
+    const float one = 1;
+    const auto product = [&] {
+        return cublasSgemm_64(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, from.as<float>(), 4, from.as<float>(), 4,
+                              &one, to.as<float>(), 4);
+    };
+    EXPECT_EQ(cublasSetWorkspace(handle, to.as<std::byte>() + 16, 128), CUBLAS_STATUS_INVALID_VALUE);
+    ASSERT_EQ(cublasSetStream(handle, memory.stream()), CUBLAS_STATUS_SUCCESS);
+    ASSERT_EQ(cublasSetWorkspace(handle, to.data(), to.bytes()), CUBLAS_STATUS_SUCCESS);
+    EXPECT_EQ(product(), CUBLAS_STATUS_SUCCESS);
+    ASSERT_EQ(cublasSetStream(handle, memory.stream()), CUBLAS_STATUS_SUCCESS);
+    EXPECT_DEATH(product(), "without a workspace");
+    memory.synchronize();
+    cublasDestroy(handle);
+}
+
+TEST_F(Emulation, AnEventIsItsDevices) {
+    cudaSetDevice(1);
+    cuda::Event event;
+    memory.use();
+    EXPECT_THROW(event.record(memory.stream()), Failure);
+}
+
+TEST_F(Emulation, RowsTooFarApartToCopyAreRefused) {
+    EXPECT_EQ(cudaMemcpy2DAsync(to.data(), std::size_t{1} << 31U, values.data(), 4, 4, 1, cudaMemcpyHostToDevice,
+                                memory.stream()),
+              cudaErrorInvalidValue);
 }
 
 TEST_F(Emulation, WorkIsNotDoneBeforeItIsWaitedFor) {

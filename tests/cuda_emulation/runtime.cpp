@@ -24,6 +24,7 @@ struct CUstream_st {
     std::uint64_t submitted = 0, done = 0;
 };
 struct CUevent_st {
+    int device = 0;
     CUstream_st* stream = nullptr;
     std::uint64_t ticket = 0;
 };
@@ -84,6 +85,12 @@ Runtime& runtime() {
     return *one;
 }
 thread_local int current_device = 0;
+thread_local bool has_chosen_device = false;
+
+/// A thread that has not said which GPU it means would wake up the first one for this.
+void require_choice(const char* call) {
+    if (!has_chosen_device) fail("%s by a thread that has not chosen its GPU", call);
+}
 
 cudaError_t result(cudaError_t error) {
     if (error != cudaSuccess) runtime().last_error = error;
@@ -307,6 +314,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) {
     if (device < 0 || device >= devices) return result(cudaErrorInvalidDevice);
     current_device = device;
+    has_chosen_device = true;
     return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -348,7 +356,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-    *event = new CUevent_st;
+    *event = new CUevent_st{current_device, nullptr, 0};
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -357,8 +365,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     const std::lock_guard lock(runtime_lock());
-    if (runtime().streams.count(stream) == 0) return result(cudaErrorInvalidResourceHandle);
-    *event = {stream, stream->submitted};
+    if (runtime().streams.count(stream) == 0 || stream->device != event->device)
+        return result(cudaErrorInvalidResourceHandle);
+    event->stream = stream;
+    event->ticket = stream->submitted;
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -408,6 +418,7 @@ cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
     return cudaMallocHost(pointer, bytes);
 }
 cudaError_t cudaFreeHost(void* pointer) {
+    require_choice("cudaFreeHost");
     std::free(pointer);
     return cudaSuccess;
 }
@@ -433,7 +444,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
-    if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
+    constexpr std::size_t largest_pitch = 0x7fffffff;
+    if (width > to_pitch || width > from_pitch || std::max(to_pitch, from_pitch) > largest_pitch)
+        return result(cudaErrorInvalidValue);
     if (width == to_pitch && width == from_pitch) return cudaMemcpyAsync(to, from, width * height, kind, stream);
     for (std::size_t row = 0; row < height; ++row) {
         const cudaError_t error =
@@ -523,6 +536,7 @@ cudaError_t cudaMallocFromPoolAsync(void** pointer, std::size_t bytes, cudaMemPo
 }
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
     const std::lock_guard lock(runtime_lock());
+    require_choice("cudaFreeAsync");
     if (runtime().streams.count(stream) == 0) return result(cudaErrorInvalidResourceHandle);
     if (!on_device(pointer)) return result(cudaErrorInvalidValue);
     enqueue(stream, [pointer] { release(pointer); });

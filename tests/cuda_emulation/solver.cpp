@@ -61,19 +61,22 @@ std::size_t potrf_device_bytes(std::int64_t n) {
 }
 }  // namespace
 cusolverStatus_t cusolverDnXpotrf_bufferSize(cusolverDnHandle_t, cusolverDnParams_t, cublasFillMode_t, std::int64_t n,
-                                             cudaDataType, const void*, std::int64_t, cudaDataType,
+                                             cudaDataType type, const void*, std::int64_t lda, cudaDataType compute,
                                              std::size_t* device_bytes, std::size_t* host_bytes) {
+    if (type != CUDA_R_32F || compute != CUDA_R_32F || n < 1 || lda < n) return CUSOLVER_STATUS_INVALID_VALUE;
     *device_bytes = potrf_device_bytes(n);
     *host_bytes = potrf_host_bytes;
     return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnXpotrf(cusolverDnHandle_t handle, cusolverDnParams_t, cublasFillMode_t fill, std::int64_t n,
-                                  cudaDataType, void* a, std::int64_t lda, cudaDataType, void* device_buffer,
-                                  std::size_t device_bytes, void* host_buffer, std::size_t host_bytes, int* info) {
+                                  cudaDataType type, void* a, std::int64_t lda, cudaDataType compute,
+                                  void* device_buffer, std::size_t device_bytes, void* host_buffer,
+                                  std::size_t host_bytes, int* info) {
     const std::lock_guard lock(runtime_lock());
     if (!is_this_threads(handle->stream)) return CUSOLVER_STATUS_EXECUTION_FAILED;
-    if (fill != CUBLAS_FILL_MODE_UPPER || n < 1 || lda < n || device_bytes < potrf_device_bytes(n) ||
-        host_bytes < potrf_host_bytes || host_buffer == nullptr || !is_device_pointer(a) || !is_device_pointer(info))
+    if (type != CUDA_R_32F || compute != CUDA_R_32F || fill != CUBLAS_FILL_MODE_UPPER || n < 1 || lda < n ||
+        device_bytes < potrf_device_bytes(n) || host_bytes < potrf_host_bytes || host_buffer == nullptr ||
+        !is_device_pointer(a) || !is_device_pointer(info))
         return CUSOLVER_STATUS_INVALID_VALUE;
     enqueue(handle->stream, [=] {
         const DeviceAccess access;

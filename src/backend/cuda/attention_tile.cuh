@@ -174,8 +174,11 @@ struct WarpTile {
                     now = fmaxf(now, fmaxf(scores[s][k][2 * half], scores[s][k][2 * half + 1]));
                 now = fmaxf(now, __shfl_xor_sync(0xffffffffU, now, 1));
                 now = fmaxf(now, __shfl_xor_sync(0xffffffffU, now, 2));
-                const float base = now == -infinity ? 0.0F : now * scale;  // a window's edge: nothing seen yet
-                const float correction = power_of_2(fmaf(largest[s][half], scale, -base));
+                // Products are rounded before they are subtracted: where no score is larger than before, the correction
+                // is 1 to the last bit. How many such blocks a query meets its tile decides, which its result must not.
+                const float scaled = __fmul_rn(now, scale);
+                const float base = now == -infinity ? 0.0F : scaled;  // a window's edge: nothing seen yet
+                const float correction = power_of_2(__fmul_rn(largest[s][half], scale) - base);
                 largest[s][half] = now;
                 float sum = weight[s][half] * correction;
 #pragma unroll

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/split_kernels.hpp"
@@ -29,7 +30,8 @@ cudaDataType_t type_of(DType type) {
     return CUDA_R_32F;
 }
 
-constexpr std::uint32_t row_alignment = 16;  // bytes that kernels load at once
+constexpr std::uint32_t row_alignment = 16;          // bytes that kernels load at once
+constexpr std::int64_t most_rows_at_once = 1 << 15;  // that fixed_order's kernels are asked about
 
 /// Elements of a type that kernels load at once.
 std::int64_t at_once(DType type) {
@@ -37,6 +39,9 @@ std::int64_t at_once(DType type) {
 }
 bool aligned(const TensorView& view) {
     return reinterpret_cast<std::uintptr_t>(view.data) % row_alignment == 0 && view.stride % at_once(view.type) == 0;
+}
+std::int64_t power_of_2_within(std::int64_t number) {
+    return static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(number)));
 }
 TensorView tensor(MatrixView<const float> matrix) {
     return TensorView(MatrixView<float>(const_cast<float*>(matrix.data), matrix.rows, matrix.cols, matrix.stride));
@@ -148,19 +153,7 @@ bool Products::takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorit
            result.state == CUBLAS_STATUS_SUCCESS && result.workspaceSize == 0;
 }
 
-cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
-    // Strides as the alignment allows; their size is no matter.
-    const std::int64_t odd = shape.aligned ? 0 : 1;
-    const auto stride = [&](std::int64_t size) {
-        const std::int64_t whole = at_once(shape.type);
-        return (size + whole - 1) / whole * whole + odd;
-    };
-    const auto layouts_of = [&](std::int64_t rows) {
-        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
-                       stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
-    };
-    constexpr std::int64_t many_rows = 4096;
-    const Layouts layouts = layouts_of(many_rows);
+std::vector<cublasLtMatmulAlgo_t> Products::offered(const Layouts& layouts, std::uint32_t alignment) const {
     cublasLtMatmulPreference_t preference = nullptr;
     check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     std::array<cublasLtMatmulHeuristicResult_t, 32> found{};
@@ -169,7 +162,6 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
         return cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
     };
     const std::uint32_t whole_sums = CUBLASLT_REDUCTION_SCHEME_NONE;
-    const auto alignment = static_cast<std::uint32_t>(shape.aligned ? row_alignment : size_of(shape.type));
     cublasStatus_t status = set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, whole_sums);
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -181,17 +173,42 @@ cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
                                                 static_cast<int>(found.size()), found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
-    // A tile of 64 rows or the end of one, a rank's share, a whole matrix.
-    for (int i = 0; i < count; ++i) {
-        bool any_rows = found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS;
-        for (const std::int64_t rows : {1, 2, 31, 64, 1000, 4096, 32768})
-            any_rows = any_rows && takes(layouts_of(rows), found[static_cast<std::size_t>(i)].algo);
-        if (any_rows) return found[static_cast<std::size_t>(i)].algo;
-    }
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i)
+        if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+            algorithms.push_back(found[static_cast<std::size_t>(i)].algo);
+    return algorithms;
+}
+
+cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
+    // Strides as the alignment allows; their size is no matter.
+    const std::int64_t odd = shape.aligned ? 0 : 1;
+    const auto stride = [&](std::int64_t size) {
+        const std::int64_t whole = at_once(shape.type);
+        return (size + whole - 1) / whole * whole + odd;
+    };
+    const auto layouts_of = [&](std::int64_t rows) {
+        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
+                       stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
+    };
+    const auto alignment = static_cast<std::uint32_t>(shape.aligned ? row_alignment : size_of(shape.type));
+    // Kernels for many rows first: most products have. Those for few are only slower.
+    std::size_t refused = 0;
+    std::int64_t refused_rows = 0;
+    for (const std::int64_t rows_asked_for : {4096, 64, 1})
+        for (const cublasLtMatmulAlgo_t& algorithm : offered(layouts_of(rows_asked_for), alignment)) {
+            std::int64_t rows = 1;
+            while (rows <= most_rows_at_once && takes(layouts_of(rows), algorithm))
+                rows *= 2;
+            if (rows > most_rows_at_once) return algorithm;
+            ++refused;
+            refused_rows = rows;
+        }
     throw Failure(
-        "cuBLASLt has no kernel among {} for any number of rows times {} [{}, {}]{}, rows aligned to {} bytes", count,
-        name_of(shape.type), shape.inner, shape.cols, shape.transpose_b == Transpose::yes ? " transposed" : "",
-        alignment);
+        "cuBLASLt has no kernel among {} for 1, 2, 4, … {} rows times {} [{}, {}]{}, aligned to {} bytes: the last "
+        "refuses {}",
+        refused, most_rows_at_once, name_of(shape.type), shape.inner, shape.cols,
+        shape.transpose_b == Transpose::yes ? " transposed" : "", alignment, refused_rows);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
@@ -245,10 +262,18 @@ void Products::one_fixed_order(Transpose transpose_b, float alpha, TensorView a,
     auto chosen = algorithms_.find(shape);
     if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
     const Layouts layouts(a.type, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
-    if (!takes(layouts, chosen->second))
-        throw Failure(
-            "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other numbers of rows",
-            name_of(a.type), a.rows, a.cols, a.cols, c.cols);
+    if (!takes(layouts, chosen->second)) {
+        // A kernel may refuse numbers of rows at will, but none of those that it was chosen for.
+        const std::int64_t first = std::min(power_of_2_within(c.rows), most_rows_at_once);
+        if (first == c.rows)
+            throw Failure(
+                "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other distances of rows",
+                name_of(a.type), a.rows, a.cols, a.cols, c.cols);
+        const std::int64_t rest = c.rows - first;
+        one_fixed_order(transpose_b, alpha, a.rows_from(0, first), b, beta, c.rows_from(0, first));
+        one_fixed_order(transpose_b, alpha, a.rows_from(first, rest), b, beta, c.rows_from(first, rest));
+        return;
+    }
     check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
                          c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
           "cublasLtMatmul");

@@ -1,13 +1,14 @@
 // Matrix products by cuBLAS, row-major, float32 accumulation.
 //
 // A large float32 product goes to the tensor cores as six of bfloat16: x = x₀ + x₁ + x₂, 8 bits of significand each, is
-// exact, and a·b = a₀b₀ + a₀b₁ + a₁b₀ + a₀b₂ + a₁b₁ + a₂b₀ but for 2⁻²³ of |a||b|, less than what summing in float32
+// exact, and a·b = a₀b₂ + a₁b₁ + a₂b₀ + a₀b₁ + a₁b₀ + a₀b₀ but for 2⁻²³ of |a||b|, less than what summing in float32
 // loses (Henry, Tang and Heinecke, arXiv 1904.06376). All six are one product of six times the inner size, a sixth of
-// the tensor cores' rate and some 2.5 times that of float32 on an H100.
+// the tensor cores' rate and some 2.5 times that of float32 on an H100. They are summed in this order, smallest first.
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
-// of many rows, and uses the first that takes any number of rows for every number of rows.
+// of many rows, then of few, and uses the first that takes every power of 2 for every number of rows: in pieces where it
+// refuses the whole.
 #pragma once
 
 #include <cublasLt.h>
@@ -16,6 +17,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/scratch.hpp"
@@ -75,6 +77,8 @@ class Products {
     void one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
                          MatrixView<float> c);
     bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
+    /// Kernels that cuBLASLt would choose for a product, the fastest first, of those that add a sum up in one go.
+    std::vector<cublasLtMatmulAlgo_t> offered(const Layouts& layouts, std::uint32_t alignment) const;
     cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
 
     Memory& memory_;

@@ -7,11 +7,12 @@
 
 namespace fairgptq::cuda {
 
-/// Products of parts, largest first: 00, 01, 10, 02, 11, 20.
+/// Products of parts, smallest first: 02, 11, 20, 01, 10, 00. Tensor cores cut off what they add at the sum's last bits
+/// instead of rounding it, so small ones are not to meet a large sum, nor a large sum many additions.
 constexpr int split_products = 6;
 FAIRGPTQ_PORTABLE constexpr int split_part(int product, bool of_first_factor) {
-    const int sum = product == 0 ? 0 : product < 3 ? 1 : 2;  // of both parts' numbers
-    const int first = product - sum * (sum + 1) / 2;
+    const int sum = product < 3 ? 2 : product < 5 ? 1 : 0;  // of both parts' numbers
+    const int first = product - (sum == 2 ? 0 : sum == 1 ? 3 : 5);
     return of_first_factor ? first : sum - first;
 }
 

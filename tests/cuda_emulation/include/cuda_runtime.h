@@ -92,6 +92,11 @@ T __shfl_xor_sync(unsigned mask, T value, int distance, int line = __builtin_LIN
     std::memcpy(&value, &word, sizeof(T));
     return value;
 }
+/// Rounded, whatever becomes of it.
+inline float __fmul_rn(float a, float b) {
+    const volatile float product = a * b;
+    return product;
+}
 inline float __int_as_float(int bits) {
     float value = 0;
     std::memcpy(&value, &bits, sizeof(value));
