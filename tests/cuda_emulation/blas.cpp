@@ -4,12 +4,14 @@
 // one. Whoever relies on an order that cuBLAS does not promise gets other bytes for other sizes. Of cuBLASLt's
 // algorithms some refuse some sizes, too.
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "cublasLt.h"
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "emulation.hpp"
+#include "tensor_sum.hpp"
 
 struct cublasContext {
     cudaStream_t stream = nullptr;
@@ -79,6 +81,30 @@ struct Product {
     std::int64_t chunk = 1;  // of k: partial sums that are added up
 };
 
+/// to[row] += Σ a[row, i]·b[i], i in begin … end
+void add_rounded(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end, float* to) {
+    for (std::int64_t inner = begin; inner < end; ++inner)
+        for (std::int64_t row = 0; row < rows; ++row)
+            to[row] += a[inner * rows + row] * b[inner];
+}
+/// @param count of products; a constant where it can be, as the compiler then takes several rows at once
+template <class Count>
+void add_at_once(const float* a, std::int64_t rows, const float* b, Count count, float* to) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+        double products[products_at_once] = {};
+        for (int i = 0; i < count; ++i)
+            products[i] = static_cast<double>(a[i * rows + row]) * static_cast<double>(b[i]);
+        to[row] = add_products(to[row], products);
+    }
+}
+void add_on_tensor_cores(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end,
+                         float* to) {
+    std::int64_t first = begin;
+    for (; first + products_at_once <= end; first += products_at_once)
+        add_at_once(a + first * rows, rows, b + first, std::integral_constant<int, products_at_once>(), to);
+    if (first < end) add_at_once(a + first * rows, rows, b + first, static_cast<int>(end - first), to);
+}
+
 void multiply(const Product& product) {
     const auto [m, n, k, alpha, beta, operand_a, operand_b, c, type_c, stride_c, chunk] = product;
     const DeviceAccess access;
@@ -90,13 +116,11 @@ void multiply(const Product& product) {
         std::fill(sums.begin(), sums.end(), 0.0F);
         for (std::int64_t begin = 0; begin < k; begin += chunk) {
             std::fill(part.begin(), part.end(), 0.0F);
-            for (std::int64_t inner = begin; inner < std::min(begin + chunk, k); ++inner) {
-                const float factor = b[static_cast<std::size_t>(col * k + inner)];
-                const float* from = a.data() + inner * m;
-                float* to = part.data();
-                for (std::int64_t row = 0; row < m; ++row)
-                    to[row] += from[row] * factor;
-            }
+            const std::int64_t end = std::min(begin + chunk, k);
+            if (operand_a.type == CUDA_R_32F)
+                add_rounded(a.data(), m, b.data() + col * k, begin, end, part.data());
+            else
+                add_on_tensor_cores(a.data(), m, b.data() + col * k, begin, end, part.data());
             for (std::int64_t row = 0; row < m; ++row)
                 sums[static_cast<std::size_t>(row)] += part[static_cast<std::size_t>(row)];
         }
@@ -140,7 +164,8 @@ struct Algorithm {
     std::uint32_t alignment;
     std::int64_t chunk;
 };
-constexpr Algorithm algorithms[] = {{8, 16, 64}, {3, 4, 128}, {1, 16, 32}, {1, 4, 256}};
+constexpr std::int64_t whole = std::int64_t{1} << 40;  // one sum from its first product to its last, as most have
+constexpr Algorithm algorithms[] = {{8, 16, 64}, {3, 4, 128}, {1, 16, whole}, {1, 4, 256}};
 
 }  // namespace
 }  // namespace emulation

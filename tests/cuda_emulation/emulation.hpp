@@ -8,6 +8,7 @@
 //   memory holds little, a launch runs twice, in two orders, and must leave the same bytes.
 // - Grids, blocks and on-chip memory have a GPU's limits; a stream of another device than the thread's own, the default
 //   stream, and host pointers among a kernel's arguments are refused.
+// - Tensor cores cut off what they add at their sums' last bits, as an A100's do (tensor_sum.hpp).
 //
 // What it does not show: speed, registers, the rounding of the GPU's own functions and of cuBLAS, races within a warp.
 #pragma once

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "tensor_sum.hpp"
+
 namespace emulation {
 namespace {
 
@@ -53,10 +55,12 @@ void multiply_all(const void* const* lanes) {
         for (int i = 0; i < 4; ++i) {
             const int row = lane / 4 + i / 2 * 8;
             const int col = 2 * (lane % 4) + i % 2;
-            float sum = part(lane).sum[i];
-            for (int k = 0; k < inner; ++k)
-                sum += a[row][k] * b[k][col];
-            part(lane).sum[i] = sum;
+            for (int begin = 0; begin < inner; begin += products_at_once) {
+                double products[products_at_once];
+                for (int k = 0; k < products_at_once; ++k)
+                    products[k] = static_cast<double>(a[row][begin + k]) * static_cast<double>(b[begin + k][col]);
+                part(lane).sum[i] = add_products(part(lane).sum[i], products);
+            }
         }
 }
 
