@@ -4,6 +4,7 @@
 // one. Whoever relies on an order that cuBLAS does not promise gets other bytes for other sizes. Of cuBLASLt's
 // algorithms some refuse some sizes, too.
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "cublasLt.h"
@@ -89,18 +90,22 @@ void add_rounded(const float* a, std::int64_t rows, const float* b, std::int64_t
         for (std::int64_t row = 0; row < rows; ++row)
             to[row] += a[inner * rows + row] * b[inner];
 }
+/// @param count of products; a constant where it can be, as the compiler then takes several rows at once
+template <class Count>
+void add_at_once(const float* a, std::int64_t rows, const float* b, Count count, float* to) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+        double products[products_at_once] = {};
+        for (int i = 0; i < count; ++i)
+            products[i] = static_cast<double>(a[i * rows + row]) * static_cast<double>(b[i]);
+        to[row] = add_products(to[row], products);
+    }
+}
 void add_on_tensor_cores(const float* a, std::int64_t rows, const float* b, std::int64_t begin, std::int64_t end,
                          float* to) {
-    for (std::int64_t first = begin; first < end; first += products_at_once) {
-        const auto count = static_cast<int>(std::min<std::int64_t>(products_at_once, end - first));
-        const float* from = a + first * rows;
-        for (std::int64_t row = 0; row < rows; ++row) {
-            double products[products_at_once] = {};
-            for (int i = 0; i < count; ++i)
-                products[i] = static_cast<double>(from[i * rows + row]) * static_cast<double>(b[first + i]);
-            to[row] = add_products(to[row], products);
-        }
-    }
+    std::int64_t first = begin;
+    for (; first + products_at_once <= end; first += products_at_once)
+        add_at_once(a + first * rows, rows, b + first, std::integral_constant<int, products_at_once>(), to);
+    if (first < end) add_at_once(a + first * rows, rows, b + first, static_cast<int>(end - first), to);
 }
 
 void multiply(const Product& product) {

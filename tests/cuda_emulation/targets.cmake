@@ -23,7 +23,8 @@ set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/columns_kerne
   COMPILE_OPTIONS "${emulated_kernel_options};-ffp-contract=off")
 set_source_files_properties(${emulation}/grid_test.cpp PROPERTIES COMPILE_OPTIONS "-Wno-unknown-pragmas")
 # Loops that stand for cuBLAS and cuSOLVER should not be what the tests wait for; their operands are checked before.
-set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPERTIES COMPILE_OPTIONS "-O3;-fno-sanitize=all")
+set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPERTIES
+  COMPILE_OPTIONS "-O3;-fno-trapping-math;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
 add_executable(test_cuda ${emulated_cases} ${cuda_cases} solver/cuda_test.cpp solver/official_test.cpp

@@ -41,7 +41,7 @@ class Products {
     Products(const Products&) = delete;
     Products& operator=(const Products&) = delete;
 
-    /// c = alpha · a · op(b) + beta · c, float32 or as accurate.
+    /// c = alpha · a · op(b) + beta · c, float32 or nearly as accurate.
     void multiply(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b, float beta,
                   MatrixView<float> c);
     /// The same in an order of sums that does not depend on the number of rows: a row of c has the same bytes whatever
