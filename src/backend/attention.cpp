@@ -19,9 +19,9 @@ void AttentionOperations::attention(TensorView query, TensorView key, TensorView
     cached_attention(query, key, value, sequences, shape, output);
 }
 
-void AttentionOperations::check(const TensorView& query, const TensorView& key, const TensorView& value,
-                                std::span<const CachedSequence> sequences, const AttentionShape& shape,
-                                const TensorView& output) {
+void AttentionOperations::check_attention(const TensorView& query, const TensorView& key, const TensorView& value,
+                                          std::span<const CachedSequence> sequences, const AttentionShape& shape,
+                                          const TensorView& output) {
     if (shape.head_dim < 1 || shape.key_value_heads < 1 || shape.heads < 1 ||
         shape.heads % shape.key_value_heads != 0 || shape.window < 0)
         throw Failure(

@@ -52,8 +52,9 @@ class AttentionOperations {
 
   protected:
     /// @throws Failure unless cached_attention's arguments go together
-    static void check(const TensorView& query, const TensorView& key, const TensorView& value,
-                      std::span<const CachedSequence> sequences, const AttentionShape& shape, const TensorView& output);
+    static void check_attention(const TensorView& query, const TensorView& key, const TensorView& value,
+                                std::span<const CachedSequence> sequences, const AttentionShape& shape,
+                                const TensorView& output);
 };
 
 }  // namespace fairgptq

@@ -16,8 +16,8 @@ void RotaryOperations::rotary(TensorView heads, std::int64_t head_dim, std::span
     rotary_at(heads, head_dim, positions, frequencies, attention_factor);
 }
 
-void RotaryOperations::check(const TensorView& heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
-                             std::span<const float> frequencies) {
+void RotaryOperations::check_rotary(const TensorView& heads, std::int64_t head_dim,
+                                    std::span<const std::int64_t> positions, std::span<const float> frequencies) {
     if (head_dim <= 0 || head_dim % 2 != 0 || heads.cols % head_dim != 0)
         throw Failure("rotary: {} features are not heads of {} elements, an even number", heads.cols, head_dim);
     if (std::ssize(frequencies) != head_dim / 2)

@@ -27,8 +27,8 @@ class RotaryOperations {
 
   protected:
     /// @throws Failure unless rotary_at's arguments go together
-    static void check(const TensorView& heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
-                      std::span<const float> frequencies);
+    static void check_rotary(const TensorView& heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
+                             std::span<const float> frequencies);
 };
 
 }  // namespace fairgptq

@@ -166,7 +166,7 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
 void CpuBackend::cached_attention(TensorView query, TensorView key, TensorView value,
                                   std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                   TensorView output) {
-    AttentionOperations::check(query, key, value, sequences, shape, output);
+    check_attention(query, key, value, sequences, shape, output);
     const Tensors tensors{query.float32(), key.float32(), value.float32(), output.float32()};
     const auto tasks = make_tasks(sequences, shape);
 #pragma omp parallel

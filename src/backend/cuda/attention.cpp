@@ -38,7 +38,7 @@ std::vector<cuda::QueryTile> tiles_of(std::span<const CachedSequence> sequences,
 void CudaBackend::cached_attention(TensorView query, TensorView key, TensorView value,
                                    std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                    TensorView output) {
-    AttentionOperations::check(query, key, value, sequences, shape, output);
+    check_attention(query, key, value, sequences, shape, output);
     constexpr std::int64_t largest_head = 1024;  // what a block has on-chip memory for
     if (shape.head_dim > largest_head)
         throw Failure("attention: heads of {} elements are wider than {}", shape.head_dim, largest_head);

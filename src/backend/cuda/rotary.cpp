@@ -10,7 +10,7 @@ namespace fairgptq {
 
 void CudaBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
                             std::span<const float> frequencies, float attention_factor) {
-    RotaryOperations::check(heads, head_dim, positions, frequencies);
+    check_rotary(heads, head_dim, positions, frequencies);
     memory_.use();
     const std::int64_t* device_positions = positions_.on_device(positions);
     const float* device_frequencies = frequencies_.on_device(frequencies);
