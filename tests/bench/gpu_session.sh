@@ -13,8 +13,8 @@
 #     peer      beside LLM Compressor (README.md in this folder), shapes of an 8B and of a 70B model
 #     forward   one block beside PyTorch's, shapes of an 8B and of a 70B model (needs torch and transformers)
 #     models    random weights, 16 GB in the shape of an 8B model and 2 layers in that of a 70B model, to build/gpu_models
-#     layer     those 2 layers quantized, 128 x 2048 tokens
-#     model     the 8B model quantized, from the command to its last checkpoint
+#     layer     those 2 layers quantized, 128 x 2048 tokens; GPU memory within 5 % of the plan
+#     model     the 8B model quantized, from the command to its last checkpoint; the same
 #     table     the rows that the measurements are for
 #
 # Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
@@ -150,6 +150,9 @@ json.dump({"wall": wall, "layers": own, "phases": [event["phases"] for event in 
 print(f"{wall:.1f} s in all; layers without disk: {', '.join(f'{one:.2f}' for one in own)} s")
 for phase, seconds in layers[-1]["phases"].items():
     print(f"  last layer, {phase:12} {seconds:8.3f} s")
+planned, peak = events[0]["planned_device_bytes"], events[-1]["peak_device_bytes"]
+print(f"  GPU memory: {peak / 2**30:.2f} GiB, {planned / 2**30:.2f} planned")
+sys.exit(abs(peak / planned - 1) > 0.05)
 PY
 }
 print_table() {
