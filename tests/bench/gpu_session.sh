@@ -7,7 +7,7 @@
 #     bundle    on a machine without a GPU: programs, and the libraries they need beside CUDA's, to build/gpu_bundle.tar.xz,
 #               for a GPU machine that has CUDA 13 but cannot install the rest; carry that file there, and leave out `build`
 #     build     the preset cuda
-#     tests     the backend and the solver on the GPU
+#     tests     the backend, every form of model and the solver on the GPU
 #     sanitize  the columns' and attention's kernels under compute-sanitizer: races, and memory that is not theirs
 #     bench     fairgptq bench, shapes of an 8B and of a 70B model
 #     peer      beside LLM Compressor (README.md in this folder), shapes of an 8B and of a 70B model
@@ -30,7 +30,7 @@ models=build/gpu_models
 limit=560 # seconds a step
 python=${PYTHON:-python3}
 failed=0
-test_targets=(--target test_backend --target test_solver --target test_comm)
+test_targets=(--target test_backend --target test_model --target test_solver --target test_comm)
 
 say() { printf '\n== %s\n' "$*"; }
 # Runs one of the functions below within the limit, and goes on whatever becomes of it.
@@ -63,7 +63,7 @@ make_bundle() {
         -DFAIRGPTQ_MARCH=x86-64-v3 -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-OFF}" "${shared[@]}" &&
         cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq "${test_targets[@]}" || return
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
-    cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,solver,comm} "$bundle/" || return
+    cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,model,solver,comm} "$bundle/" || return
     "$python" tools/random_model.py 8b "$bundle/tokens" --only tokens || return # of one vocabulary with the 70B model
     strip "$bundle"/fairgptq "$bundle"/test_*
     # The system's own and CUDA's libraries are there; the loader's must be.
@@ -83,6 +83,7 @@ run_tests() {
     # The column kernel against the CPU's bytes first: if that fails, nothing after it means anything.
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='CudaMemory*:CudaColumns.*' || code=1
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:*/cuda_float*:DeviceTest.*:Cuda*:TiledAttention.*' || code=1
+    "$tests/test_model" --gtest_brief=1 --gtest_filter='*CudaForward*' || code=1
     FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} "$tests/test_solver" --gtest_brief=1 \
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
