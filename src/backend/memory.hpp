@@ -61,6 +61,9 @@ class MemoryOperations {
     virtual void synchronize() = 0;
     /// Bytes that can still be allocated; nothing where that is the host's business.
     virtual std::optional<std::size_t> available() const { return std::nullopt; }
+    /// Bytes of the device that are taken, by whomever and for whatever, with what was freed here and is kept; nothing
+    /// where that is the host's business.
+    virtual std::optional<std::size_t> taken() const { return std::nullopt; }
     /// Copies beside what the device computes. By default they are done when they are asked for.
     virtual std::unique_ptr<Transfers> make_transfers();
 

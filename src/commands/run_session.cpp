@@ -165,6 +165,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     progress.close();
     clock.enter(Phase::exchange);
     const std::int64_t peak_kib = peak_memory_kib(comm);
+    const std::int64_t peak_device = comm.all_reduce_max(static_cast<std::int64_t>(backend.taken().value_or(0)));
     clock.charge();
     const double seconds = clock.elapsed();
     const std::vector<RankTimes> times = gather_times(comm, {clock.seconds(), seconds});
@@ -173,6 +174,13 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     nlohmann::json event{
         {"event", outcome == Outcome::stopped ? "stopped" : "done"}, {"seconds", seconds}, {"peak_rss_kib", peak_kib}};
     add_times(event, times);
+    std::string of_gpu;
+    if (peak_device > 0) {
+        event["peak_device_bytes"] = peak_device;
+        of_gpu = fmt::format(", {:.2f} of its GPU's, where {:.2f} were planned",
+                             static_cast<double>(peak_device) / (1U << 30U),
+                             static_cast<double>(memory.device_peak) / (1U << 30U));
+    }
     std::string ratio;
     const bool whole = std::all_of(targets.begin(), targets.end(), [](const auto& one) { return one.finished == 0; });
     if (outcome == Outcome::done && whole) {  // otherwise it was only a part of it
@@ -191,9 +199,9 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
         fmt::print(stderr, "stopped on request; every finished layer is saved, start again with --resume\n");
         return exit_stopped;
     }
-    fmt::print(stderr, "done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank\n", seconds,
+    fmt::print(stderr, "done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank{}\n", seconds,
                comm.size(), plural(static_cast<std::size_t>(comm.size())), threads,
-               plural(static_cast<std::size_t>(threads)), ratio, static_cast<double>(peak_kib) / (1 << 20));
+               plural(static_cast<std::size_t>(threads)), ratio, static_cast<double>(peak_kib) / (1 << 20), of_gpu);
     fmt::print(stderr, "time: {}\n", times_text(times));
     return exit_done;
 }

@@ -208,7 +208,12 @@ void Checkpoint::Impl::advise(const std::string& name, int advice) const {
         reinterpret_cast<std::uintptr_t>(found->second.bytes.data()) / page * page;  // NOLINT: page address
     const auto end =
         reinterpret_cast<std::uintptr_t>(found->second.bytes.data()) + found->second.bytes.size();  // NOLINT
-    ::madvise(reinterpret_cast<void*>(begin), end - begin, advice);  // NOLINT: advice may be ignored
+    // Of a longer range Linux reads ahead no more than its read-ahead window, which has this size unless it was
+    // changed.
+    constexpr std::uintptr_t window = std::uintptr_t{128} << 10U;
+    const std::uintptr_t step = advice == MADV_WILLNEED ? window : end - begin;
+    for (std::uintptr_t at = begin; at < end; at += step)
+        ::madvise(reinterpret_cast<void*>(at), std::min(step, end - at), advice);  // NOLINT: advice may be ignored
 }
 
 Checkpoint::Checkpoint(const std::filesystem::path& model_dir) : impl_(std::make_unique<Impl>()) {

@@ -148,11 +148,13 @@ class Planner {
 
     void fill_host(MemoryPlan& plan) const {
         // One layer is computed while the last one is written. A tensor's pages of its file are in memory while it is
-        // read.
+        // read, and those of a layer that waits in host memory until it is uploaded.
         const auto at_once = static_cast<std::size_t>(std::min<std::int64_t>(2, settings_.layers));
         const std::size_t program = std::size_t{45} << 20U;
         const std::size_t stored = size_of(family_.config.weight_type());
         const std::size_t start_pages = product(family_.config.vocab_size, family_.config.hidden_size) * stored;
+        const std::size_t layer_pages =
+            device_.gpu && plan.residency.weights == ReadAhead::to_host ? sizes_.layer : sizes_.largest * stored;
         const std::size_t spilled = state_bytes(plan.spilled_tokens);
         const std::size_t on_their_way = device_.gpu ? upload_bytes : 0;
         // Codes on their way to the records; ranks that share a GPU gather them through as much again.
@@ -161,7 +163,7 @@ class Planner {
         plan.host = {
             {"token ids", ids_},
             {"codes and scales, this and the last", at_once * sizes_.codes},
-            {"pages of the model's files", std::max(start_pages, sizes_.largest * stored)},
+            {"pages of the model's files", std::max(start_pages, layer_pages)},
             {"program and libraries", program},
         };
         if (spilled > 0) plan.host.push_back({"hidden states, page-locked", spilled});
@@ -170,7 +172,7 @@ class Planner {
             plan.host.push_back({"codes and scales on their way", copied});
         }
         const std::size_t start_host = always + start_pages;
-        const std::size_t layers_host = always + at_once * sizes_.codes + sizes_.largest * stored;
+        const std::size_t layers_host = always + at_once * sizes_.codes + layer_pages;
         plan.host_peak = std::max(start_host, layers_host);
         plan.shared_peak = std::max(plan.start_device + start_host, sum(plan.device) + layers_host);
     }

@@ -63,8 +63,11 @@ std::optional<std::string> wrong_contents(const ModuleSolution& module) {
     if (!module.column_sensitivity.empty() && module.column_sensitivity.size() != static_cast<std::size_t>(module.cols))
         return "a column_sensitivity that does not fill its columns";
     const int codes_end = 1 << module.bits;
+    std::uint8_t largest_code = 0;  // a branch a code would cost more than writing them
     for (const std::uint8_t code : module.codes)
-        if (code >= codes_end) return fmt::format("a code of {}, which {} bits do not hold", code, module.bits);
+        largest_code = std::max(largest_code, code);
+    if (largest_code >= codes_end)
+        return fmt::format("a code of {}, which {} bits do not hold", largest_code, module.bits);
     for (const std::uint8_t zero : module.zeros)
         if (zero >= codes_end || (module.symmetric && zero != codes_end / 2))
             return fmt::format("a zero of {}, where {}", zero,
@@ -227,20 +230,40 @@ LayerRecord read_layer_file(const std::filesystem::path& file) {
     return record;
 }
 
+namespace {
+/// Of bits that divide 8.
+template <int bits>
+void pack_whole_bytes(const std::uint8_t* codes, std::uint8_t* packed, std::int64_t bytes) {
+    constexpr int codes_in_byte = 8 / bits;
+    for (std::int64_t byte = 0; byte < bytes; ++byte) {
+        unsigned value = 0;
+        for (int i = 0; i < codes_in_byte; ++i)
+            value |= static_cast<unsigned>(codes[byte * codes_in_byte + i]) << (i * bits);
+        packed[byte] = static_cast<std::uint8_t>(value);
+    }
+}
+}  // namespace
+
 std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols,
                                      int bits) {
-    std::vector<std::uint8_t> packed;
-    packed.reserve(static_cast<std::size_t>(rows * packed_bytes(cols, bits)));
-    const std::uint8_t* code = codes.data();
+    const std::int64_t row_bytes = packed_bytes(cols, bits);
+    std::vector<std::uint8_t> packed(static_cast<std::size_t>(rows * row_bytes));
     for (std::int64_t row = 0; row < rows; ++row) {
+        const std::uint8_t* code = codes.data() + row * cols;
+        std::uint8_t* place = packed.data() + row * row_bytes;
+        const std::int64_t whole = 8 % bits == 0 ? cols * bits / 8 : 0;
+        if (bits == 2) pack_whole_bytes<2>(code, place, whole);
+        if (bits == 4) pack_whole_bytes<4>(code, place, whole);
+        if (bits == 8) pack_whole_bytes<8>(code, place, whole);
+        place += whole;
         std::uint32_t word = 0;
         int filled = 0;
-        for (std::int64_t col = 0; col < cols; ++col) {
-            word |= static_cast<std::uint32_t>(*code++) << filled;
+        for (std::int64_t col = whole * 8 / bits; col < cols; ++col) {
+            word |= static_cast<std::uint32_t>(code[col]) << filled;
             for (filled += bits; filled >= 8; filled -= 8, word >>= 8U)
-                packed.push_back(static_cast<std::uint8_t>(word));
+                *place++ = static_cast<std::uint8_t>(word);
         }
-        if (filled > 0) packed.push_back(static_cast<std::uint8_t>(word));
+        if (filled > 0) *place = static_cast<std::uint8_t>(word);
     }
     return packed;
 }

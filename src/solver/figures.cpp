@@ -1,5 +1,6 @@
 #include "solver/figures.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -12,47 +13,66 @@ void RankFigures::quadratic_forms(MatrixView<const float> matrix, MatrixView<con
     });
 }
 
-/// @param b may be empty: 0
-std::vector<double> RankFigures::tile_errors(MatrixView<const float> a, MatrixView<const float> b) const {
-    std::vector<double> errors(tiles_.size() * static_cast<std::size_t>(cols_));
+std::span<const double> RankFigures::column_errors(MatrixView<const float> a, MatrixView<const float> b) {
+    const std::span<double> errors(errors_.get(), tiles_.size() * static_cast<std::size_t>(cols_));
     for (const RowShares::Segment& segment : segments_)
-        backend_.column_errors(
-            a.rows_from(segment.offset, segment.rows), b.empty() ? b : b.rows_from(segment.offset, segment.rows),
-            std::span(errors).subspan(static_cast<std::size_t>(segment.first_tile * cols_),
-                                      static_cast<std::size_t>(RowShares::tiles_in(segment.rows) * cols_)));
+        backend_.column_errors(a.rows_from(segment.offset, segment.rows),
+                               b.empty() ? b : b.rows_from(segment.offset, segment.rows),
+                               errors.subspan(static_cast<std::size_t>(segment.first_tile * cols_),
+                                              static_cast<std::size_t>(RowShares::tiles_in(segment.rows) * cols_)));
     return errors;
 }
 
-void RankFigures::shift(MatrixView<const float> weights, MatrixView<const float> target) {
-    const std::vector<double> moved = tile_errors(target, weights);
-    const std::vector<double> norm = tile_errors(weights, {});
-    for (std::size_t tile = 0; tile < tiles_.size(); ++tile) {
-        const auto begin = static_cast<std::ptrdiff_t>(tile) * cols_;
-        tiles_[tile].shift = std::accumulate(moved.begin() + begin, moved.begin() + begin + cols_, 0.0);
-        tiles_[tile].norm = std::accumulate(norm.begin() + begin, norm.begin() + begin + cols_, 0.0);
+std::int64_t RankFigures::module_not_finite(MatrixView<const float> weights) {
+    // x − x is 0 for finite x only.
+    const std::span<const double> differences = column_errors(weights, weights);
+    for (const RowShares::Segment& segment : segments_) {
+        const auto begin = differences.begin() + segment.first_tile * cols_;
+        if (std::any_of(begin, begin + RowShares::tiles_in(segment.rows) * cols_,
+                        [](double value) { return value != 0; }))
+            return static_cast<std::int64_t>(segment.module);
     }
+    return -1;
+}
+
+void RankFigures::squares(MatrixView<const float> a, MatrixView<const float> b, double TileFigures::*figure) {
+    const std::span<const double> errors = column_errors(a, b);
+#pragma omp parallel for
+    for (std::int64_t tile = 0; tile < std::ssize(tiles_); ++tile) {
+        const auto begin = errors.begin() + tile * cols_;
+        tiles_[static_cast<std::size_t>(tile)].*figure = std::accumulate(begin, begin + cols_, 0.0);
+    }
+}
+
+void RankFigures::shift(MatrixView<const float> weights, MatrixView<const float> target) {
+    squares(target, weights, &TileFigures::shift);
+    squares(weights, {}, &TileFigures::norm);
 }
 
 void put_figures(std::span<const TileFigures> tiles, std::span<const double> column_errors,
                  std::span<const float> bias_diagonal, ModuleSolution& solution) {
     const std::size_t n = bias_diagonal.size();
     TileFigures sums;
-    std::vector<double> errors(n);
-    for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
-        const TileFigures& one = tiles[tile];
+    for (const TileFigures& one : tiles) {
         sums.reconstruction += one.reconstruction;
         sums.bias_before += one.bias_before;
         sums.bias_after += one.bias_after;
         sums.shift += one.shift;
         sums.norm += one.norm;
-        for (std::size_t col = 0; col < n; ++col)
-            errors[col] += column_errors[tile * n + col];
     }
     solution.reconstruction = sums.reconstruction;
     solution.bias_before = sums.bias_before;
     solution.bias_after = sums.bias_after;
     solution.shift_norm = sums.norm > 0 ? std::sqrt(sums.shift / sums.norm) : 0;
-    solution.column_sensitivity.resize(n);
+    solution.column_sensitivity.assign(n, 0);
+    if (column_errors.empty()) return;
+    std::vector<double> errors(n);
+    constexpr std::size_t block = 512;  // of columns: each thread's sums run in the tiles' order
+#pragma omp parallel for
+    for (std::size_t first = 0; first < n; first += block)
+        for (std::size_t tile = 0; tile < tiles.size(); ++tile)
+            for (std::size_t col = first; col < std::min(n, first + block); ++col)
+                errors[col] += column_errors[tile * n + col];
     for (std::size_t col = 0; col < n; ++col)
         solution.column_sensitivity[col] =
             static_cast<float>(static_cast<double>(bias_diagonal[col]) * std::sqrt(errors[col]));

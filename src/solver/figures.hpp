@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -28,7 +29,10 @@ class RankFigures {
           segments_(std::move(segments)),
           cols_(cols),
           tiles_(static_cast<std::size_t>(tiles)),
-          column_errors_(static_cast<std::size_t>(tiles * cols)) {}
+          errors_(std::make_unique_for_overwrite<double[]>(tiles_.size() * static_cast<std::size_t>(cols))) {}
+
+    /// The first module that has a value at this rank that is not finite, or −1.
+    std::int64_t module_not_finite(MatrixView<const float> weights);
 
     /// *figure of each tile = Σ a·M·aᵀ over its rows.
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
@@ -45,25 +49,26 @@ class RankFigures {
     }
     /// ‖target − weights‖² and ‖weights‖² of each tile.
     void shift(MatrixView<const float> weights, MatrixView<const float> target);
-    /// Σ (a − b)² of every column, tile by tile.
-    void column_errors(MatrixView<const float> a, MatrixView<const float> b) { column_errors_ = tile_errors(a, b); }
+    /// Σ (a − b)² of every column, tile by tile: [tiles][n], until the next call but of quadratic_forms.
+    /// @param b may be empty: 0
+    std::span<const double> column_errors(MatrixView<const float> a, MatrixView<const float> b);
 
     std::span<const TileFigures> tiles() const { return tiles_; }
-    /// [tiles][n]; 0 until column_errors()
-    std::span<const double> column_errors() const { return column_errors_; }
 
   private:
-    std::vector<double> tile_errors(MatrixView<const float> a, MatrixView<const float> b) const;
+    /// *figure of each tile = Σ (a − b)² over all of it.
+    void squares(MatrixView<const float> a, MatrixView<const float> b, double TileFigures::*figure);
 
     Backend& backend_;
     std::vector<RowShares::Segment> segments_;
     std::int64_t cols_;
     std::vector<TileFigures> tiles_;
-    std::vector<double> column_errors_;
+    // One for every use: for the largest stages it has tens of megabytes, and a GPU waits while fresh pages are mapped.
+    std::unique_ptr<double[]> errors_;
 };
 
 /// One module's figures, from all its tiles.
-/// @param column_errors  [tiles][n]
+/// @param column_errors  [tiles][n], or empty: no column weighs
 /// @param bias_diagonal  [n] of C; 0 where there is none
 void put_figures(std::span<const TileFigures> tiles, std::span<const double> column_errors,
                  std::span<const float> bias_diagonal, ModuleSolution& solution);

@@ -101,18 +101,14 @@ void GroupSolver::invert(double alpha, MatrixView<float> inverse) {
 void GroupSolver::load(Share& share) {
     std::vector<std::int32_t> natural(static_cast<std::size_t>(n_));
     std::iota(natural.begin(), natural.end(), 0);
-    std::int64_t bad = -1;
-    for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank())) {
-        const MatrixView<float> rows = share.weights.rows_from(segment.offset, segment.rows);
-        const TensorView weights = modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows);
-        backend_.gather_columns(weights, natural, {}, rows);
-        // x − x is 0 for finite x only.
-        std::vector<double> differences(static_cast<std::size_t>(RowShares::tiles_in(rows.rows) * n_));
-        backend_.column_errors(rows, rows, differences);
-        if (bad < 0 && std::any_of(differences.begin(), differences.end(), [](double value) { return value != 0; }))
-            bad = static_cast<std::int64_t>(segment.module);
-        if (diagonals_.any_dead()) backend_.gather_columns(weights, natural, diagonals_.dead, rows);
-    }
+    const auto gather = [&](std::span<const std::uint8_t> dead) {
+        for (const RowShares::Segment& segment : shares_.segments_of(comm_.rank()))
+            backend_.gather_columns(modules_[segment.module]->weights.rows_from(segment.first_row, segment.rows),
+                                    natural, dead, share.weights.rows_from(segment.offset, segment.rows));
+    };
+    gather({});
+    std::int64_t bad = share.figures.module_not_finite(share.weights);
+    if (diagonals_.any_dead()) gather(diagonals_.dead);
     enter(Phase::exchange);
     bad = comm_.all_reduce_max(bad);
     enter(Phase::columns);
@@ -231,7 +227,7 @@ void GroupSolver::measure(Share& share) {
     if (!problem_.covariance.empty()) {
         if (!shifts()) share.figures.quadratic_forms(share.weights, problem_.covariance, &TileFigures::bias_before);
         share.figures.quadratic_forms(share.natural, problem_.covariance, &TileFigures::bias_after);
-        share.figures.column_errors(share.weights, share.natural);
+        share.column_errors = share.figures.column_errors(share.weights, share.natural);
     }
     backend_.subtract(share.weights, share.natural, share.natural);
     share.figures.quadratic_forms(share.natural, problem_.hessian, &TileFigures::reconstruction);
@@ -286,7 +282,10 @@ std::vector<ModuleSolution> GroupSolver::describe(const Share& share) {
     const auto target = options_.keep_target ? gather_all(SharedBy::rows, std::span<const float>(share.host_target), n_)
                                              : std::vector<float>();
     const auto tiles = gather_all(SharedBy::tiles, share.figures.tiles(), 1);
-    const auto column_errors = gather_all(SharedBy::tiles, share.figures.column_errors(), n_);
+    std::vector<double> of_all_ranks;
+    std::span<const double> column_errors = share.column_errors;
+    if (!problem_.covariance.empty() && comm_.size() > 1)
+        column_errors = of_all_ranks = gather_all(SharedBy::tiles, column_errors, n_);
     std::vector<ModuleSolution> solutions;
     std::int64_t row = 0;
     std::int64_t tile = 0;
@@ -295,7 +294,8 @@ std::vector<ModuleSolution> GroupSolver::describe(const Share& share) {
         if (!target.empty())
             solution.target.assign(target.begin() + row * n_, target.begin() + (row + solution.rows) * n_);
         const std::int64_t count = RowShares::tiles_in(solution.rows);
-        put_figures(std::span(tiles).subspan(tile, count), std::span(column_errors).subspan(tile * n_, count * n_),
+        put_figures(std::span(tiles).subspan(tile, count),
+                    column_errors.empty() ? column_errors : column_errors.subspan(tile * n_, count * n_),
                     diagonals_.covariance, solution);
         tile += count;
         row += solution.rows;

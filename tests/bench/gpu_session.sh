@@ -7,14 +7,14 @@
 #     bundle    on a machine without a GPU: programs, and the libraries they need beside CUDA's, to build/gpu_bundle.tar.xz,
 #               for a GPU machine that has CUDA 13 but cannot install the rest; carry that file there, and leave out `build`
 #     build     the preset cuda
-#     tests     the backend and the solver on the GPU
+#     tests     the backend, every form of model and the solver on the GPU
 #     sanitize  the columns' and attention's kernels under compute-sanitizer: races, and memory that is not theirs
 #     bench     fairgptq bench, shapes of an 8B and of a 70B model
 #     peer      beside LLM Compressor (README.md in this folder), shapes of an 8B and of a 70B model
 #     forward   one block beside PyTorch's, shapes of an 8B and of a 70B model (needs torch and transformers)
 #     models    random weights, 16 GB in the shape of an 8B model and 2 layers in that of a 70B model, to build/gpu_models
-#     layer     those 2 layers quantized, 128 x 2048 tokens
-#     model     the 8B model quantized, from the command to its last checkpoint
+#     layer     those 2 layers quantized, 128 x 2048 tokens; GPU memory within 5 % of the plan
+#     model     the 8B model quantized, from the command to its last checkpoint; the same
 #     table     the rows that the measurements are for
 #
 # Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
@@ -32,7 +32,7 @@ limit=560 # seconds a step
 all=$((${MINUTES:-1440} * 60)) # seconds all steps
 python=${PYTHON:-python3}
 failed=0
-test_targets=(--target test_backend --target test_solver --target test_comm)
+test_targets=(--target test_backend --target test_model --target test_solver --target test_comm)
 
 say() { printf '\n== %s\n' "$*"; }
 # Runs one of the functions below within the limit, and goes on whatever becomes of it.
@@ -75,7 +75,7 @@ make_bundle() {
         -DFAIRGPTQ_MARCH=x86-64-v3 -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-OFF}" "${shared[@]}" &&
         cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq "${test_targets[@]}" || return
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
-    cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,solver,comm} "$bundle/" || return
+    cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,model,solver,comm} "$bundle/" || return
     "$python" tools/random_model.py 8b "$bundle/tokens" --only tokens || return # of one vocabulary with the 70B model
     strip "$bundle"/fairgptq "$bundle"/test_*
     # The system's own and CUDA's libraries are there; the loader's must be.
@@ -95,6 +95,7 @@ run_tests() {
     # The column kernel against the CPU's bytes first: if that fails, nothing after it means anything.
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='CudaMemory*:CudaColumns.*' || code=1
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:*/cuda_float*:DeviceTest.*:Cuda*:TiledAttention.*' || code=1
+    "$tests/test_model" --gtest_brief=1 --gtest_filter='*CudaForward*' || code=1
     FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} "$tests/test_solver" --gtest_brief=1 \
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
@@ -162,6 +163,9 @@ json.dump({"wall": wall, "layers": own, "phases": [event["phases"] for event in 
 print(f"{wall:.1f} s in all; layers without disk: {', '.join(f'{one:.2f}' for one in own)} s")
 for phase, seconds in layers[-1]["phases"].items():
     print(f"  last layer, {phase:12} {seconds:8.3f} s")
+planned, peak = events[0]["planned_device_bytes"], events[-1]["peak_device_bytes"]
+print(f"  GPU memory: {peak / 2**30:.2f} GiB, {planned / 2**30:.2f} planned")
+sys.exit(abs(peak / planned - 1) > 0.05)
 PY
 }
 print_table() {

@@ -2,7 +2,9 @@
 #include <algorithm>
 
 #include "backend/cuda/backend.hpp"
+#include "backend/cuda/scratch.hpp"
 #include "emulation.hpp"
+#include "pipeline/memory_plan.hpp"
 #include "pipeline/tiny_run.hpp"
 
 namespace fairgptq::testing {
@@ -25,6 +27,24 @@ TEST_F(EmulatedRun, RanksAndReplayedLayersChangeNoByte) {
         expect_same(alone, quantize(on_gpu({.finished = 1})));
         expect_same(alone, quantize(on_gpu({.ranks = 2})));
         expect_same(alone, quantize(on_gpu({.residency = {100, ReadAhead::to_host}})));
+    }
+}
+
+// But for what a driver takes, and room for weights of another type than the activations': here only norms are.
+TEST_F(EmulatedRun, TakesTheMemoryThatWasPlanned) {
+    constexpr std::size_t not_here =
+        gpu_context_bytes + cuda::StreamTransfers::pieces * cuda::StreamTransfers::piece_bytes;
+    PlanDevice device{DType::float16, true, {}};
+    for (const std::size_t missing : {0, 600'000}) {
+        const MemoryPlan plan = plan_memory(model.family(), chunks(), 0, settings, 1, device);
+        EXPECT_EQ(plan.spilled_tokens > 0, missing > 0);
+        Way way = on_gpu({.residency = plan.residency});
+        std::size_t taken = 0;
+        way.at_end = [&](const Backend& backend) { taken = backend.taken().value(); };
+        quantize(way);
+        const auto planned = static_cast<double>(plan.device_peak - not_here - cuda::workspace_bytes);
+        EXPECT_NEAR(static_cast<double>(taken - cuda::workspace_bytes), planned, 0.05 * planned);
+        device.limit = plan.device_peak - 600'000;
     }
 }
 

@@ -27,7 +27,8 @@ set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPER
   COMPILE_OPTIONS "-O3;-fno-trapping-math;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
-add_executable(test_cuda ${emulated_cases} ${cuda_cases} solver/cuda_test.cpp solver/official_test.cpp
+add_executable(test_cuda ${emulated_cases} ${cuda_cases} model/cuda_test.cpp solver/cuda_test.cpp
+  solver/official_test.cpp
   $<TARGET_OBJECTS:backend_cases>)
 target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_SHARED_DIR="${FAIRGPTQ_SHARED_DIR}")
 target_link_libraries(test_cuda PRIVATE cuda_emulation GTest::gtest_main GTest::gtest)

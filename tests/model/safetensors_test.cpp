@@ -1,9 +1,17 @@
 // Safetensors files, whole and damaged.
 #include "model/safetensors.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "model/model_files.hpp"
+#include "support/files.hpp"
 
 namespace fairgptq {
 namespace {
@@ -39,6 +47,36 @@ TEST(Safetensors, ReadsEveryFloatType) {
     const std::vector<std::int64_t> other{3, 2};
     expect_refused([&] { checkpoint.tensor("a", other); }, {"'a'", "[2, 3]", "[3, 2]", "model.safetensors"});
     expect_refused([&] { (void)checkpoint.tensor("nothing"); }, {"'nothing'", folder.path().string()});
+}
+
+/// The share of a mapped file's pages that are in memory, whoever brought them.
+double share_in_memory(std::span<const std::byte> bytes) {
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;  // NOLINT: page address
+    const std::size_t length = reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size() - begin;  // NOLINT
+    std::vector<unsigned char> pages((length + page - 1) / page);
+    if (::mincore(reinterpret_cast<void*>(begin), length, pages.data()) != 0) return 0;  // NOLINT
+    const auto there = std::count_if(pages.begin(), pages.end(), [](unsigned char one) { return (one & 1U) != 0; });
+    return static_cast<double>(there) / static_cast<double>(pages.size());
+}
+
+TEST(Safetensors, AllOfALargeTensorIsReadAhead) {
+    constexpr std::size_t elements = std::size_t{24} << 20U;
+    const testing::ModelFolder folder;
+    folder.write("model.safetensors",
+                 safetensors_file(fmt::format(R"({{"a":{{"dtype":"F16","shape":[{}],"data_offsets":[0,{}]}}}})",
+                                              elements, 2 * elements),
+                                  std::string(2 * elements, 'x')));
+    const FileDescriptor file(::open((folder.path() / "model.safetensors").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_EQ(::fdatasync(file.get()), 0);
+    ASSERT_EQ(::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    const Checkpoint checkpoint(folder.path());
+    const std::span<const std::byte> bytes = checkpoint.tensor("a").bytes;
+    if (share_in_memory(bytes) > 0.5) GTEST_SKIP() << "this file system keeps its files in memory";
+    checkpoint.will_need("a");
+    for (int wait = 0; wait < 200 && share_in_memory(bytes) < 1; ++wait)
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(share_in_memory(bytes), 1);
 }
 
 TEST(Safetensors, RefusesTypesThatAreNotFloats) {

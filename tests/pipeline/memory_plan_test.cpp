@@ -141,6 +141,11 @@ TEST(MemoryPlan, WeightsGiveWayBeforeHiddenStatesAndNoMoreThanMust) {
     EXPECT_EQ(weights.residency.weights, ReadAhead::to_host);
     EXPECT_EQ(weights.spilled_tokens, 0);
     EXPECT_EQ(free.device_peak - weights.device_peak, layer_bytes(model.family, DType::bfloat16));
+    // Then all of the layer's file waits in the host's memory, not one tensor after another.
+    const std::size_t largest = std::size_t{2} * 28672 * 8192;
+    EXPECT_EQ(weights.host_peak - free.host_peak, layer_bytes(model.family, DType::bfloat16) - largest);
+    EXPECT_NEAR(gibibytes_of(weights.host)["pages of the model's files"] * static_cast<double>(gib),
+                static_cast<double>(layer_bytes(model.family, DType::bfloat16)), 1);
 
     const std::int64_t chunk = work.max_tokens;
     for (double limit = peak - 2; limit > 20; limit -= 3.7) {

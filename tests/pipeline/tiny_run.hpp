@@ -25,6 +25,7 @@ class TinyRun : public ::testing::Test {
         std::int64_t finished = 0;  // layers that are replayed from an earlier run
         /// What each rank computes with.
         std::function<std::unique_ptr<Backend>()> make = [] { return std::make_unique<LateBackend>(); };
+        std::function<void(const Backend&)> at_end = {};
     };
 
     TinyRun() {
@@ -70,6 +71,7 @@ class TinyRun : public ::testing::Test {
                 EXPECT_EQ(quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), stop_after,
                                          {*backend, comm, *collectives, way.residency}, progress),
                           stop_after > 0 ? Outcome::stopped : Outcome::done);
+                if (way.at_end) way.at_end(*backend);
             });
         };
         if (way.finished > 0) pass(0, way.finished);

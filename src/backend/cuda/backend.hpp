@@ -49,6 +49,7 @@ class CudaBackend final : public Backend {
     bool host_accessible() const override { return false; }
     void synchronize() override { memory_.synchronize(); }
     std::optional<std::size_t> available() const override { return memory_.available(); }
+    std::optional<std::size_t> taken() const override { return memory_.taken(); }
     std::unique_ptr<Transfers> make_transfers() override { return std::make_unique<cuda::StreamTransfers>(memory_); }
     void upload(TensorView to, const void* host, DType type) override { memory_.upload(to, host, type); }
 

@@ -96,6 +96,13 @@ std::size_t Memory::available() const {
     return free + pool_->unused();
 }
 
+std::size_t Memory::taken() const {
+    use();
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return total - free;
+}
+
 void Memory::copy_to_device(void* device, const void* host, std::size_t bytes) {
     if (bytes == 0) return;
     use();

@@ -73,6 +73,8 @@ class Memory {
     void upload(TensorView to, const void* host, DType type);
     /// Bytes that can still be allocated: free ones of the GPU, and those that were freed here.
     std::size_t available() const;
+    /// Bytes of the GPU that are not free. The pool gives nothing back, so it is also the most that it has been.
+    std::size_t taken() const;
 
     cudaStream_t stream() const { return pool_->stream(); }
     int device() const { return device_; }
