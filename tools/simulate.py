@@ -17,11 +17,11 @@ from pathlib import Path
 from model_shapes import SHAPES
 from support import InvalidInput, Parser, read_json_object, read_text, run
 
-# An H100 node of 8, as far as known: products and factorizations as measured on one H100 with PyTorch and cuSOLVER (float32
-# factorization, bfloat16 products), the column loop at half of what its arithmetic allows, links and disk as vendors state them.
-# No run of this program on a GPU is behind these figures.
-H100 = {"name": "H100, published figures", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
-        "factor": 2.1e13, "columns": 4e13, "column_seconds": 4e-8, "figures": 4e13, "link": 3.0e11, "network": 2.5e10,
+# An H100 node of 8, as far as known: bfloat16 products as measured on one H100 with PyTorch; float32 products at a sixth of that
+# (the program makes them of three bfloat16 parts a number), factorizations at half of it, as panels wait for cuSOLVER; links and
+# disk as vendors state them. No run of this program on a GPU is behind these figures.
+H100 = {"name": "H100, estimated", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
+        "factor": 5e13, "columns": 1e14, "column_seconds": 4e-8, "figures": 1e14, "link": 3.0e11, "network": 2.5e10,
         "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "stage_seconds": 2e-4, "weight_bytes": 2}
 
 
@@ -77,7 +77,7 @@ class Work:
             phases["factor"] += self.layers * factorization(n, ranks if distributed else 1, rates["factor"] * share, bandwidth, rates["latency"])
             columns = mine * n * n * (5 if self.shifted else 1)
             phases["columns"] += self.layers * (columns / (rates["columns"] * share) + n * rates["column_seconds"])
-            phases["figures"] += self.layers * (3 if self.pairs else 1) * 2 * mine * n * n / (rates["figures"] * share)
+            phases["figures"] += self.layers * (1 if not self.pairs else 2 if self.shifted else 3) * 2 * mine * n * n / (rates["figures"] * share)
             phases["exchange"] += self.layers * rates["stage_seconds"]
         computing = sum(phases.values())
         # Every node reads every layer from the shared disk; files of quantized layers are small. Both overlap with computing.

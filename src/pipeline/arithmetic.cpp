@@ -39,7 +39,8 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
                     values.insert(value);
                     sum.columns += rows * n * n;
                     if (value != 0 && pairs) sum.shift += 4 * rows * n * n;
-                    sum.figures += (pairs ? 3 : 1) * 2 * rows * n * n;
+                    // The bias before comes with the shift.
+                    sum.figures += (!pairs ? 1 : value != 0 ? 2 : 3) * 2 * rows * n * n;
                 }
                 sum.factor +=
                     static_cast<double>(values.size()) * 2 / 3 * n * n * n * (shares.by_all(target) ? ranks : 1);
@@ -49,9 +50,19 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
     return sum;
 }
 
-MatrixRate::MatrixRate(Backend& backend, DType type)
-    : backend_(backend), type_(type), n_(backend.host_accessible() ? 1024 : 8192) {
-    const auto elements = static_cast<std::size_t>(n_ * n_);
+MatrixRate::MatrixRate(Backend& backend, DType type) : backend_(backend), type_(type) {
+    constexpr std::int64_t largest = 8192;
+    constexpr double long_enough = 1e-3;
+    make_matrices(backend.host_accessible() ? 1024 : 256);
+    if (backend.host_accessible()) return;
+    seconds_of_one();  // the first loads kernels
+    while (n_ < largest && seconds_of_one() < long_enough)
+        make_matrices(2 * n_);
+}
+
+void MatrixRate::make_matrices(std::int64_t n) {
+    n_ = n;
+    const auto elements = static_cast<std::size_t>(n * n);
     std::vector<float> values(elements);
     std::uint32_t state = 1;
     for (float& value : values) {
@@ -59,22 +70,24 @@ MatrixRate::MatrixRate(Backend& backend, DType type)
         value = static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F;
     }
     for (Buffer* buffer : {&left_, &right_, &product_}) {
-        *buffer = backend.allocate(elements * size_of(type));
-        backend.upload(buffer->tensor(type, n_, n_), values.data(), DType::float32);
+        *buffer = backend_.allocate(elements * size_of(type_));
+        backend_.upload(buffer->tensor(type_, n, n), values.data(), DType::float32);
     }
+}
+
+double MatrixRate::seconds_of_one() {
+    backend_.synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    backend_.linear(left_.tensor(type_, n_, n_), right_.tensor(type_, n_, n_), nullptr, product_.tensor(type_, n_, n_),
+                    false);
+    backend_.synchronize();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 double MatrixRate::measure() {
     double best = 0;
-    for (int repeat = 0; repeat < 6; ++repeat) {
-        backend_.synchronize();
-        const auto start = std::chrono::steady_clock::now();
-        backend_.linear(left_.tensor(type_, n_, n_), right_.tensor(type_, n_, n_), nullptr,
-                        product_.tensor(type_, n_, n_), false);
-        backend_.synchronize();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        best = std::max(best, 2.0 * static_cast<double>(n_ * n_ * n_) / seconds);
-    }
+    for (int repeat = 0; repeat < 6; ++repeat)
+        best = std::max(best, 2.0 * static_cast<double>(n_ * n_ * n_) / seconds_of_one());
     return best;
 }
 

@@ -23,7 +23,7 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
                             std::int64_t layers, int ranks);
 
 /// A backend's matrix-product rate in operations a second: the best of a few products of random square matrices, large
-/// enough to fill the device (1024 on a CPU, 8192 on a GPU).
+/// enough to fill the device: of side 1024 on a CPU; on others as many times 256 as take a millisecond, 8192 at most.
 class MatrixRate {
   public:
     MatrixRate(Backend& backend, DType type);
@@ -31,9 +31,12 @@ class MatrixRate {
     double measure();
 
   private:
+    void make_matrices(std::int64_t n);
+    double seconds_of_one();
+
     Backend& backend_;
     DType type_;
-    std::int64_t n_;
+    std::int64_t n_ = 0;
     Buffer left_, right_, product_;
 };
 

@@ -63,7 +63,7 @@ def test_the_table(rates):
 
 
 def test_a_shared_factorization_gains_where_factoring_is_most_of_the_time():
-    """By hand, 70B's down_proj on 8 ranks: 2/3·28672³ / 2.1e13 = 0.748 s alone."""
+    """By hand, 70B's down_proj on 8 ranks: 2/3·28672³ / 5e13 = 0.314 s alone."""
     def seconds(*options):
         done = run_tool("simulate.py", "predict", "--shape", "70b", "--ranks", "1,8", "--disk", "1000", *options)
         assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def test_a_shared_factorization_gains_where_factoring_is_most_of_the_time():
 
     replicated, distributed = seconds(), seconds("--factorization", "distributed")
     assert replicated[0] == distributed[0]
-    alone = 80 * 2 / 3 * (28672 ** 3 + 3 * 8192 ** 3) / 2.1e13
+    alone = 80 * 2 / 3 * (28672 ** 3 + 3 * 8192 ** 3) / 5e13
     assert 0.5 * 7 / 8 * alone < replicated[1] - distributed[1] < 7 / 8 * alone
 
 
