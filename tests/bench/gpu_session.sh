@@ -18,6 +18,7 @@
 #     table     the rows that the measurements are for
 #
 # Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
+# PIECE=FOLDER is a piece of a real model (cut_model.py in this folder): its first layer is compared with the CPU's; `bundle` takes it along.
 # MINUTES=9 ends what runs after so long and leaves out the rest, for a machine that is lent for a time.
 set -uo pipefail
 self=$(realpath "${BASH_SOURCE[0]}")
@@ -77,6 +78,7 @@ make_bundle() {
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
     cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,model,solver,comm} "$bundle/" || return
     "$python" tools/random_model.py 8b "$bundle/tokens" --only tokens || return # of one vocabulary with the 70B model
+    if [[ -n ${PIECE:-} ]]; then cp -rL "$PIECE" "$bundle/piece" || return; fi
     strip "$bundle"/fairgptq "$bundle"/test_*
     # The system's own and CUDA's libraries are there; the loader's must be.
     ldd "$bundle"/fairgptq "$bundle"/test_* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
@@ -100,7 +102,9 @@ run_tests() {
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
     if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
-        FAIRGPTQ_BINARY=$PWD/$programs/fairgptq "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py \
+        local piece=${PIECE:-}
+        [[ -z $piece && -d $bundle/piece ]] && piece=$bundle/piece
+        FAIRGPTQ_BINARY=$PWD/$programs/fairgptq FAIRGPTQ_PIECE=${piece:+$(realpath "$piece")} "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py \
             tests/end_to_end/test_gpu.py || code=1
     else
         echo "end to end: skipped, $python has no pytest, h5py or safetensors"

@@ -1,5 +1,6 @@
-"""Whole runs on a GPU; all of it is skipped where there is none."""
+"""Whole runs on a GPU, or small ones on the emulation of one (FAIRGPTQ_EMULATED); all of it is skipped where there is neither."""
 import json
+import os
 import re
 import subprocess
 
@@ -8,17 +9,30 @@ import pytest
 from workshop import BINARY, agreement, logits, read_run, refused, run, write_model, write_tokens
 
 
+EMULATED = os.environ.get("FAIRGPTQ_EMULATED") == "1"
+SIZES = {"hidden": 128, "intermediate": 384, "heads": 4, "key_value_heads": 2} if EMULATED else \
+    {"hidden": 512, "intermediate": 1536, "heads": 8, "key_value_heads": 4}
+TOKENS = {"pairs": 40, "texts": 12, "text_length": 100} if EMULATED else {"pairs": 500, "texts": 150, "text_length": 400}
+
+
+def gpus():
+    """How many this machine has; the emulation is of two."""
+    if EMULATED:
+        return 2
+    return len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
-    model = write_model(folder / "model", layers=3, hidden=512, intermediate=1536, heads=8, key_value_heads=4)
-    tokens = write_tokens(folder / "tokens.h5", pairs=500, texts=150, text_length=400)
+    model = write_model(folder / "model", layers=3, **SIZES)
+    tokens = write_tokens(folder / "tokens.h5", **TOKENS)
     words = ("quantize", "--model", model, "--tokens", tokens, "--device", "cuda", "--out", folder / "probe", "--max-layers", "1")
     probe = subprocess.run([BINARY, *map(str, words)], capture_output=True, text=True, check=False)
     if "no GPU here" in probe.stderr or "no CUDA backend" in probe.stderr:
         pytest.skip(probe.stderr.strip())
     assert probe.returncode == 0, probe.stderr
-    return "--model", model, "--tokens", tokens
+    return "--model", model, "--tokens", tokens, "--chunk-tokens", "512" if EMULATED else "8192"
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +57,43 @@ def test_the_same_run_twice_gives_the_same_bytes(inputs, whole, tmp_path):
 
 def test_what_waits_in_host_memory_changes_no_byte(inputs, whole, tmp_path):
     shown = run(0, "plan", *inputs, "--device", "cuda").stdout
-    peak = float(re.search(r"device memory.*?peak +([0-9.]+) MiB", shown, re.S)[1])
+    peak, hidden, layers = (float(re.search(rf"device memory.*?{line} +([0-9.]+) MiB", shown, re.S)[1])
+                            for line in ("peak", "hidden states", "layer weights, this and the next"))
     out = tmp_path / "run"
-    process = run(0, "quantize", *inputs, "--device", "cuda", "--out", out, "--device-memory", str((peak - 120) / 1024))
+    process = run(0, "quantize", *inputs, "--device", "cuda", "--out", out, "--device-memory", str((peak - layers / 2 - hidden / 2) / 1024))
     assert "wait in host memory" in process.stderr and "fetched for each step" in process.stderr
     assert start_of(out)["spilled_tokens"] > 0
     assert read_run(out) == whole
     assert "a rank needs" in refused("quantize", *inputs, "--device", "cuda", "--out", tmp_path / "none", "--device-memory", "0.5")
 
 
+def compare_first_layers(cpu, gpu, most_apart):
+    """Codes where only the inputs' rounding differs, and what is minimised, of every module. Behind the first stage codes follow
+    from other codes: a tie that falls otherwise moves all behind it in its row, and a layer's last module shares three in four."""
+    first = {name: value for name, value in cpu.items() if name.startswith("layer_0000")}
+    beginning = {name: value for name, value in first.items() if re.search(r"[qkv]_proj/codes$", name)}
+    assert len(beginning) == 3 and agreement(beginning, gpu) > 0.98
+    modules = [name.removesuffix("@alpha") for name in first if name.endswith("@alpha")]
+    ratios = [objective(gpu, module) / objective(first, module) for module in modules]
+    assert len(ratios) == 7 and np.mean(ratios) == pytest.approx(1, abs=0.005) and ratios == pytest.approx([1] * 7, abs=most_apart)
+
+
 def test_begun_on_the_cpu_and_ended_on_the_gpu(inputs, whole, tmp_path):
     out = tmp_path / "run"
     run(0, "quantize", *inputs, "--device", "cpu", "--out", out, "--stop-after-layers", "1", code=75)
     run(0, "quantize", *inputs, "--device", "cuda", "--out", out, "--resume")
-    found = read_run(out)
-    first = {name: value for name, value in found.items() if name.startswith("layer_0000")}
-    assert agreement(first, whole) > 0.98
-    # What is minimised, of every module; of a module so small a tie moves it by some tenths of a percent.
-    modules = [name.removesuffix("@alpha") for name in first if name.endswith("@alpha")]
-    ratios = [objective(whole, module) / objective(first, module) for module in modules]
-    assert len(ratios) == 7 and np.mean(ratios) == pytest.approx(1, abs=0.005) and ratios == pytest.approx([1] * 7, abs=0.02)
+    compare_first_layers(read_run(out), whole, most_apart=0.02)  # of a module so small a tie moves some tenths of a percent
+
+
+def test_a_real_models_layer_is_the_cpus(tmp_path):
+    piece = os.environ.get("FAIRGPTQ_PIECE")
+    if not piece:
+        pytest.skip("FAIRGPTQ_PIECE names no piece of a real model (tests/bench/cut_model.py makes one)")
+    cpu, gpu = tmp_path / "cpu", tmp_path / "cuda"
+    for out in (cpu, gpu):
+        run(0, "quantize", "--model", piece, "--tokens", f"{piece}/tokens.h5", "--group-size", "64", "--max-layers", "1", "--device", out.name,
+            "--out", out, timeout=1200)
+    compare_first_layers(read_run(cpu), read_run(gpu), most_apart=0.005)
 
 
 def test_begun_on_the_gpu_and_ended_on_the_cpu(inputs, whole, tmp_path):
@@ -83,7 +114,7 @@ def test_logits_are_the_cpus(inputs, tmp_path):
 
 
 def test_ranks_without_a_gpu_each_say_so_or_are_refused(inputs, whole, tmp_path):
-    count = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
+    count = gpus()
     out = tmp_path / "run"
     process = run(count + 1, "quantize", *inputs, "--device", "cuda", "--out", out)
     assert f"ranks 0 and {count} share GPU" in process.stderr
@@ -94,9 +125,11 @@ def test_ranks_without_a_gpu_each_say_so_or_are_refused(inputs, whole, tmp_path)
 
 
 def test_nccl_gives_what_mpi_gives(inputs, whole, tmp_path):
-    count = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
+    count = gpus()
     if count < 2:
         pytest.skip("this machine has one GPU")
+    if EMULATED:
+        pytest.skip("the emulation has no NCCL")
     for comm in ("nccl", "mpi"):
         out = tmp_path / comm
         run(count, "quantize", *inputs, "--device", "cuda", "--comm", comm, "--out", out)
