@@ -2,6 +2,7 @@
 // computation.
 #pragma once
 
+#include <ostream>
 #include <random>
 
 #include "model/config.hpp"
@@ -46,6 +47,8 @@ struct TinyModelCase {
     std::string name;
     nlohmann::json config;
     std::string dtype = "F32";
+    /// In a test's name, instead of its bytes.
+    friend void PrintTo(const TinyModelCase& one, std::ostream* out) { *out << one.name; }
 };
 
 inline std::vector<TinyModelCase> tiny_model_cases() {
