@@ -38,4 +38,4 @@ gtest_discover_tests(test_cuda TEST_PREFIX "cuda_emulation." TEST_FILTER "-*/cpu
 
 # The whole program on the emulation, for the end-to-end tests of a GPU.
 add_executable(fairgptq_emulated ${FAIRGPTQ_COMMANDS})
-target_link_libraries(fairgptq_emulated PRIVATE cuda_emulation)
+target_link_libraries(fairgptq_emulated PRIVATE cuda_emulation cxxopts::cxxopts)
