@@ -18,14 +18,16 @@ void align_pair(PairAlignment alignment, std::span<const std::int32_t> ids0, std
         case PairAlignment::position:
             match(0, 0, shorter);
             break;
-        case PairAlignment::common: {
+        case PairAlignment::common:
+        case PairAlignment::context: {
             std::int32_t prefix = 0;
             while (prefix < shorter && ids0[prefix] == ids1[prefix])
                 ++prefix;
             std::int32_t suffix = 0;
             while (suffix < shorter - prefix && ids0[length0 - 1 - suffix] == ids1[length1 - 1 - suffix])
                 ++suffix;
-            match(0, 0, shorter - suffix);  // the prefix, and the middle from its left end
+            if (alignment == PairAlignment::common)
+                match(0, 0, shorter - suffix);  // the prefix, and the middle from its left end
             match(length0 - suffix, length1 - suffix, suffix);
             break;
         }

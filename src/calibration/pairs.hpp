@@ -13,6 +13,8 @@ namespace fairgptq {
 enum class PairAlignment : std::uint8_t {
     position,  // token t with token t, up to the shorter length (Fair-GPTQ, arXiv 2509.15206)
     common,    // common prefix and suffix matched, the differing middle from its left end, the rest left out
+    context,   // the common suffix alone: the same tokens after what differs, so that D is what the difference does to
+               // them
     mean,      // one column a pair: mean over one sentence minus mean over the other
 };
 

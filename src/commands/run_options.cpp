@@ -23,8 +23,10 @@ void add_run_options(cxxopts::Options& options) {
         ("inputs", "sequential: statistics from the partly quantized model; original: from the original one",
          text("sequential"))  //
         ("pairs", "as-given; controls: shuffled (other partners), unrelated (StereoSet's unrelated sentences)",
-         text("as-given"))                                                //
-        ("pair-alignment", "position, common or mean", text("position"))  //
+         text("as-given"))  //
+        ("pair-alignment",
+         "position (token by token), common (prefix and suffix matched), context (the suffix alone) or mean",
+         text("position"))  //
         ("chunk-tokens", "most tokens in a unit of calibration work",
          cxxopts::value<std::int64_t>()->default_value("8192"))                                          //
         ("max-layers", "quantize only the first N layers (for trials)", cxxopts::value<std::int64_t>())  //
@@ -50,13 +52,20 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
             {{"pairs", HessianSource::pairs}, {"text", HessianSource::text}, {"both", HessianSource::both}});
     settings.inputs = choose<InputsFrom>(parsed, "inputs",
                                          {{"sequential", InputsFrom::sequential}, {"original", InputsFrom::original}});
-    settings.alignment = choose<PairAlignment>(
-        parsed, "pair-alignment",
-        {{"position", PairAlignment::position}, {"common", PairAlignment::common}, {"mean", PairAlignment::mean}});
+    settings.alignment = choose<PairAlignment>(parsed, "pair-alignment",
+                                               {{"position", PairAlignment::position},
+                                                {"common", PairAlignment::common},
+                                                {"context", PairAlignment::context},
+                                                {"mean", PairAlignment::mean}});
     settings.pairs = choose<PairControl>(parsed, "pairs",
                                          {{"as-given", PairControl::as_given},
                                           {"shuffled", PairControl::shuffled},
                                           {"unrelated", PairControl::unrelated}});
+    if (settings.alignment == PairAlignment::context && settings.pairs == PairControl::shuffled)
+        throw InvalidInput(
+            "--pairs shuffled leaves sentences that end alike by chance, which --pair-alignment context cannot "
+            "compare; "
+            "its control is --pairs unrelated");
     settings.chunk_tokens = parsed["chunk-tokens"].as<std::int64_t>();
     settings.layers = family.config.layers;
     if (parsed.count("max-layers") > 0) {
@@ -72,7 +81,17 @@ const char* name_of(HessianSource source) {
     return source == HessianSource::pairs ? "pairs" : source == HessianSource::text ? "text" : "both";
 }
 const char* name_of(PairAlignment alignment) {
-    return alignment == PairAlignment::position ? "position" : alignment == PairAlignment::common ? "common" : "mean";
+    switch (alignment) {
+        case PairAlignment::position:
+            return "position";
+        case PairAlignment::common:
+            return "common";
+        case PairAlignment::context:
+            return "context";
+        case PairAlignment::mean:
+            break;
+    }
+    return "mean";
 }
 
 }  // namespace
@@ -95,6 +114,11 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
         for (const LinearSpec& linear : stage.linears)
             resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
     Chunks chunks = make_chunks(tokens, settings.hessian_from, settings.alignment, settings.chunk_tokens);
+    if (alpha.any() && chunks.pair_columns == 0)
+        throw InvalidInput(
+            "no pair of {} ends in tokens that both of its sentences have, of which --pair-alignment context makes C; "
+            "use another alignment",
+            token_path.string());
     const bool without = weights == Weights::if_there && !Checkpoint::is_in(model_dir);
     Checkpoint checkpoint = without ? Checkpoint() : Checkpoint(model_dir);
     if (!without) check_tensors(family, checkpoint);

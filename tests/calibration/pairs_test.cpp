@@ -46,12 +46,21 @@ TEST(AlignPair, CommonWithAnInsertionOnly) {
     EXPECT_EQ(align(PairAlignment::common, {1, 2}, {1, 3, 2}), matched({{0, 0}, {1, 2}}));
 }
 
+TEST(AlignPair, ContextIsTheCommonSuffix) {
+    EXPECT_EQ(align(PairAlignment::context, {1, 2, 5, 6}, {1, 7, 8, 9, 5, 6}), matched({{2, 4}, {3, 5}}));
+    EXPECT_EQ(align(PairAlignment::context, {1, 2}, {1, 3, 2}), matched({{1, 2}}));
+    EXPECT_TRUE(align(PairAlignment::context, {1, 2}, {1, 3}).empty());
+    // Equal sentences differ nowhere, and nothing comes after.
+    EXPECT_TRUE(align(PairAlignment::context, {4, 4, 4}, {4, 4, 4}).empty());
+}
+
 TEST(AlignPair, MeanIsOneColumn) {
     EXPECT_EQ(align(PairAlignment::mean, {1, 2, 3}, {1, 2}), (std::vector<PairColumn>{{100, 3, 200, 2}}));
 }
 
 TEST(AlignPair, EmptySentencesGiveNothing) {
-    for (const auto alignment : {PairAlignment::position, PairAlignment::common, PairAlignment::mean})
+    for (const auto alignment :
+         {PairAlignment::position, PairAlignment::common, PairAlignment::context, PairAlignment::mean})
         EXPECT_TRUE(align(alignment, {}, {1}).empty());
 }
 

@@ -77,3 +77,12 @@ def test_unrelated_sentences_take_the_place_of_anti_stereotypical_ones(tiny, giv
                                          "32", "--pairs", "unrelated")
     assert "--pairs must be one of" in refused("quantize", "--model", tiny[0], "--tokens", given, "--out", tmp_path / "no", "--pairs", "mixed")
     assert not (tmp_path / "no").exists()
+
+
+def test_context_needs_sentences_that_end_alike(tiny, given, tmp_path):
+    words = ("quantize", "--model", tiny[0], "--out", tmp_path / "run", "--group-size", "32", "--pair-alignment", "context")
+    ends = write(tmp_path / "ends.h5", [[1, 2, 3, 4]] * 3, [[1, 2, 3, 5]] * 3)
+    assert "no pair of" in refused(*words, "--tokens", ends)
+    assert "--pairs unrelated" in refused(*words, "--tokens", given, "--pairs", "shuffled")
+    assert not (tmp_path / "run").exists()
+    run(0, *words, "--tokens", ends, "--alpha", "0")  # GPTQ asks for no pairs
