@@ -56,8 +56,8 @@ def test_inputs_original_differs_after_the_first_stage(tiny, tmp_path):
     assert a[name] != b[name]
 
 
-@pytest.mark.parametrize("option", [("--hessian-from", "pairs"), ("--hessian-from", "text"), ("--pair-alignment", "common"), ("--pair-alignment", "context"),
-                                    ("--pair-alignment", "mean"), ("--alpha-modules", "o_proj,down_proj"), ("--alpha", "0.5"),
+@pytest.mark.parametrize("option", [("--hessian-from", "pairs"), ("--hessian-from", "text"), ("--pair-alignment", "common"),
+                                    ("--pair-alignment", "context"), ("--pair-alignment", "mean"), ("--alpha-modules", "o_proj,down_proj"), ("--alpha", "0.5"),
                                     ("--alpha-layers", "upper:30%"), ("--solver", "reference"), ("--bits", "3"), ("--asym",),
                                     ("--solver", "reference-first-order"), ("--order", "activation"), ("--damp", "0.1"),
                                     ("--scale-search", "mse"), ("--scale-dtype", "f32"), ("--order", "group")])

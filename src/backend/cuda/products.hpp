@@ -7,8 +7,8 @@
 //
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
-// of many rows, then of few, and uses the first that takes every power of 2 for every number of rows: in pieces where it
-// refuses the whole.
+// of many rows, then of few, and uses the first that takes every power of 2 for every number of rows: in pieces where
+// it refuses the whole.
 #pragma once
 
 #include <cublasLt.h>
