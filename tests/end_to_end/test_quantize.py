@@ -57,7 +57,8 @@ def test_inputs_original_differs_after_the_first_stage(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("option", [("--hessian-from", "pairs"), ("--hessian-from", "text"), ("--pair-alignment", "common"),
-                                    ("--pair-alignment", "context"), ("--pair-alignment", "mean"), ("--alpha-modules", "o_proj,down_proj"), ("--alpha", "0.5"),
+                                    ("--pair-alignment", "context"), ("--pair-alignment", "mean"), ("--alpha", "0.5"),
+                                    ("--alpha-modules", "o_proj,down_proj"),
                                     ("--alpha-layers", "upper:30%"), ("--solver", "reference"), ("--bits", "3"), ("--asym",),
                                     ("--solver", "reference-first-order"), ("--order", "activation"), ("--damp", "0.1"),
                                     ("--scale-search", "mse"), ("--scale-dtype", "f32"), ("--order", "group")])
