@@ -63,9 +63,8 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
                                           {"unrelated", PairControl::unrelated}});
     if (settings.alignment == PairAlignment::context && settings.pairs == PairControl::shuffled)
         throw InvalidInput(
-            "--pairs shuffled leaves sentences that end alike by chance, which --pair-alignment context cannot "
-            "compare; "
-            "its control is --pairs unrelated");
+            "--pairs shuffled leaves sentences that end alike by chance alone; the control of --pair-alignment context "
+            "is --pairs unrelated");
     settings.chunk_tokens = parsed["chunk-tokens"].as<std::int64_t>();
     settings.layers = family.config.layers;
     if (parsed.count("max-layers") > 0) {
