@@ -2,7 +2,7 @@
 """Cuts a small piece out of a real model, for a machine that a whole one does not get to: its first layers, and of its embedding
 the rows of the tokens that a token file has. Layer 0 of the piece is layer 0 of the model: the same inputs, weights, H and C.
 
-  cut_model.py MODEL TOKENS OUT [LAYERS]      OUT/config.json, OUT/model.safetensors, OUT/tokens.h5 (its text and pairs)
+  cut_model.py MODEL TOKENS OUT [--layers N]      OUT/config.json, OUT/model.safetensors, OUT/tokens.h5 (its text and pairs)
 """
 import json
 import sys
@@ -14,14 +14,24 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-from token_file import write_token_file  # noqa: E402  (the tools are scripts, not a package)
+from support import InvalidInput, Parser, run  # noqa: E402  (the tools are scripts, not a package)
+from token_file import write_token_file  # noqa: E402
 
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def main():
-    model, tokens, out = map(Path, sys.argv[1:4])
-    layers = int(sys.argv[4]) if len(sys.argv) > 4 else 2
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="folder of a whole model")
+    parser.add_argument("tokens", type=Path, help="token file with text and pairs")
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--layers", type=int, default=2, help="how many of its first layers")
+    options = parser.parse_args()
+    model, tokens, out, layers = options.model, options.tokens, options.out, options.layers
+    if out.exists():
+        raise InvalidInput(f"{out} is there already; name a folder that is not")
+    if not (model / "config.json").exists() or not tokens.exists():
+        raise InvalidInput(f"{model} is no folder of a model, or {tokens} no file")
     out.mkdir(parents=True)
     with h5py.File(tokens) as file:
         sequences = {name: np.split(file[name]["token_ids"][...], file[name]["offsets"][1:-1])
@@ -48,4 +58,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
