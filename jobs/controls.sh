@@ -10,6 +10,8 @@
 #   bash jobs/controls.sh        or        sbatch jobs/controls.sh
 # Finished layers and evaluations are kept: run it again to go on. jobs/smollm2.sh names its environment (STEREOSET, …); and
 #   ALPHA=A          weight of the bias term (default 0.1)
+#   ALIGNMENT=NAME   quantize's --pair-alignment (default position). context has one control, unrelated: shuffled partners share no
+#                    context. Another alignment in the same WORK shares what does not depend on it.
 #SBATCH --job-name=fairgptq-controls
 #SBATCH --ntasks=2
 #SBATCH --signal=USR1@120
@@ -22,7 +24,16 @@ job=controls
 # shellcheck source=jobs/smollm2.sh
 source jobs/smollm2.sh
 alpha=${ALPHA:-0.1}
+alignment=${ALIGNMENT:-position}
+case $alignment in
+    position | common | mean) ;;
+    context) [[ -n $stereoset ]] || fail "ALIGNMENT=context has one control, unrelated sentences: give StereoSet (STEREOSET=FILE)" ;;
+    *) fail "ALIGNMENT=$alignment is not position, common, context or mean" ;;
+esac
 work=${WORK:-work/controls${stereoset:+-stereoset}}
+
+suffix=
+if [[ $alignment != position ]]; then suffix=-$alignment; fi
 
 prepare_all
 # Piped into grep -q, the program's help would be cut off and the pipe fail.
@@ -31,7 +42,7 @@ help=$("$program" quantize --help)
 
 # The α at which a control's penalty is the method's. The median of modules, since a few, with huge activations, outweigh the rest.
 scaled_alpha() { # NAME of a run with the control's pairs
-    "$program" inspect "$work/gptq" --json >"$work/gptq.inspect.json"
+    "$program" inspect "$work/gptq$suffix" --json >"$work/gptq.inspect.json"
     "$program" inspect "$work/$1" --json >"$work/$1.inspect.json"
     "$python" - "$alpha" "$work/gptq.inspect.json" "$work/$1.inspect.json" <<'EOF'
 import json, statistics, sys
@@ -40,26 +51,27 @@ print(f"{float(sys.argv[1]) * statistics.median(a / b for a, b in zip(given, con
 EOF
 }
 control() { # shuffled|unrelated
-    local scaled
-    measure "gptq-$1" --alpha 0 --pairs "$1" # for its C; where H holds other sentences, it is what this control starts from
-    scaled=$(scaled_alpha "gptq-$1")
-    measure "$1" --alpha "$scaled" --pairs "$1"
-    reports+=("GPTQ, $1=$work/gptq-$1.json" "Fair-GPTQ, $1, α = $scaled=$work/$1.json")
+    local scaled name=$1$suffix
+    measure "gptq-$name" --alpha 0 --pairs "$1" --pair-alignment "$alignment" # for its C; where H holds other sentences, it is what this control starts from
+    scaled=$(scaled_alpha "gptq-$name")
+    measure "$name" --alpha "$scaled" --pairs "$1" --pair-alignment "$alignment"
+    reports+=("GPTQ, $1=$work/gptq-$name.json" "Fair-GPTQ, $1, α = $scaled=$work/$name.json")
 }
 
 say "original"
 evaluate original --model "$work/model"
 measure gptq --alpha 0
-measure method --alpha "$alpha"
-reports=("original=$work/original.json" "GPTQ=$work/gptq.json" "Fair-GPTQ, α = $alpha=$work/method.json")
+if [[ -n $suffix ]]; then quantize "gptq$suffix" --alpha 0 --pair-alignment "$alignment"; fi # the same model; for its C
+measure "method$suffix" --alpha "$alpha" --pair-alignment "$alignment"
+reports=("original=$work/original.json" "GPTQ=$work/gptq.json" "Fair-GPTQ, $alignment, α = $alpha=$work/method$suffix.json")
 columns=crows_pairs.mean_abs_difference_per_token,crows_pairs.mean_abs_difference,perplexity.perplexity
-control shuffled
+if [[ $alignment != context ]]; then control shuffled; fi
 if [[ -n $stereoset ]]; then
     control unrelated
-    columns=stereoset.mean_abs_difference_per_token,stereoset.relative_difference,stereoset.ss,$columns
+    columns=stereoset.mean_abs_difference_per_token,stereoset.relative_difference,stereoset.lms,stereoset.ss,$columns
 fi
 
 say "What each does to bias, in brackets compared with GPTQ"
-"$python" tools/table.py "${reports[@]}" --relative-to "$work/gptq.json" --columns "$columns" | tee "$work/controls.md"
+"$python" tools/table.py "${reports[@]}" --relative-to "$work/gptq.json" --columns "$columns" | tee "$work/controls$suffix.md"
 [[ -n $stereoset ]] || echo "(for the control of unrelated sentences give StereoSet: STEREOSET=FILE)"
-echo "in $work/controls.md"
+echo "in $work/controls$suffix.md"

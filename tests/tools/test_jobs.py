@@ -24,6 +24,15 @@ def test_wrong_settings_are_refused(job, environment, sentence, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.parametrize("alignment, sentence", [
+    ("diagonal", "ALIGNMENT=diagonal is not position, common, context or mean"),
+    ("context", "ALIGNMENT=context has one control, unrelated sentences: give StereoSet (STEREOSET=FILE)"),
+])
+def test_controls_refuses_alignments_without_a_control(alignment, sentence, tmp_path):
+    process = start(ROOT / "jobs" / "controls.sh", ALIGNMENT=alignment, STEREOSET="", WORK=str(tmp_path / "work"))
+    assert (process.returncode, process.stderr.strip()) == (2, f"controls: {sentence}")
+
+
 @pytest.mark.parametrize("job", ["controls", "table"])
 def test_submitted_from_elsewhere_they_say_so(job, tmp_path):
     process = start(ROOT / "jobs" / f"{job}.sh", SLURM_SUBMIT_DIR=str(tmp_path))
