@@ -43,6 +43,9 @@ class MatrixOperations {
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target, std::span<double> bias) = 0;
 
+    /// out = in, either with rows at any distance; not overlapping.
+    virtual void copy(MatrixView<const float> in, MatrixView<float> out) = 0;
+
     /// out = a − b. @param out may be `b`
     virtual void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) = 0;
 

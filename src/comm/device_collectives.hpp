@@ -19,6 +19,8 @@ class DeviceCollectives {
     virtual ~DeviceCollectives() = default;
     /// "mpi", "nccl 2.28.9": for the log.
     virtual std::string name() const = 0;
+    /// Whether what travels goes from memory to memory, and not by way of the host's.
+    virtual bool direct() const = 0;
     /// Sums over ranks, in place, device memory. What the device was asked for before is done first.
     virtual void begin_all_reduce_sum(std::span<double> values) = 0;
     /// Every rank's bytes, end to end in rank order, at every rank: device memory, not overlapping.

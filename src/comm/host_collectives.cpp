@@ -10,6 +10,7 @@ class HostCollectives final : public DeviceCollectives {
   public:
     HostCollectives(MemoryOperations& memory, Communicator& comm) : memory_(memory), comm_(comm) {}
     std::string name() const override { return comm_.size() == 1 ? "one rank" : "mpi"; }
+    bool direct() const override { return memory_.host_accessible(); }
 
     void begin_all_reduce_sum(std::span<double> values) override {
         if (comm_.size() == 1) return;

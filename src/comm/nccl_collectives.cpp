@@ -44,6 +44,7 @@ class NcclCollectives final : public DeviceCollectives {
     }
 
     std::string name() const override { return "nccl " + calls_->version(); }
+    bool direct() const override { return true; }
 
     void begin_all_reduce_sum(std::span<double> values) override {
         if (values.empty()) return;

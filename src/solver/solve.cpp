@@ -11,6 +11,7 @@
 #include "solver/diagonals.hpp"
 #include "solver/gathering.hpp"
 #include "solver/order.hpp"
+#include "solver/rank_peers.hpp"
 #include "solver/record_copies.hpp"
 #include "solver/row_shares.hpp"
 #include "solver/share.hpp"
@@ -83,11 +84,13 @@ void GroupSolver::invert(double alpha, MatrixView<float> inverse) {
     constexpr double most = 10;
     const double mean = diagonals_.mean(joint() ? 0 : alpha);
     double damp = settings_.damp;
+    RankPeers peers(backend_, comm_, collectives_,
+                    [&](bool travel) { enter(travel ? Phase::exchange : Phase::factor); });
     for (; damp <= std::max(most, settings_.damp); damp = std::max(10 * damp, smallest_raise)) {
         backend_.combine(problem_.hessian, problem_.covariance, static_cast<float>(alpha),
                          static_cast<float>(damp * mean), plan_.order, inverse);
-        if (!backend_.factor_upper(inverse)) continue;
-        backend_.invert_upper(inverse);
+        if (!backend_.factor_upper(inverse, peers)) continue;
+        backend_.invert_upper(inverse, peers);
         damp_used_ = std::max(damp_used_, damp);
         return;
     }

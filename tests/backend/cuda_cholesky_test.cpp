@@ -4,6 +4,7 @@
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "hessians.hpp"
+#include "support_files/shared_factorization.hpp"
 
 namespace fairgptq::testing {
 namespace {
@@ -50,6 +51,19 @@ TEST_F(CudaCholesky, AFaultInAnyPanelIsFound) {
             broken(at, at) = wrong;
             EXPECT_FALSE(factors(broken)) << at;
         }
+}
+
+TEST_F(CudaCholesky, SharedAmongRanksItHasTheBytesOfOne) {
+    const auto make = [] {
+        return std::make_unique<CudaBackend>(0, DType::bfloat16,
+                                             CudaBackend::Sizes{.split = {.least = 16, .side = 96, .inner = 40},
+                                                                .factor_panel = 64,
+                                                                .shared_least = 192,
+                                                                .inverse = {.strip = 48, .largest_batched = 64}});
+    };
+    for (const std::int64_t n : {1, 191, 192, 193, 320, 577})
+        expect_shared(make, n, 192);
+    expect_refused_together(make, 320);
 }
 
 }  // namespace

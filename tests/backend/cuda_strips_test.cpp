@@ -97,7 +97,8 @@ TEST_F(CudaStrips, InvertsTriangles) {
             cuda::Scratch scratch(*memory);
             for (const auto& [to, by] : {std::pair(&matrix, products.get()), std::pair(&other, &split)}) {
                 cuda::check(cuda::launch_invert_leaves(cuda::plain(to->view()), memory->stream()), "invert_leaves");
-                cuda::invert_pairs(*by, scratch, to->view(), sizes);
+                Peers alone;
+                cuda::invert_pairs(*by, scratch, to->view(), alone, sizes);
             }
             HostMatrix expected = upper;
             CpuBackend().invert_upper(view(expected));

@@ -45,8 +45,9 @@ class CpuBackend : public Backend {
     void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
                     MatrixView<const std::uint8_t> zeros, const std::int32_t* group_index, TensorView weights) override;
 
-    bool factor_upper(MatrixView<float> matrix) override;
-    void invert_upper(MatrixView<float> matrix) override;
+    using CholeskyOperations::factor_upper, CholeskyOperations::invert_upper;
+    bool factor_upper(MatrixView<float> matrix, Peers& peers) override;
+    void invert_upper(MatrixView<float> matrix, Peers& peers) override;
     void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha, float damping,
                  std::span<const std::int32_t> order, MatrixView<float> out) override;
     void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
@@ -56,6 +57,7 @@ class CpuBackend : public Backend {
     void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                       MatrixView<const float> inverse, std::span<const std::int32_t> order, MatrixView<float> target,
                       std::span<double> bias) override;
+    void copy(MatrixView<const float> in, MatrixView<float> out) override;
     void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          std::span<double> result) override;

@@ -1,8 +1,9 @@
 // Recursive halving: nearly all arithmetic lands in large matrix products, whatever the size, and the recursion ends in
-// tiles that stay in the first-level cache. Tile sizes depend on the matrix alone, so results do not depend on the
-// threads.
+// tiles that stay in the first-level cache. Tile sizes depend on the matrix alone, so results depend neither on the
+// threads nor on the ranks, which share what is large; each does the rest for itself.
 #include <algorithm>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
@@ -13,6 +14,7 @@ namespace fairgptq {
 namespace {
 
 constexpr std::int64_t leaf = cholesky_leaf::side;
+constexpr std::int64_t shared_least = 256;  // columns of a half whose work ranks share
 
 std::int64_t ceil_div(std::int64_t value, std::int64_t divisor) {
     return (value + divisor - 1) / divisor;
@@ -48,6 +50,31 @@ struct Triangle {
     Triangle second() const { return {begin + first_half(size), size - first_half(size)}; }
 };
 
+/// Who computes which piece: ranks share what is worth it, else each does all for itself.
+class Shares {
+  public:
+    Shares(Peers& peers, bool worth_it, std::span<const std::int64_t> costs)
+        : peers_(peers),
+          shared_(worth_it && peers.size() > 1),
+          owners_(shared_ ? deal(costs, peers.size()) : std::vector<int>(costs.size(), peers.rank())) {}
+
+    bool mine(std::int64_t piece) const { return owners_[static_cast<std::size_t>(piece)] == peers_.rank(); }
+    /// @param block_of the place of a piece in the matrix
+    template <class Function>
+    void exchange(const Function& block_of) {
+        if (!shared_) return;
+        std::vector<Peers::Part> parts;
+        for (std::size_t piece = 0; piece < owners_.size(); ++piece)
+            parts.push_back({owners_[piece], block_of(static_cast<std::int64_t>(piece))});
+        peers_.share(parts);
+    }
+
+  private:
+    Peers& peers_;
+    bool shared_;
+    std::vector<int> owners_;
+};
+
 /// strip ← strip·U⁻ᵀ. BLAS's own triangular solve reaches a fifth of the rate of products with the inverted tiles.
 void solve_strip(MatrixView<const float> factor, std::int64_t begin, LeafInverses& inverses, MatrixView<float> strip) {
     const std::int64_t n = factor.rows;
@@ -63,30 +90,49 @@ void solve_strip(MatrixView<const float> factor, std::int64_t begin, LeafInverse
     solve_strip(factor.block(0, 0, first, first), begin, inverses, left);
 }
 
-/// Factors the upper triangle of rows and columns from `begin`: last half first, A12 ← A12·U22⁻ᵀ, A11 −= A12·A12ᵀ, then
-/// the first half.
-bool factor(MatrixView<float> a, std::int64_t begin, const float* original_diagonal, LeafInverses& inverses) {
+struct Factorization {
+    const float* original_diagonal;
+    LeafInverses inverses;
+    Peers& peers;
+
+    /// Factors the upper triangle of rows and columns from `begin`: last half first, A12 ← A12·U22⁻ᵀ, A11 −= A12·A12ᵀ,
+    /// then the first half.
+    bool factor(MatrixView<float> a, std::int64_t begin);
+};
+
+bool Factorization::factor(MatrixView<float> a, std::int64_t begin) {
     const std::int64_t n = a.rows;
     if (n <= leaf) return cholesky_leaf::factor(a, original_diagonal + begin, inverses.at(begin, n));
     const std::int64_t first = first_half(n);
     const std::int64_t last = n - first;
+    const bool shared = first >= shared_least;
     const MatrixView<float> corner = a.block(first, first, last, last);
-    if (!factor(corner, begin + first, original_diagonal, inverses)) return false;
+    bool factored = factor(corner, begin + first);
+    if (shared) factored = peers.agree(factored);
+    if (!factored) return false;
 
     const MatrixView<float> side = a.block(0, first, first, last);
     const std::int64_t tile = tile_for(first);
     const std::int64_t strip = std::max(leaf, tile / 2);
+    const std::int64_t strips = ceil_div(first, strip);
+    const auto strip_at = [&](std::int64_t i) { return side.rows_from(i * strip, std::min(strip, first - i * strip)); };
+    Shares solved(peers, shared, std::vector<std::int64_t>(static_cast<std::size_t>(strips), 1));
 #pragma omp parallel for schedule(dynamic)
-    for (std::int64_t row = 0; row < first; row += strip)
-        solve_strip(corner, begin + first, inverses, side.rows_from(row, std::min(strip, first - row)));
+    for (std::int64_t i = 0; i < strips; ++i)
+        if (solved.mine(i)) solve_strip(corner, begin + first, inverses, strip_at(i));
+    solved.exchange(strip_at);
 
     const std::int64_t tiles = ceil_div(first, tile);
+    const auto tile_at = [&](std::int64_t i) { return side.rows_from(i * tile, std::min(tile, first - i * tile)); };
+    std::vector<std::int64_t> costs;
+    for (std::int64_t i = 0; i < tiles; ++i)
+        costs.push_back(tiles - i);
+    Shares updated(peers, shared, costs);
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (std::int64_t i = 0; i < tiles; ++i) {
         for (std::int64_t j = 0; j < tiles; ++j) {
-            if (j < i) continue;
-            const MatrixView<float> above = side.rows_from(i * tile, std::min(tile, first - i * tile));
-            const MatrixView<float> below = side.rows_from(j * tile, std::min(tile, first - j * tile));
+            if (j < i || !updated.mine(i)) continue;
+            const MatrixView<float> above = tile_at(i), below = tile_at(j);
             const MatrixView<float> product = a.block(i * tile, j * tile, above.rows, below.rows);
             if (i == j) {
                 blas::subtract_gram_upper(above, product);
@@ -95,19 +141,20 @@ bool factor(MatrixView<float> a, std::int64_t begin, const float* original_diago
             }
         }
     }
-    return factor(a.block(0, 0, first, first), begin, original_diagonal, inverses);
+    updated.exchange([&](std::int64_t i) { return a.block(i * tile, i * tile, tile_at(i).rows, first - i * tile); });
+    return factor(a.block(0, 0, first, first), begin);
 }
 
 }  // namespace
 
-bool CpuBackend::factor_upper(MatrixView<float> matrix) {
+bool CpuBackend::factor_upper(MatrixView<float> matrix, Peers& peers) {
     if (matrix.rows != matrix.cols)
         throw Failure("factor_upper: a square matrix was expected, not {} x {}", matrix.rows, matrix.cols);
     const std::int64_t n = matrix.rows;
     std::vector<float> original(static_cast<std::size_t>(n));
     diagonal(matrix, original);
-    LeafInverses inverses(n);
-    if (!factor(matrix, 0, original.data(), inverses)) return false;
+    Factorization work{original.data(), LeafInverses(n), peers};
+    if (!peers.agree(work.factor(matrix, 0))) return false;
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < n; ++i)
         std::fill(matrix.row(i), matrix.row(i) + i, 0.0F);
@@ -115,7 +162,7 @@ bool CpuBackend::factor_upper(MatrixView<float> matrix) {
 }
 
 // Bottom up over the tree of halves: [U1 U12; 0 U2]⁻¹ = [U1⁻¹ −U1⁻¹·U12·U2⁻¹; 0 U2⁻¹], all nodes of a level at once.
-void CpuBackend::invert_upper(MatrixView<float> matrix) {
+void CpuBackend::invert_upper(MatrixView<float> matrix, Peers& peers) {
     if (matrix.rows != matrix.cols)
         throw Failure("invert_upper: a square matrix was expected, not {} x {}", matrix.rows, matrix.cols);
     std::vector<Triangle> leaves;
@@ -142,21 +189,37 @@ void CpuBackend::invert_upper(MatrixView<float> matrix) {
     for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
         for (const bool right : {true, false}) {
             std::vector<Strip> strips;
+            std::vector<std::int64_t> costs;
+            std::int64_t largest = 0;
             for (const Triangle& whole : *level) {
-                const std::int64_t side = right ? whole.first().size : whole.second().size;
+                const std::int64_t first = whole.first().size, second = whole.second().size;
+                const std::int64_t side = right ? first : second;
                 const std::int64_t step = std::clamp<std::int64_t>(side / 8 / leaf * leaf, leaf, 256);
-                for (std::int64_t begin = 0; begin < side; begin += step)
-                    strips.push_back({whole, begin, std::min(step, side - begin)});
+                largest = std::max(largest, first);
+                for (std::int64_t begin = 0; begin < side; begin += step) {
+                    const std::int64_t size = std::min(step, side - begin);
+                    strips.push_back({whole, begin, size});
+                    costs.push_back(size * (right ? second * second : first * first));
+                }
             }
-#pragma omp parallel for schedule(dynamic)
-            for (const Strip& strip : strips) {
-                const Triangle first = strip.whole.first(), second = strip.whole.second();
+            const auto count = std::ssize(strips);
+            const auto block_of = [&](std::int64_t i) {
+                const auto& [whole, begin, size] = strips[static_cast<std::size_t>(i)];
+                const Triangle first = whole.first(), second = whole.second();
                 const MatrixView<float> corner = matrix.block(first.begin, second.begin, first.size, second.size);
+                return right ? corner.rows_from(begin, size) : corner.block(0, begin, first.size, size);
+            };
+            Shares shares(peers, largest >= shared_least, costs);
+#pragma omp parallel for schedule(dynamic)
+            for (std::int64_t i = 0; i < count; ++i) {
+                if (!shares.mine(i)) continue;
+                const Triangle& whole = strips[static_cast<std::size_t>(i)].whole;
                 if (right)
-                    blas::multiply_right_upper(1, inverse(second), corner.rows_from(strip.begin, strip.size));
+                    blas::multiply_right_upper(1, inverse(whole.second()), block_of(i));
                 else
-                    blas::multiply_left_upper(-1, inverse(first), corner.block(0, strip.begin, first.size, strip.size));
+                    blas::multiply_left_upper(-1, inverse(whole.first()), block_of(i));
             }
+            shares.exchange(block_of);
         }
     }
 }

@@ -162,6 +162,13 @@ void CpuBackend::shift_target(MatrixView<const float> weights, MatrixView<const 
     }
 }
 
+void CpuBackend::copy(MatrixView<const float> in, MatrixView<float> out) {
+    require(in.rows == out.rows && in.cols == out.cols, "copy");
+#pragma omp parallel for schedule(static)
+    for (std::int64_t r = 0; r < out.rows; ++r)
+        std::copy_n(in.row(r), out.cols, out.row(r));
+}
+
 void CpuBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
     require(a.rows == out.rows && a.cols == out.cols && b.rows == out.rows && b.cols == out.cols, "subtract");
 #pragma omp parallel for schedule(dynamic, 16)

@@ -24,6 +24,8 @@ CudaBackend::CudaBackend(int device, DType activation_type, const Sizes& sizes)
     : memory_(existing(device)),
       activation_type_(activation_type),
       factor_panel_(sizes.factor_panel),
+      shared_least_(sizes.shared_least),
+      inverse_(sizes.inverse),
       products_(memory_, sizes.split),
       solver_(std::make_unique<Solver>(memory_)) {
     cuda::check(cuda::prepare_column_kernel(), "cudaFuncSetAttribute (column kernel's on-chip memory)");

@@ -12,6 +12,7 @@
 #include "backend/cuda/kept.hpp"
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
+#include "backend/cuda/strips.hpp"
 #include "backend/cuda/transfers.hpp"
 
 namespace fairgptq {
@@ -22,6 +23,8 @@ class CudaBackend final : public Backend {
     struct Sizes {
         cuda::SplitSizes split = {};
         std::int64_t factor_panel = cuda::factor_panel;
+        std::int64_t shared_least = cuda::shared_least;
+        cuda::StripSizes inverse = {};
     };
     /// @throws InvalidInput if there is no such GPU
     CudaBackend(int device, DType activation_type) : CudaBackend(device, activation_type, Sizes()) {}
@@ -74,8 +77,9 @@ class CudaBackend final : public Backend {
     void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,
                     MatrixView<const std::uint8_t> zeros, const std::int32_t* group_index, TensorView weights) override;
 
-    bool factor_upper(MatrixView<float> matrix) override;
-    void invert_upper(MatrixView<float> matrix) override;
+    using CholeskyOperations::factor_upper, CholeskyOperations::invert_upper;
+    bool factor_upper(MatrixView<float> matrix, Peers& peers) override;
+    void invert_upper(MatrixView<float> matrix, Peers& peers) override;
     void combine(MatrixView<const float> hessian, MatrixView<const float> covariance, float alpha, float damping,
                  std::span<const std::int32_t> order, MatrixView<float> out) override;
     void gather_columns(TensorView in, std::span<const std::int32_t> order, std::span<const std::uint8_t> dead,
@@ -85,6 +89,7 @@ class CudaBackend final : public Backend {
     void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                       MatrixView<const float> inverse, std::span<const std::int32_t> order, MatrixView<float> target,
                       std::span<double> bias) override;
+    void copy(MatrixView<const float> in, MatrixView<float> out) override;
     void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          std::span<double> result) override;
@@ -100,6 +105,8 @@ class CudaBackend final : public Backend {
 
     /// A matrix that cuSOLVER takes as a whole; failed[0] is its word on it.
     void factor_lower(MatrixView<float> matrix, int* failed);
+    /// Takes from columns `begin` to `end`, below row `begin`, what the columns before them account for.
+    void update_panel(MatrixView<float> matrix, std::int64_t begin, std::int64_t end, Peers& peers);
 
     /// Copies host values into scratch memory on the device.
     template <class T>
@@ -111,7 +118,8 @@ class CudaBackend final : public Backend {
 
     cuda::Memory memory_;
     DType activation_type_;
-    std::int64_t factor_panel_;
+    std::int64_t factor_panel_, shared_least_;
+    cuda::StripSizes inverse_;
     cuda::Products products_;
     std::unique_ptr<Solver> solver_;
     // Kept from call to call. One operation at a time uses them: they are the stream's.

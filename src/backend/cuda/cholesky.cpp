@@ -1,6 +1,7 @@
 // cuSOLVER factors A = L·Lᵀ with L lower triangular; U·Uᵀ with U upper is that of the matrix with rows and columns in
-// reverse order. It has the blocks on the diagonal; what lies behind a panel of columns is brought up to date by matrix
-// products (products.hpp), which are some three times as fast as its own. So is the inverse built (strips.hpp).
+// reverse order. It has the blocks on the diagonal; a panel of columns loses what the panels before it account for by
+// matrix products (products.hpp), which are some three times as fast as its own. So is the inverse built (strips.hpp).
+// Ranks share those products; the blocks on the diagonal, and what divides a panel by them, each does for itself.
 #include "backend/cholesky.hpp"
 
 #include <algorithm>
@@ -37,8 +38,9 @@ void CudaBackend::factor_lower(MatrixView<float> matrix, int* failed) {
                 "cusolverDnXpotrf");
 }
 
-// Right-looking: a panel is factored, then everything behind it loses what the panel accounts for.
-bool CudaBackend::factor_upper(MatrixView<float> matrix) {
+// Left-looking: one product brings a panel up to date, whose rows any rank may compute: they have the same bytes
+// whatever rows are beside them.
+bool CudaBackend::factor_upper(MatrixView<float> matrix, Peers& peers) {
     require_square("factor_upper", matrix);
     const std::int64_t n = matrix.rows;
     if (n == 0) return true;
@@ -51,16 +53,10 @@ bool CudaBackend::factor_upper(MatrixView<float> matrix) {
     for (std::int64_t panel = 0; panel < panels; ++panel) {
         const std::int64_t begin = panel * factor_panel_;
         const std::int64_t end = std::min(begin + factor_panel_, n);
+        if (begin > 0) update_panel(matrix, begin, end, peers);
         const MatrixView<float> block = matrix.block(begin, begin, end - begin, end - begin);
         factor_lower(block, failed + panel);
-        if (end == n) break;
-        const MatrixView<float> below = matrix.block(end, begin, n - end, end - begin);
-        products_.solve_transposed(block, below);
-        for (std::int64_t col = end; col < n; col += factor_panel_) {
-            const std::int64_t cols = std::min(factor_panel_, n - col);
-            products_.multiply(cuda::Transpose::yes, -1, below.rows_from(col - end, n - col),
-                               below.rows_from(col - end, cols), 1, matrix.block(col, col, n - col, cols));
-        }
+        products_.solve_transposed(block, matrix.block(end, begin, n - end, end - begin));
     }
     cuda::check(cuda::launch_reverse(cuda::plain(matrix), true, stream()), "reverse (after factoring)");
     cuda::check(cuda::launch_check_pivots(cuda::plain_const(matrix), diagonal_before, failed + panels, stream()),
@@ -69,16 +65,33 @@ bool CudaBackend::factor_upper(MatrixView<float> matrix) {
     memory_.copy_to_host(results.data(), failed, results.size() * sizeof(int));
     for (const int result : results)
         if (result < 0) throw Failure("cusolverDnXpotrf did not take its argument {}", -result);
-    return std::ranges::all_of(results, [](int result) { return result == 0; });
+    return peers.agree(std::ranges::all_of(results, [](int result) { return result == 0; }));
 }
 
-void CudaBackend::invert_upper(MatrixView<float> matrix) {
+void CudaBackend::update_panel(MatrixView<float> matrix, std::int64_t begin, std::int64_t end, Peers& peers) {
+    const std::int64_t n = matrix.rows;
+    const bool shared = peers.size() > 1 && n >= shared_least_;
+    const std::int64_t share = shared ? cuda::ceil_div(n - begin, peers.size()) : n - begin;
+    std::vector<Peers::Part> parts;
+    for (std::int64_t row = begin; row < n; row += share) {
+        const int owner = shared ? static_cast<int>(std::ssize(parts)) : peers.rank();
+        const std::int64_t rows = std::min(share, n - row);
+        parts.push_back({owner, matrix.block(row, begin, rows, end - begin)});
+        if (owner == peers.rank())
+            products_.fixed_order(cuda::Transpose::yes, -1, matrix.block(row, 0, rows, begin),
+                                  matrix.block(begin, 0, end - begin, begin), 1, parts.back().block);
+    }
+    if (shared) peers.share(parts);
+}
+
+void CudaBackend::invert_upper(MatrixView<float> matrix, Peers& peers) {
     require_square("invert_upper", matrix);
     const std::int64_t n = matrix.rows;
     if (n == 0) return;
     memory_.use();
     cuda::check(cuda::launch_invert_leaves(cuda::plain(matrix), stream()), "invert_leaves");
-    cuda::invert_pairs(products_, first_, matrix);
+    Peers alone;
+    cuda::invert_pairs(products_, first_, matrix, n >= shared_least_ ? peers : alone, inverse_);
 }
 
 }  // namespace fairgptq

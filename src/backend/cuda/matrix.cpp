@@ -92,6 +92,16 @@ void CudaBackend::shift_target(MatrixView<const float> weights, MatrixView<const
         sum /= -static_cast<double>(alpha);
 }
 
+void CudaBackend::copy(MatrixView<const float> in, MatrixView<float> out) {
+    require(in.rows == out.rows && in.cols == out.cols, "copy");
+    if (out.empty()) return;
+    memory_.use();
+    const auto bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(float); };
+    cuda::check(cudaMemcpy2DAsync(out.data, bytes(out.stride), in.data, bytes(in.stride), bytes(in.cols),
+                                  static_cast<std::size_t>(in.rows), cudaMemcpyDeviceToDevice, stream()),
+                "cudaMemcpy2DAsync (copy)");
+}
+
 void CudaBackend::subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
     require(a.rows == out.rows && a.cols == out.cols && b.rows == out.rows && b.cols == out.cols, "subtract");
     memory_.use();

@@ -19,6 +19,7 @@ constexpr std::int64_t split_least = 512;      // of products: the smallest that
 constexpr std::int64_t split_side = 4096;      // rows and columns of a piece of the result,
 constexpr std::int64_t split_inner = 2048;     // and its inner size
 constexpr std::int64_t factor_panel = 2048;    // columns that factor_upper gives cuSOLVER at once
+constexpr std::int64_t shared_least = 6144;    // columns of the smallest factorization that ranks share
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20U;  // cuBLAS's, from the backend's start
 
 /// Elements of a product that invert_upper holds, at the level that needs most (strips.cpp).

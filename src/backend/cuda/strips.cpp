@@ -1,6 +1,7 @@
 #include "backend/cuda/strips.hpp"
 
 #include <algorithm>
+#include <vector>
 
 namespace fairgptq::cuda {
 
@@ -47,8 +48,34 @@ void half_symmetric_product(Products& products, MatrixView<const float> x, Matri
     }
 }
 
-void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, StripSizes sizes) {
+namespace {
+
+/// Two halves on the diagonal, and some columns of what is beside them.
+struct PairStrip {
+    MatrixView<float> first, side, last;
+    std::int64_t col, cols;
+    MatrixView<float> block() const { return side.block(0, col, side.rows, cols); }
+};
+
+/// side ← −first·side·last in these columns; columns before them stay as they were.
+void invert_strip(Products& products, Scratch& scratch, const PairStrip& strip, std::int64_t step) {
+    const auto& [first, side, last, col, cols] = strip;
+    const std::int64_t half = first.rows;
+    const MatrixView<float> product = scratch.matrix<float>(half, cols);
+    products.multiply(Transpose::no, 1, side.block(0, 0, half, col + cols), last.block(0, col, col + cols, cols), 0,
+                      product);
+    for (std::int64_t row = 0; row < half; row += step) {
+        const std::int64_t rows = std::min(step, half - row);
+        products.multiply(Transpose::no, -1, first.block(row, row, rows, half - row),
+                          product.rows_from(row, half - row), 0, side.block(row, col, rows, cols));
+    }
+}
+
+}  // namespace
+
+void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, Peers& peers, StripSizes sizes) {
     const std::int64_t n = matrix.rows;
+    Peers alone;
     for (std::int64_t half = sizes.leaf; half < n; half *= 2) {
         // Pairs of two whole halves, and perhaps one whose second half ends with the matrix.
         const std::int64_t batched = half <= sizes.largest_batched ? n / (2 * half) : 0;
@@ -62,24 +89,27 @@ void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix
             products.multiply_batch(-1, matrix.block(0, 0, half, half), step, product, half * half, side, step,
                                     batched);
         }
+        std::vector<PairStrip> strips;
+        std::vector<std::int64_t> costs;
         for (std::int64_t begin = batched * 2 * half; begin + half < n; begin += 2 * half) {
             const std::int64_t second = std::min(half, n - begin - half);
-            const MatrixView<float> first = matrix.block(begin, begin, half, half);
-            const MatrixView<float> side = matrix.block(begin, begin + half, half, second);
-            const MatrixView<float> last = matrix.block(begin + half, begin + half, second, second);
             // From the last columns to the first: a strip needs the columns before it as they were.
             for (std::int64_t col = (second - 1) / sizes.strip * sizes.strip; col >= 0; col -= sizes.strip) {
                 const std::int64_t cols = std::min(sizes.strip, second - col);
-                const MatrixView<float> product = scratch.matrix<float>(half, cols);
-                products.multiply(Transpose::no, 1, side.block(0, 0, half, col + cols),
-                                  last.block(0, col, col + cols, cols), 0, product);
-                for (std::int64_t row = 0; row < half; row += sizes.strip) {
-                    const std::int64_t rows = std::min(sizes.strip, half - row);
-                    products.multiply(Transpose::no, -1, first.block(row, row, rows, half - row),
-                                      product.rows_from(row, half - row), 0, side.block(row, col, rows, cols));
-                }
+                strips.push_back({matrix.block(begin, begin, half, half),
+                                  matrix.block(begin, begin + half, half, second),
+                                  matrix.block(begin + half, begin + half, second, second), col, cols});
+                costs.push_back(half * cols * (2 * (col + cols) + half));
             }
         }
+        Peers& together = half > sizes.largest_batched && peers.size() > 1 ? peers : alone;
+        const std::vector<int> owners = deal(costs, together.size());
+        std::vector<Peers::Part> parts;
+        for (std::size_t i = 0; i < strips.size(); ++i) {
+            if (owners[i] == together.rank()) invert_strip(products, scratch, strips[i], sizes.strip);
+            parts.push_back({owners[i], strips[i].block()});
+        }
+        together.share(parts);
     }
 }
 

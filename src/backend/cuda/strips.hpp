@@ -7,6 +7,7 @@
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
 #include "backend/cuda/scratch.hpp"
+#include "backend/peers.hpp"
 
 namespace fairgptq::cuda {
 
@@ -36,6 +37,7 @@ void half_symmetric_product(Products& products, MatrixView<const float> x, Matri
 /// Inverts an upper triangular matrix whose leaves on the diagonal are inverted already, bottom up:
 /// [U1 U12; 0 U2]⁻¹ = [U1⁻¹ −U1⁻¹·U12·U2⁻¹; 0 U2⁻¹].
 /// @param scratch scratch.matrix<float>(rows, cols): memory for one product
-void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, StripSizes sizes = {});
+/// @param peers   ranks that share the strips of large halves
+void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, Peers& peers, StripSizes sizes = {});
 
 }  // namespace fairgptq::cuda
