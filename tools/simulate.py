@@ -5,9 +5,8 @@
   simulate.py check --rates rates.json RUN…                       predicted beside measured; exit code 1 where more than 20 % off
   simulate.py predict --rates rates.json|h100 --shape 70b --ranks 1,8,64     a table
 
-The model of a run is the program's own: ranks share chunks of tokens and rows of weights, every rank factors every Hessian, the
-sums of H and C (packed float64) are all-reduced, codes are all-gathered, reading and writing overlap with computing.
---factorization distributed asks what it would gain if ranks shared each factorization, too (the program does not do that).
+The model of a run is the program's own: ranks share chunks of tokens, rows of weights and large factorizations, the sums of H and C
+(packed float64) are all-reduced, codes and parts of factors are all-gathered, reading and writing overlap with computing.
 """
 import json
 import math
@@ -22,19 +21,26 @@ from support import InvalidInput, Parser, read_json_object, read_text, run
 # disk as vendors state them. No run of this program on a GPU is behind these figures.
 H100 = {"name": "H100, estimated", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
         "factor": 5e13, "columns": 1e14, "column_seconds": 4e-8, "figures": 1e14, "link": 3.0e11, "network": 2.5e10,
-        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "stage_seconds": 2e-4, "weight_bytes": 2}
+        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "stage_seconds": 2e-4, "weight_bytes": 2,
+        "factor_panel": 2048, "shared_least": 6144}
 
 
-def factorization(n, ranks, rate, bandwidth, latency, panel=256):
-    """Seconds for the Cholesky factor of an n × n matrix and its triangular inverse, by one rank, or dealt to several by panels."""
+def factorization(n, ranks, rates, rate, bandwidth):
+    """Seconds to compute the Cholesky factor of an n × n matrix and its triangular inverse, and for its parts to travel."""
     alone = 2 / 3 * n ** 3 / rate
-    if ranks == 1:
-        return alone
-    # A panel is one rank's work, at perhaps a quarter of the rate; all wait for it, and for its copy to arrive. In the end each rank
-    # has the whole inverse, which the column loop needs.
-    serial = 4 * n * n * panel / rate
-    moved = 2 * 4 * n * n / 2
-    return alone / ranks + serial + moved / bandwidth + 2 * math.ceil(n / panel) * latency * math.log2(ranks)
+    if ranks == 1 or n < rates["shared_least"]:
+        return alone, 0.0
+    if panel := rates["factor_panel"]:
+        # Each rank factors the blocks on the diagonal, at perhaps a 25th of the rate, and divides all panels by them.
+        own = (n * n * panel / 2 + 8 * n * panel ** 2) / rate
+        moved, exchanges = 4 * n * n, n / panel + math.log2(n / 1024)
+    else:
+        half = n  # halves are shared as long as they are large; each rank does the rest for itself
+        while half >= rates["shared_least"]:
+            half /= 2
+        own = 2 / 3 * n * half ** 2 / rate
+        moved, exchanges = 7 * n * n, 4 * n / half
+    return own + max(alone - own, 0) / ranks, moved / bandwidth + exchanges * rates["latency"] * math.log2(ranks)
 
 
 class Work:
@@ -50,8 +56,8 @@ class Work:
         self.stages = [(attention + 2 * kv, hidden), (hidden, attention), (2 * intermediate, hidden), (hidden, intermediate)]
         self.weights = sum(rows * cols for rows, cols in self.stages)
 
-    def predict(self, rates, ranks, distributed=False):
-        """Seconds by phase of a run on so many ranks; distributed: they share each factorization."""
+    def predict(self, rates, ranks):
+        """Seconds by phase of a run on so many ranks."""
         node = rates["ranks_per_node"]
         nodes = math.ceil(ranks / node)
         # Ranks of a CPU share its cores; ranks beyond them slow each other down.
@@ -74,7 +80,9 @@ class Work:
                 moved = matrices * 8 * n * (n + 1) / 2 * 2 * (ranks - 1) / ranks
                 phases["all_reduce"] += self.layers * (moved / bandwidth + matrices * rates["latency"] * math.log2(ranks))
                 phases["exchange"] += self.layers * (rows * n * (ranks - 1) / ranks / bandwidth + 8 * rates["latency"] * math.log2(ranks))
-            phases["factor"] += self.layers * factorization(n, ranks if distributed else 1, rates["factor"] * share, bandwidth, rates["latency"])
+            computing, travelling = factorization(n, ranks, rates, rates["factor"] * share, bandwidth)
+            phases["factor"] += self.layers * computing
+            phases["exchange"] += self.layers * travelling
             columns = mine * n * n * (5 if self.shifted else 1)
             phases["columns"] += self.layers * (columns / (rates["columns"] * share) + n * rates["column_seconds"])
             phases["figures"] += self.layers * (1 if not self.pairs else 2 if self.shifted else 3) * 2 * mine * n * n / (rates["figures"] * share)
@@ -113,7 +121,7 @@ def measure(folders, cores):
     """Rates out of a run of one rank, and the links' out of one of several ranks."""
     rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0,
              "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8,
-             "stage_seconds": 0.0, "weight_bytes": 2}
+             "stage_seconds": 0.0, "weight_bytes": 2, "factor_panel": 0, "shared_least": 512}
     work, ranks, _, done = read_run(folders[0])
     if ranks != 1:
         raise InvalidInput(f"{folders[0]} has {ranks} ranks: the first run must be one of a single rank")
@@ -164,8 +172,7 @@ def predict(options):
     rates = dict(load_rates(options.rates))
     if options.disk:
         rates["disk_read"] = options.disk * 1e9
-    print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}, "
-          f"{options.factorization} factorization; predicted")
+    print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}; predicted")
     print(f"{'shape':<14}{'ranks':>6}{'time':>11}{'speed-up':>10}{'efficiency':>12}  most time in")
     for name in options.shape.split(","):
         if name not in SHAPES:
@@ -176,7 +183,7 @@ def predict(options):
         work = Work(widths, shape.layers, options.tokens, options.tokens, options.pair_columns, chunks, options.tokens * options.sequence)
         alone = sum(work.predict(rates, 1).values())
         for ranks in parse_ranks(options.ranks):
-            phases = work.predict(rates, ranks, options.factorization == "distributed")
+            phases = work.predict(rates, ranks)
             total = sum(phases.values())
             most = sorted(phases, key=phases.get, reverse=True)[:3]
             print(f"{name:<14}{ranks:>6}{duration(total):>11}{alone / total:>10.1f}{100 * alone / total / ranks:>11.0f}%  "
@@ -214,8 +221,6 @@ def main():
     one.add_argument("--pair-columns", type=int, default=60000)
     one.add_argument("--chunk-tokens", type=int, default=8192)
     one.add_argument("--disk", type=float, help="GB/s that the shared file system gives to all nodes together (default: the rates' own)")
-    one.add_argument("--factorization", choices=("replicated", "distributed"), default="replicated",
-                     help="replicated: every rank factors every Hessian, as the program does; distributed: ranks share each")
     one.add_argument("--sequence", type=int, default=2048, help="tokens of a sequence")
     one = commands.add_parser("check", help="predictions beside measured runs")
     one.add_argument("--rates", required=True)
