@@ -7,6 +7,7 @@
 #include "backend/cuda/scratch.hpp"
 #include "pipeline/calibration_state.hpp"
 #include "pipeline/solve_shares.hpp"
+#include "solver/rank_peers.hpp"
 #include "solver/solve.hpp"
 
 namespace fairgptq {
@@ -29,7 +30,7 @@ std::size_t sum(const std::vector<MemoryPlan::Item>& items) {
 
 /// Sizes that do not depend on what waits where.
 struct Sizes {
-    std::size_t layer = 0, codes = 0, solver = 0, largest = 0, gathered = 0, scratch = 0;
+    std::size_t layer = 0, codes = 0, solver = 0, largest = 0, gathered = 0, parts = 0, scratch = 0;
 };
 
 Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks, const PlanDevice& device,
@@ -57,6 +58,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         }
         sizes.codes += records * grids;
         sizes.gathered = std::max(sizes.gathered, grids);
+        sizes.parts = std::max(sizes.parts, RankPeers::bytes(stage.cols(), ranks));
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
         const std::int64_t mine = rows_of_rank(rows, solvers);
         const std::size_t given_back = device.gpu ? 0 : cpu::solver_scratch(mine, stage.cols());
@@ -141,6 +143,7 @@ class Planner {
         plan.device.push_back({layers > 1 ? "layer weights, this and the next" : "layer weights",
                                static_cast<std::size_t>(layers) * sizes_.layer});
         plan.device.push_back({"solver", sizes_.solver});
+        if (ranks_ > 1) plan.device.push_back({"parts of factors of all ranks", sizes_.parts});
         if (device_.gpu) plan.device.push_back({"operations' scratch", sizes_.scratch});
         plan.start_device = start;
         plan.device_peak = std::max(start, sum(plan.device));

@@ -13,7 +13,7 @@ void RankFigures::quadratic_forms(MatrixView<const float> matrix, MatrixView<con
     });
 }
 
-std::span<const double> RankFigures::column_errors(MatrixView<const float> a, MatrixView<const float> b) {
+std::span<const double> RankFigures::errors_of_tiles(MatrixView<const float> a, MatrixView<const float> b) {
     const std::span<double> errors(errors_.get(), tiles_.size() * static_cast<std::size_t>(cols_));
     for (const RowShares::Segment& segment : segments_)
         backend_.column_errors(a.rows_from(segment.offset, segment.rows),
@@ -23,9 +23,26 @@ std::span<const double> RankFigures::column_errors(MatrixView<const float> a, Ma
     return errors;
 }
 
+std::vector<double> RankFigures::column_errors(MatrixView<const float> a, MatrixView<const float> b,
+                                               std::size_t modules) {
+    const std::span<const double> errors = errors_of_tiles(a, b);
+    std::vector<double> sums(modules * static_cast<std::size_t>(cols_));
+    constexpr std::int64_t block = 512;  // of columns: each thread's sums run in the tiles' order
+    for (const RowShares::Segment& segment : segments_) {
+        double* sum = sums.data() + static_cast<std::int64_t>(segment.module) * cols_;
+        const std::int64_t last_tile = segment.first_tile + RowShares::tiles_in(segment.rows);
+#pragma omp parallel for
+        for (std::int64_t first = 0; first < cols_; first += block)
+            for (std::int64_t tile = segment.first_tile; tile < last_tile; ++tile)
+                for (std::int64_t col = first; col < std::min(cols_, first + block); ++col)
+                    sum[col] += errors[static_cast<std::size_t>(tile * cols_ + col)];
+    }
+    return sums;
+}
+
 std::int64_t RankFigures::module_not_finite(MatrixView<const float> weights) {
     // x − x is 0 for finite x only.
-    const std::span<const double> differences = column_errors(weights, weights);
+    const std::span<const double> differences = errors_of_tiles(weights, weights);
     for (const RowShares::Segment& segment : segments_) {
         const auto begin = differences.begin() + segment.first_tile * cols_;
         if (std::any_of(begin, begin + RowShares::tiles_in(segment.rows) * cols_,
@@ -36,7 +53,7 @@ std::int64_t RankFigures::module_not_finite(MatrixView<const float> weights) {
 }
 
 void RankFigures::squares(MatrixView<const float> a, MatrixView<const float> b, double TileFigures::*figure) {
-    const std::span<const double> errors = column_errors(a, b);
+    const std::span<const double> errors = errors_of_tiles(a, b);
 #pragma omp parallel for
     for (std::int64_t tile = 0; tile < std::ssize(tiles_); ++tile) {
         const auto begin = errors.begin() + tile * cols_;
@@ -64,18 +81,10 @@ void put_figures(std::span<const TileFigures> tiles, std::span<const double> col
     solution.bias_before = sums.bias_before;
     solution.bias_after = sums.bias_after;
     solution.shift_norm = sums.norm > 0 ? std::sqrt(sums.shift / sums.norm) : 0;
-    solution.column_sensitivity.assign(n, 0);
-    if (column_errors.empty()) return;
-    std::vector<double> errors(n);
-    constexpr std::size_t block = 512;  // of columns: each thread's sums run in the tiles' order
-#pragma omp parallel for
-    for (std::size_t first = 0; first < n; first += block)
-        for (std::size_t tile = 0; tile < tiles.size(); ++tile)
-            for (std::size_t col = first; col < std::min(n, first + block); ++col)
-                errors[col] += column_errors[tile * n + col];
+    solution.column_sensitivity.resize(n);
     for (std::size_t col = 0; col < n; ++col)
         solution.column_sensitivity[col] =
-            static_cast<float>(static_cast<double>(bias_diagonal[col]) * std::sqrt(errors[col]));
+            static_cast<float>(static_cast<double>(bias_diagonal[col]) * std::sqrt(column_errors[col]));
 }
 
 }  // namespace fairgptq

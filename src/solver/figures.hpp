@@ -49,13 +49,15 @@ class RankFigures {
     }
     /// ‖target − weights‖² and ‖weights‖² of each tile.
     void shift(MatrixView<const float> weights, MatrixView<const float> target);
-    /// Σ (a − b)² of every column, tile by tile: [tiles][n], until the next call but of quadratic_forms.
-    /// @param b may be empty: 0
-    std::span<const double> column_errors(MatrixView<const float> a, MatrixView<const float> b);
+    /// Σ (a − b)² over this rank's rows of each module, of every column: [modules][n].
+    std::vector<double> column_errors(MatrixView<const float> a, MatrixView<const float> b, std::size_t modules);
 
     std::span<const TileFigures> tiles() const { return tiles_; }
 
   private:
+    /// Σ (a − b)² of every column, tile by tile: [tiles][n], until the next call.
+    /// @param b may be empty: 0
+    std::span<const double> errors_of_tiles(MatrixView<const float> a, MatrixView<const float> b);
     /// *figure of each tile = Σ (a − b)² over all of it.
     void squares(MatrixView<const float> a, MatrixView<const float> b, double TileFigures::*figure);
 
@@ -68,7 +70,7 @@ class RankFigures {
 };
 
 /// One module's figures, from all its tiles.
-/// @param column_errors  [tiles][n], or empty: no column weighs
+/// @param column_errors  [n], of all its rows
 /// @param bias_diagonal  [n] of C; 0 where there is none
 void put_figures(std::span<const TileFigures> tiles, std::span<const double> column_errors,
                  std::span<const float> bias_diagonal, ModuleSolution& solution);

@@ -22,8 +22,8 @@ struct Share {
     MatrixView<std::uint8_t> zeros;  // [rows, groups]
 
     RankFigures figures;
-    std::span<const double> column_errors;  // the figures' [tiles][n] of the solution; empty where there is no C
-    std::vector<float> host_target;         // [rows][n], if kept
+    std::vector<double> column_errors;  // the figures' [modules][n] of the solution, this rank's, then all ranks'
+    std::vector<float> host_target;     // [rows][n], if kept
 
     Share(Backend& backend, const RowShares& shares, int rank, std::int64_t cols, std::int64_t group_count)
         : rows(shares.rows_of(rank)),

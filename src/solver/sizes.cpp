@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "solver/rank_peers.hpp"
 #include "solver/row_shares.hpp"
 #include "solver/solve.hpp"
 #include "support/error.hpp"
@@ -58,8 +57,7 @@ std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t rank
     constexpr std::int64_t real = sizeof(float);
     const std::int64_t per_row = cols * (3 * real + 1) + groups * (real + 1);
     return static_cast<std::size_t>(rows_of_rank(rows, ranks) * per_row + (lent ? 0 : cols * cols * real) +
-                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t))) +
-           RankPeers::bytes(cols, ranks);
+                                    cols * static_cast<std::int64_t>(sizeof(std::int32_t)));
 }
 
 }  // namespace fairgptq

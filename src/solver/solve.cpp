@@ -1,7 +1,7 @@
 // Fair-GPTQ over a stage's modules (method.md "Two solvers, one code path"). Modules of equal alpha are stacked and
-// share one factorization; the stack's tiles of 64 rows are dealt to ranks. Whatever decides where a rank goes next
-// (the modules, the damping, whether a weight is finite) is the same at all ranks, so none is left waiting in a
-// collective.
+// share one factorization, which ranks compute together; the stack's tiles of 64 rows are dealt to them. Whatever
+// decides where a rank goes next (the modules, the damping, whether a weight is finite) is the same at all ranks, so
+// none is left waiting in a collective.
 #include "solver/solve.hpp"
 
 #include <algorithm>
@@ -59,7 +59,7 @@ class GroupSolver {
     void measure(Share& share);
     void restore_column_order(Share& share);
     void dequantize(const GatheredGrids& grids, const Share& share);
-    std::vector<ModuleSolution> describe(const Share& share);
+    std::vector<ModuleSolution> describe(Share& share);
     ModuleSolution describe(const ModuleTask& module) const;
 
     Backend& backend_;
@@ -230,7 +230,7 @@ void GroupSolver::measure(Share& share) {
     if (!problem_.covariance.empty()) {
         if (!shifts()) share.figures.quadratic_forms(share.weights, problem_.covariance, &TileFigures::bias_before);
         share.figures.quadratic_forms(share.natural, problem_.covariance, &TileFigures::bias_after);
-        share.column_errors = share.figures.column_errors(share.weights, share.natural);
+        share.column_errors = share.figures.column_errors(share.weights, share.natural, modules_.size());
     }
     backend_.subtract(share.weights, share.natural, share.natural);
     share.figures.quadratic_forms(share.natural, problem_.hessian, &TileFigures::reconstruction);
@@ -278,27 +278,27 @@ void GroupSolver::dequantize(const GatheredGrids& grids, const Share& share) {
 }
 
 /// The modules' records, without their grids.
-std::vector<ModuleSolution> GroupSolver::describe(const Share& share) {
+std::vector<ModuleSolution> GroupSolver::describe(Share& share) {
     const auto gather_all = [&](SharedBy by, const auto& mine, std::int64_t width) {
         return gather_from_ranks(comm_, shares_, by, std::span(mine), width);
     };
     const auto target = options_.keep_target ? gather_all(SharedBy::rows, std::span<const float>(share.host_target), n_)
                                              : std::vector<float>();
     const auto tiles = gather_all(SharedBy::tiles, share.figures.tiles(), 1);
-    std::vector<double> of_all_ranks;
-    std::span<const double> column_errors = share.column_errors;
-    if (!problem_.covariance.empty() && comm_.size() > 1)
-        column_errors = of_all_ranks = gather_all(SharedBy::tiles, column_errors, n_);
+    // Float64 sums of float32 figures: the ranks' order practically never shows, as in H and C.
+    const auto columns = static_cast<std::size_t>(n_);
+    std::vector<double>& column_errors = share.column_errors;
+    column_errors.resize(modules_.size() * columns);  // 0 where there is no C for them to weigh in
+    if (!problem_.covariance.empty()) comm_.all_reduce_sum(column_errors);
     std::vector<ModuleSolution> solutions;
     std::int64_t row = 0;
     std::int64_t tile = 0;
-    for (const ModuleTask* module : modules_) {
-        ModuleSolution solution = describe(*module);
+    for (std::size_t i = 0; i < modules_.size(); ++i) {
+        ModuleSolution solution = describe(*modules_[i]);
         if (!target.empty())
             solution.target.assign(target.begin() + row * n_, target.begin() + (row + solution.rows) * n_);
         const std::int64_t count = RowShares::tiles_in(solution.rows);
-        put_figures(std::span(tiles).subspan(tile, count),
-                    column_errors.empty() ? column_errors : column_errors.subspan(tile * n_, count * n_),
+        put_figures(std::span(tiles).subspan(tile, count), std::span(column_errors).subspan(i * columns, columns),
                     diagonals_.covariance, solution);
         tile += count;
         row += solution.rows;

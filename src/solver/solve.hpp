@@ -80,7 +80,7 @@ void check(const StageProblem& problem);
 std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, const std::string& module);
 
 /// Bytes of device memory that solve_stage allocates at one rank, for `plan`; operations' own scratch is not in it, nor
-/// the grids of all ranks.
+/// the grids of all ranks, nor what parts of factors go through (rank_peers.hpp).
 /// @param lent whether StageOptions::scratch is large enough for a matrix of cols · cols
 std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
                          bool lent);

@@ -95,6 +95,7 @@ TEST(MemoryPlan, OfA70BModelIsWhatItsShapesSay) {
     EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
     // Gate and up, 7168 rows of 57344 at each rank: three matrices of float32, codes, scales and zeros.
     EXPECT_NEAR(parts["solver"], 7168 * (hidden * 13 + 64 * 5) / g, 1e-3);
+    EXPECT_NEAR(parts["parts of factors of all ranks"], (128 + 128 / 8) * 1048576 / g, 1e-6);
     // Gathered at every rank, for its own weights; then page-locked, on their way to the record.
     const double grids = 57344 * (hidden + 64 * 5) / g;
     EXPECT_NEAR(parts["codes and scales of all ranks"], grids, 1e-3);
