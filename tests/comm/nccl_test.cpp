@@ -7,6 +7,7 @@
 #include "backend/cuda/check.hpp"
 #include "comm/nccl_collectives.hpp"
 #include "support_files/collective_checks.hpp"
+#include "support_files/shared_factorization.hpp"
 #include "support_files/thread_ranks.hpp"
 
 namespace fairgptq {
@@ -43,7 +44,7 @@ TEST_F(NcclTest, SumsAndGathers) {
 
 TEST_F(NcclTest, ASumSeesWhatTheDeviceWasAskedForBeforeAndIsSeenByWhatComesAfter) {
     run([](Backend& gpu, DeviceCollectives& collectives, Communicator& comm) {
-        const std::size_t count = std::size_t{1} << 24U;
+        const std::size_t count = std::size_t{1} << 22U;
         const std::vector<double> ones(count, 1);
         const testing::DeviceDoubles source(gpu, ones), sum(gpu, std::vector<double>(count, 7)), copy(gpu, ones);
         for (int round = 0; round < 5; ++round) {
@@ -54,6 +55,42 @@ TEST_F(NcclTest, ASumSeesWhatTheDeviceWasAskedForBeforeAndIsSeenByWhatComesAfter
             exchange.finish();
             gpu.copy_on_device(copy.span().data(), sum.span().data(), sum.span().size_bytes());
             EXPECT_EQ(copy.host(), std::vector<double>(count, comm.size()));
+        }
+    });
+}
+
+TEST_F(NcclTest, AFactorizationSharedByGpusHasTheBytesOfOne) {
+    const CudaBackend::Sizes sizes{.split = {.least = 16, .side = 96, .inner = 40},
+                                   .factor_panel = 64,
+                                   .shared_least = 192,
+                                   .inverse = {.strip = 48, .largest_batched = 64}};
+    const testing::HostMatrix matrix = testing::correlated(200);
+    CudaBackend one(0, DType::bfloat16, sizes);
+    Peers alone;
+    const testing::Factored expected = testing::factor_and_invert(one, matrix, alone);
+    ASSERT_TRUE(expected.factored);
+    for (int ranks = 1; ranks <= cuda::device_count(); ++ranks)
+        testing::run_ranks(ranks, [&](Communicator& comm) {
+            CudaBackend gpu(comm.rank(), DType::bfloat16, sizes);
+            const auto collectives = make_nccl_collectives(gpu, comm, make_nccl_calls(gpu));
+            RankPeers peers(gpu, comm, *collectives);
+            const testing::Factored found = testing::factor_and_invert(gpu, matrix, peers);
+            EXPECT_EQ(found.factor.values, expected.factor.values);
+            EXPECT_EQ(found.inverse.values, expected.inverse.values);
+            for (const std::int64_t elements : found.elements)
+                EXPECT_EQ(elements > 0, ranks > 1);
+        });
+}
+
+TEST_F(NcclTest, TwoRanksOnOneGpuAreRefused) {
+    testing::run_ranks(2, [](Communicator& comm) {
+        CudaBackend gpu(0, DType::bfloat16);
+        try {
+            make_nccl_collectives(gpu, comm, make_nccl_calls(gpu));
+            ADD_FAILURE() << "accepted";
+        } catch (const Failure& failure) {
+            EXPECT_NE(std::string(failure.what()).find("NCCL lost the other ranks (joining"), std::string::npos)
+                << failure.what();
         }
     });
 }

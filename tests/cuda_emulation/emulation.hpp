@@ -8,6 +8,7 @@
 //   memory holds little, a launch runs twice, in two orders, and must leave the same bytes.
 // - Grids, blocks and on-chip memory have a GPU's limits; a stream of another device than the thread's own, the default
 //   stream, and host pointers among a kernel's arguments are refused.
+// - NCCL's transfers are under way until all ranks' streams have come to them; nccl.cpp says what it refuses.
 // - Tensor cores cut off what they add at their sums' last bits, as an A100's do (tensor_sum.hpp).
 //
 // What it does not show: speed, registers, the rounding of the GPU's own functions and of cuBLAS, races within a warp.
@@ -42,6 +43,10 @@ class DeviceAccess {
 
 bool is_this_threads(cudaStream_t stream);
 void enqueue(cudaStream_t stream, std::function<void()> work);
+/// Work that may have to wait for another process: it is tried until it says that it is done.
+void enqueue_attempt(cudaStream_t stream, std::function<bool()> work);
+/// The device gets on by one piece of work, if that can be done.
+void step(cudaStream_t stream);
 /// Ends the program unless the bytes lie in one allocation on a device.
 void require_inside(const void* pointer, std::size_t bytes, const char* what);
 /// Ends the program if something was written between allocations.

@@ -2,6 +2,7 @@
 #include "emulation.hpp"
 
 #include <gtest/gtest.h>
+#include <nccl.h>
 
 #include <cmath>
 #include <memory>
@@ -208,6 +209,34 @@ TEST_F(Emulation, CublasSumsInOrdersOfItsOwn) {
         return row;
     };
     EXPECT_NE(first_row(1), first_row(40));
+}
+
+TEST_F(Emulation, NcclTakesNoCallWhileOneIsUnderWay) {
+    ncclUniqueId id;
+    ASSERT_EQ(ncclGetUniqueId(&id), ncclSuccess);
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclComm_t comm = nullptr;
+    EXPECT_EQ(ncclCommInitRankConfig(&comm, 1, id, 0, &config), ncclInvalidArgument);  // it would wait in the call
+    config.blocking = 0;
+    ASSERT_EQ(ncclCommInitRankConfig(&comm, 1, id, 0, &config), ncclInProgress);
+    const auto sum = [&] {
+        return ncclAllReduce(from.data(), to.data(), 2, ncclDouble, ncclSum, comm, memory.stream());
+    };
+    const auto state = [&] {
+        ncclResult_t now = ncclSuccess;
+        EXPECT_EQ(ncclCommGetAsyncError(comm, &now), ncclSuccess);
+        return now;
+    };
+    EXPECT_EQ(sum(), ncclInvalidUsage);  // it has not joined yet
+    EXPECT_EQ(state(), ncclSuccess);
+    EXPECT_EQ(sum(), ncclInProgress);
+    EXPECT_EQ(sum(), ncclInvalidUsage);
+    EXPECT_EQ(state(), ncclSuccess);
+    EXPECT_EQ(ncclCommFinalize(comm), ncclInProgress);
+    EXPECT_EQ(sum(), ncclInvalidUsage);
+    while (state() == ncclInProgress)
+        continue;
+    EXPECT_EQ(ncclCommDestroy(comm), ncclSuccess);
 }
 
 }  // namespace

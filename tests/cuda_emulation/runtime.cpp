@@ -3,12 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,7 +22,7 @@
 
 struct CUstream_st {
     int device = 0;
-    std::deque<std::function<void()>> waiting;
+    std::deque<std::function<bool()>> waiting;
     std::uint64_t submitted = 0, done = 0;
 };
 struct CUevent_st {
@@ -97,13 +99,25 @@ cudaError_t result(cudaError_t error) {
     return error;
 }
 
+/// @returns whether there was work that could be done
+bool run_one(CUstream_st* stream) {
+    if (stream->waiting.empty()) return false;
+    std::function<bool()> work = std::move(stream->waiting.front());
+    stream->waiting.pop_front();
+    ++stream->done;
+    if (work()) return true;
+    --stream->done;
+    stream->waiting.push_front(std::move(work));
+    return false;
+}
 void run_until(CUstream_st* stream, std::uint64_t ticket) {
     if (runtime().streams.count(stream) == 0) return;  // destroyed, and finished before that
+    const auto begin = std::chrono::steady_clock::now();
     while (stream->done < ticket && !stream->waiting.empty()) {
-        const std::function<void()> work = std::move(stream->waiting.front());
-        stream->waiting.pop_front();
-        ++stream->done;
-        work();
+        if (run_one(stream)) continue;
+        if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(60))
+            fail("a device waits for an exchange that another rank does not come to");
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
     }
 }
 void run_all_of(int device) {
@@ -212,8 +226,17 @@ bool is_this_threads(cudaStream_t stream) {
 }
 
 void enqueue(cudaStream_t stream, std::function<void()> work) {
+    enqueue_attempt(stream, [work = std::move(work)] {
+        work();
+        return true;
+    });
+}
+void enqueue_attempt(cudaStream_t stream, std::function<bool()> work) {
     stream->waiting.push_back(std::move(work));
     ++stream->submitted;
+}
+void step(cudaStream_t stream) {
+    if (runtime().streams.count(stream) > 0) run_one(stream);
 }
 
 void require_inside(const void* pointer, std::size_t bytes, const char* what) {
@@ -380,7 +403,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     const std::lock_guard lock(runtime_lock());
     if (event->stream == nullptr || runtime().streams.count(event->stream) == 0) return cudaSuccess;
     // The device gets on while the host asks.
-    run_until(event->stream, std::min(event->ticket, event->stream->done + 1));
+    if (event->stream->done < event->ticket) run_one(event->stream);
     return event->stream->done >= event->ticket ? cudaSuccess : result(cudaErrorNotReady);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {

@@ -7,10 +7,10 @@ set(emulation ${CMAKE_CURRENT_SOURCE_DIR}/cuda_emulation)
 file(GLOB emulated_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/cuda/*.cu ${emulation}/*.cu)
 file(GLOB emulated_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/cuda/*.cpp)
 set_source_files_properties(${emulated_kernels} PROPERTIES LANGUAGE CXX)
-# backend.cpp once more: its make_backend, which knows CUDA, goes before the library's.
+# backend.cpp and NCCL's calls: what knows CUDA goes before the library's.
 add_library(cuda_emulation OBJECT ${emulated_kernels} ${emulated_sources} ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp
   ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/blas.cpp ${emulation}/solver.cpp
-  ${emulation}/ranges.cpp)
+  ${emulation}/ranges.cpp ${emulation}/nccl.cpp ${PROJECT_SOURCE_DIR}/src/comm/nccl/calls.cpp)
 target_link_libraries(cuda_emulation PUBLIC fairgptq_internal)
 target_include_directories(cuda_emulation BEFORE PUBLIC ${emulation}/include)
 target_include_directories(cuda_emulation PRIVATE ${emulation})
@@ -27,10 +27,10 @@ set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPER
   COMPILE_OPTIONS "-O3;-fno-trapping-math;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
-add_executable(test_cuda ${emulated_cases} ${cuda_cases} model/cuda_test.cpp solver/cuda_test.cpp
+add_executable(test_cuda ${emulated_cases} ${cuda_cases} comm/nccl_test.cpp model/cuda_test.cpp solver/cuda_test.cpp
   solver/official_test.cpp
   $<TARGET_OBJECTS:backend_cases>)
-target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_SHARED_DIR="${FAIRGPTQ_SHARED_DIR}")
+target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_NCCL FAIRGPTQ_SHARED_DIR="${FAIRGPTQ_SHARED_DIR}")
 target_link_libraries(test_cuda PRIVATE cuda_emulation GTest::gtest_main GTest::gtest)
 target_include_directories(test_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${emulation})
 gtest_discover_tests(test_cuda TEST_PREFIX "cuda_emulation." TEST_FILTER "-*/cpu" DISCOVERY_TIMEOUT 60
