@@ -1,23 +1,14 @@
 // The one product whose bytes the solver's contract rests on: a row of it has the same, whatever rows are beside it.
+#include "cuda_products.hpp"
+
 #include <gtest/gtest.h>
 
-#include "backend/cuda/check.hpp"
-#include "backend/cuda/products.hpp"
 #include "backends.hpp"
 
 namespace fairgptq::testing {
 namespace {
 
-class CudaProducts : public ::testing::Test {
-  protected:
-    void SetUp() override {
-        if (cuda::device_count() == 0) GTEST_SKIP() << "this machine has no GPU";
-        memory = std::make_unique<cuda::Memory>(0);
-        products = std::make_unique<cuda::Products>(*memory);
-    }
-    std::unique_ptr<cuda::Memory> memory;
-    std::unique_ptr<cuda::Products> products;
-};
+class CudaProducts : public WithCudaProducts {};
 
 TEST_F(CudaProducts, ARowInFixedOrderDoesNotDependOnTheRowsBesideIt) {
     constexpr std::int64_t all = 300;
