@@ -59,6 +59,12 @@ void restore_memory(const std::byte* from);
 void set_seed(unsigned seed);
 /// Whether small launches run twice, in two orders (they do unless told otherwise).
 void set_twice(bool twice);
+/// What not every machine has.
+struct Equipment {
+    bool gpus = true, memory_pools = true, page_locking = true, deterministic_solver = true;
+};
+void set_equipment(const Equipment& equipment);
+const Equipment& equipment();
 /// What cuBLASLt refuses from here on beside what it always does.
 struct MatmulRefusals {
     bool offers = false;  // it has no algorithm for anything
