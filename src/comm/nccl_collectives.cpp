@@ -4,11 +4,14 @@
 // either.)
 #include "comm/nccl_collectives.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <numeric>
 #include <optional>
 #include <thread>
 
+#include "comm/together.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -22,11 +25,20 @@ class NcclCollectives final : public DeviceCollectives {
                     const NcclDeadlines& deadlines)
         : memory_(memory), comm_(comm), calls_(std::move(calls)), deadlines_(deadlines) {
         NcclCalls::Id id{};
-        if (comm_.rank() == 0) id = calls_->make_id();
+        together(comm_, [&] {
+            if (comm_.rank() == 0) id = calls_->make_id();
+        });
         comm_.broadcast(id, 0);
-        calls_->join(id, comm_.rank(), comm_.size());
-        until_ready("joining the other ranks");
-        try_out();
+        together(comm_, [&] {
+            try {
+                calls_->join(id, comm_.rank(), comm_.size());
+                until_ready("joining the other ranks");
+                try_out();
+            } catch (const std::exception&) {
+                abandon();  // the others need not wait for this one
+                throw;
+            }
+        });
     }
     NcclCollectives(const NcclCollectives&) = delete;
     NcclCollectives& operator=(const NcclCollectives&) = delete;
@@ -96,9 +108,11 @@ class NcclCollectives final : public DeviceCollectives {
         const Buffer buffer = memory_.allocate(sizeof(double));
         double value = comm_.rank() + 1;
         memory_.copy_to_device(buffer.data(), &value, sizeof(value));
-        Exchange exchange(*this);
-        exchange.all_reduce_sum({buffer.as<double>(), 1});
-        exchange.finish();
+        calls_->follow_device();
+        calls_->all_reduce_sum({buffer.as<double>(), 1});
+        until_ready("a first sum over ranks");
+        calls_->mark_end();
+        until("a first sum over ranks", deadlines_.peers, [&] { return calls_->finished(); });
         memory_.copy_to_host(&value, buffer.data(), sizeof(value));
         const double expected = 0.5 * comm_.size() * (comm_.size() + 1);
         if (value != expected)
@@ -149,6 +163,20 @@ std::unique_ptr<DeviceCollectives> make_nccl_collectives(MemoryOperations& memor
                                                          std::unique_ptr<NcclCalls> calls,
                                                          const NcclDeadlines& deadlines) {
     return std::make_unique<NcclCollectives>(memory, comm, std::move(calls), deadlines);
+}
+
+std::unique_ptr<DeviceCollectives> make_nccl_or_host_collectives(
+    MemoryOperations& memory, Communicator& comm, const std::function<std::unique_ptr<NcclCalls>()>& make_calls,
+    const NcclDeadlines& deadlines) {
+    try {
+        std::unique_ptr<NcclCalls> calls;
+        together(comm, [&] { calls = make_calls(); });
+        return make_nccl_collectives(memory, comm, std::move(calls), deadlines);
+    } catch (const SharedFailure& failure) {
+        spdlog::warn("{}: ranks exchange through MPI and the hosts' memory, not NCCL",
+                     comm.broadcast_string(failure.what(), failure.speaker));
+        return make_host_collectives(memory, comm);
+    }
 }
 
 }  // namespace fairgptq

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 
 #include "comm/device_collectives.hpp"
@@ -21,9 +22,14 @@ struct NcclDeadlines {
 
 /// A collective: ranks exchange NCCL's id through `comm`, meet, and add a number each as a test of the way between
 /// them. All arguments but the deadlines must outlive the object.
-/// @throws Failure if they do not meet in time, or the test's sum is wrong
+/// @throws SharedFailure if they do not meet in time, or the test's sum is wrong
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(MemoryOperations& memory, Communicator& comm,
                                                          std::unique_ptr<NcclCalls> calls,
                                                          const NcclDeadlines& deadlines = {});
+
+/// The same; where NCCL does not come about, the host's collectives, and a word of why.
+std::unique_ptr<DeviceCollectives> make_nccl_or_host_collectives(
+    MemoryOperations& memory, Communicator& comm, const std::function<std::unique_ptr<NcclCalls>()>& make_calls,
+    const NcclDeadlines& deadlines = {});
 
 }  // namespace fairgptq

@@ -20,7 +20,8 @@ std::unique_ptr<DeviceCollectives> make_device_collectives(CommChoice asked, Bac
     together(comm, [&] { choice = choose_exchange(asked, built_with_nccl(), devices); });
     if (!choice.notice.empty()) spdlog::warn(choice.notice);
     if (!choice.nccl) return make_host_collectives(backend, comm);
-    return make_nccl_collectives(backend, comm, make_nccl_calls(backend));
+    if (asked == CommChoice::nccl) return make_nccl_collectives(backend, comm, make_nccl_calls(backend));
+    return make_nccl_or_host_collectives(backend, comm, [&] { return make_nccl_calls(backend); });
 }
 
 }  // namespace fairgptq::commands

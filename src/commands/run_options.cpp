@@ -1,8 +1,11 @@
 #include "commands/run_options.hpp"
 
+#include <algorithm>
+
 #include "commands/options.hpp"
 #include "commands/residency.hpp"
 #include "commands/solver_options.hpp"
+#include "commands/sweep_options.hpp"
 #include "model/weights.hpp"
 #include "solver/solve.hpp"
 
@@ -41,7 +44,8 @@ namespace {
 QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFile& tokens, const Family& family) {
     QuantizeSettings settings;
     settings.solver = read_solver_settings(parsed);
-    settings.alpha.alpha = read_alpha(parsed);
+    // Of several, the largest says whether any needs pairs.
+    settings.alpha.alpha = parsed.count("alphas") > 0 ? std::ranges::max(read_alphas(parsed)) : read_alpha(parsed);
     settings.alpha.modules = parsed["alpha-modules"].as<std::string>();
     settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
     if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
@@ -107,8 +111,8 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     apply_pair_control(settings.pairs, tokens);
     const AlphaPolicy alpha(settings.alpha, family);
     if (alpha.any() && tokens.stereotype.count() == 0)
-        throw InvalidInput("{} has no pairs, which the bias term needs; use --alpha 0 for plain GPTQ, or add pairs",
-                           token_path.string());
+        throw InvalidInput("{} has no pairs, which the bias term needs; use {} 0 for plain GPTQ, or add pairs",
+                           token_path.string(), parsed.count("alphas") > 0 ? "--alphas" : "--alpha");
     for (const StageSpec& stage : family.stages)
         for (const LinearSpec& linear : stage.linears)
             resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);

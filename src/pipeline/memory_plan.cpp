@@ -72,7 +72,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
     }
     // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;
-    sizes.scratch = std::max(sizes.scratch, product(bias_slab_rows, biased_rows * real) + cuda::workspace_bytes);
+    sizes.scratch = std::max(sizes.scratch, product(bias_slab_rows, biased_rows * real) + cuda::products_bytes);
     return sizes;
 }
 

@@ -7,6 +7,7 @@
 #include "backend/cuda/matrix_kernels.hpp"
 #include "backend/cuda/strips.hpp"
 #include "backends.hpp"
+#include "cuda_products.hpp"
 #include "reference/gram.hpp"
 #include "reference/products.hpp"
 
@@ -59,16 +60,7 @@ class OnDevice {
     Buffer buffer_;
 };
 
-class CudaStrips : public ::testing::Test {
-  protected:
-    void SetUp() override {
-        if (cuda::device_count() == 0) GTEST_SKIP() << "this machine has no GPU";
-        memory = std::make_unique<cuda::Memory>(0);
-        products = std::make_unique<cuda::Products>(*memory);
-    }
-    std::unique_ptr<cuda::Memory> memory;
-    std::unique_ptr<cuda::Products> products;
-};
+class CudaStrips : public WithCudaProducts {};
 
 TEST_F(CudaStrips, ReversingTwiceChangesNothing) {
     for (const std::int64_t n : {0, 1, 2, 3, 64, 65}) {

@@ -11,6 +11,7 @@
 #include "support_files/collective_checks.hpp"
 #include "support_files/distant_memory.hpp"
 #include "support_files/nccl_stand_in.hpp"
+#include "support_files/said.hpp"
 #include "support_files/thread_ranks.hpp"
 
 namespace fairgptq::testing {
@@ -97,7 +98,7 @@ std::vector<std::string> failures(NcclWorld& world, int ranks, const std::functi
                     std::this_thread::sleep_for(milliseconds(1));
                 message = "did not come";
             }
-        } catch (const Failure& failure) {
+        } catch (const std::exception& failure) {
             message = failure.what();
         }
         ++ended;
@@ -149,6 +150,40 @@ TEST(NcclCollectives, RanksThatDoNotMeetAreGivenUp) {
     NcclWorld world(2);
     world.stuck_from = -1;  // joining itself
     expect_said(failures(world, 2, [](int) { return true; }), "joining the other ranks");
+}
+
+/// What 3 ranks say that take NCCL if it comes about, and what they get.
+void expect_collectives(NcclWorld& world, const std::string& name, const std::string& words, int ranks_with_calls = 3) {
+    SCOPED_TRACE(words);
+    const Said said;
+    run_ranks(3, [&](Communicator& comm) {
+        const auto cpu = make_backend("cpu");
+        DistantMemory distant(*cpu);
+        const auto make_calls = [&]() -> std::unique_ptr<NcclCalls> {
+            if (comm.rank() >= ranks_with_calls) throw Failure("no stream");
+            return std::make_unique<NcclStandIn>(world);
+        };
+        const auto collectives = make_nccl_or_host_collectives(distant, comm, make_calls, short_deadlines);
+        EXPECT_EQ(collectives->name().substr(0, name.size()), name);
+        check_collectives(distant, *collectives, comm);
+    });
+    EXPECT_EQ(said.count("MPI and the hosts' memory"), name == "nccl" ? 0 : 3) << said.text();
+    EXPECT_EQ(said.count(words), name == "nccl" ? 0 : 3) << said.text();
+}
+
+TEST(NcclCollectives, WhereItDoesNotComeAboutTheHostsDo) {
+    NcclWorld good(3), no_calls(3), no_id(3), one_missing(3), no_meeting(3), wrong(3);
+    expect_collectives(good, "nccl", "NCCL");
+    expect_collectives(no_calls, "mpi", "no stream", 2);
+    no_id.no_id = true;
+    expect_collectives(no_id, "mpi", "no id");
+    no_meeting.stuck_from = -1;
+    expect_collectives(no_meeting, "mpi", "joining the other ranks");
+    // Some ranks may find the others gone first.
+    one_missing.joins_not = 1;
+    expect_collectives(one_missing, "mpi", "NCCL");
+    wrong.adds_wrongly = true;
+    expect_collectives(wrong, "mpi", "NCCL");
 }
 
 TEST(NcclCollectives, AnExceptionInTheMiddleLeavesNothingUnderWay) {

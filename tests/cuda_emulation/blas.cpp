@@ -183,8 +183,14 @@ struct Algorithm {
 constexpr std::int64_t whole = std::int64_t{1} << 40;  // one sum from its first product to its last, as most have
 constexpr Algorithm algorithms[] = {{1, 4, 0}, {8, 16, 64}, {3, 4, 128}, {1, 16, whole}, {1, 4, 256}};
 
+MatmulRefusals& refusals() {
+    static MatmulRefusals one;
+    return one;
+}
+
 /// None takes a multiple of 7: what a library's kernels refuse follows no rule that it tells.
 bool takes(const Algorithm& algorithm, const EmulatedMatrixLayout& result) {
+    if (refusals().gaps && result.stride > result.rows) return false;
     return result.cols >= algorithm.fewest_cols && result.cols % 7 != 0;
 }
 
@@ -193,6 +199,7 @@ bool takes(const Algorithm& algorithm, const EmulatedMatrixLayout& result) {
 bool is_offered(const Algorithm& algorithm, const EmulatedMatrixLayout& result,
                 const EmulatedMatmulPreference& preference) {
     constexpr std::int64_t few = 100;
+    if (refusals().offers) return false;
     if (result.rows % 3 == 0 && result.cols > few && algorithm.fewest_cols == 1) return false;
     return takes(algorithm, result) && preference.alignment >= algorithm.alignment &&
            (algorithm.chunk != 0 || preference.reductions != CUBLASLT_REDUCTION_SCHEME_NONE);
@@ -209,6 +216,11 @@ bool is_product(const EmulatedMatmulDesc& product, const EmulatedMatrixLayout& a
 }
 
 }  // namespace
+
+void set_matmul_refusals(const MatmulRefusals& wanted) {
+    refusals() = wanted;
+}
+
 }  // namespace emulation
 
 using namespace emulation;
@@ -410,6 +422,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
     if (c != d || layout_c != layout_d || !is_product(*description, *layout_a, *layout_b, *layout_d))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!takes(chosen, *layout_d)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (layout_d->cols >= refusals().calls_from_rows) return CUBLAS_STATUS_INVALID_VALUE;
     const auto aligned = [&](const void* data, cublasLtMatrixLayout_t layout) {
         return reinterpret_cast<std::uintptr_t>(data) % chosen.alignment == 0 &&
                layout->stride * static_cast<std::int64_t>(size_of(layout->type)) % chosen.alignment == 0;

@@ -48,7 +48,7 @@ TEST(EmulatedDevice, ASolveTakesThePlannedMemoryAndASecondOneNoMore) {
         const std::size_t taken = emulation::reserved_bytes(0) - before;
         const std::size_t planned = solver_bytes(rows, n, 1, settings, false) +
                                     cuda::solver_scratch(rows, n, resolve_group_size(settings.grid.group_size, n, "")) -
-                                    cuda::workspace_bytes;
+                                    cuda::products_bytes;
         EXPECT_LE(taken, planned + planned / 50);
         EXPECT_GE(taken, planned - planned / 10);
 
@@ -63,14 +63,39 @@ TEST(EmulatedDevice, ASolveTakesThePlannedMemoryAndASecondOneNoMore) {
 }
 
 TEST(EmulatedDevice, FreedMemoryIsAvailable) {
+    for (const bool pools : {true, false}) {
+        emulation::set_equipment({.memory_pools = pools});
+        cuda::Memory memory(0);
+        const std::size_t all = memory.available();
+        Buffer buffer = memory.allocate(std::size_t{1} << 20U);
+        EXPECT_EQ(memory.available(), all - (std::size_t{1} << 20U));
+        buffer = Buffer();
+        memory.synchronize();
+        EXPECT_EQ(memory.available(), all);
+        EXPECT_NO_THROW(memory.allocate(all));  // what the pool keeps is no hindrance
+        EXPECT_THROW(memory.allocate(all + 1), Failure);
+    }
+    emulation::set_equipment({});
+}
+
+TEST(EmulatedDevice, AHostThatLocksNoMemoryIsAskedForNoMoreThanItHas) {
+    emulation::set_equipment({.page_locking = false});
     cuda::Memory memory(0);
-    const std::size_t all = memory.available();
-    Buffer buffer = memory.allocate(std::size_t{1} << 20U);
-    EXPECT_EQ(memory.available(), all - (std::size_t{1} << 20U));
-    buffer = Buffer();
-    memory.synchronize();
-    EXPECT_EQ(memory.available(), all);
-    EXPECT_NO_THROW(memory.allocate(all));  // what the pool keeps is no hindrance
+    EXPECT_NE(memory.allocate_host(0).data(), nullptr);
+    EXPECT_THROW(memory.allocate_host(std::size_t{1} << 60U), Failure);
+    emulation::set_equipment({});
+}
+
+TEST(EmulatedDevice, WhyThereIsNoneIsSaid) {
+    emulation::set_equipment({.gpus = false});
+    try {
+        make_backend("cuda");
+        ADD_FAILURE() << "a GPU that is not there";
+    } catch (const InvalidInput& problem) {
+        EXPECT_NE(std::string(problem.what()).find("as the emulation sees it"), std::string::npos) << problem.what();
+    }
+    EXPECT_FALSE(gpu_is_here());
+    emulation::set_equipment({});
 }
 
 TEST(EmulatedDevice, UploadsStageFewRows) {

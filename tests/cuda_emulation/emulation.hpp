@@ -64,6 +64,19 @@ void restore_memory(const std::byte* from);
 void set_seed(unsigned seed);
 /// Whether small launches run twice, in two orders (they do unless told otherwise).
 void set_twice(bool twice);
+/// What not every machine has.
+struct Equipment {
+    bool gpus = true, memory_pools = true, page_locking = true, deterministic_solver = true;
+};
+void set_equipment(const Equipment& equipment);
+const Equipment& equipment();
+/// What cuBLASLt refuses from here on beside what it always does.
+struct MatmulRefusals {
+    bool offers = false;  // it has no algorithm for anything
+    bool gaps = false;    // algorithms take no matrix whose rows have gaps between them
+    std::int64_t calls_from_rows = std::int64_t{1} << 62;  // calls of as many rows, though it said that it takes them
+};
+void set_matmul_refusals(const MatmulRefusals& refusals);
 /// Calls of cudaMalloc so far, and bytes that a device holds for allocations, pools' own included.
 std::int64_t allocation_calls();
 std::size_t reserved_bytes(int device);

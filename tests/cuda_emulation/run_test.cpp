@@ -6,6 +6,7 @@
 #include "emulation.hpp"
 #include "pipeline/memory_plan.hpp"
 #include "pipeline/tiny_run.hpp"
+#include "support_files/said.hpp"
 
 namespace fairgptq::testing {
 namespace {
@@ -42,10 +43,22 @@ TEST_F(EmulatedRun, TakesTheMemoryThatWasPlanned) {
         std::size_t taken = 0;
         way.at_end = [&](const Backend& backend) { taken = backend.taken().value(); };
         quantize(way);
-        const auto planned = static_cast<double>(plan.device_peak - not_here - cuda::workspace_bytes);
+        const auto planned = static_cast<double>(plan.device_peak - not_here - cuda::products_bytes);
         EXPECT_NEAR(static_cast<double>(taken - cuda::workspace_bytes), planned, 0.05 * planned);
         device.limit = plan.device_peak - 600'000;
     }
+}
+
+/// What a machine lacks makes a run slower, no more.
+TEST_F(EmulatedRun, NeedsNoPoolsNoLockedMemoryAndNoWordOfCusolvers) {
+    const Way way = on_gpu({.residency = {100, ReadAhead::to_host}});
+    const std::vector<LayerRecord> expected = quantize(way);
+    emulation::set_equipment({.memory_pools = false, .page_locking = false, .deterministic_solver = false});
+    const Said said;
+    expect_same(expected, quantize(way));
+    emulation::set_equipment({});
+    for (const char* words : {"GPU 0 has no memory pools", "cannot be locked", "cuSOLVER does not promise"})
+        EXPECT_EQ(said.count(words), 1) << said.text();
 }
 
 TEST_F(EmulatedRun, PhasesAreRangesInsideTheirLayerAndStage) {

@@ -68,6 +68,7 @@ struct Runtime {
     std::int64_t allocation_calls = 0;
     std::set<CUstream_st*> streams;
     cudaError_t last_error = cudaSuccess;
+    Equipment equipment;
 
     Runtime() {
         void* range = mmap(nullptr, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -289,6 +290,12 @@ std::int64_t allocation_calls() {
 std::size_t reserved_bytes(int device) {
     return runtime().reserved[device];
 }
+void set_equipment(const Equipment& equipment) {
+    runtime().equipment = equipment;
+}
+const Equipment& equipment() {
+    return runtime().equipment;
+}
 std::size_t allocated_bytes(int device) {
     std::size_t bytes = 0;
     for (const auto& one : runtime().allocations)
@@ -317,6 +324,8 @@ const char* cudaGetErrorName(cudaError_t error) {
             return "cudaErrorInvalidDevice";
         case cudaErrorInvalidResourceHandle:
             return "cudaErrorInvalidResourceHandle";
+        case cudaErrorNoDevice:
+            return "cudaErrorNoDevice";
         default:
             return "another error";
     }
@@ -327,8 +336,8 @@ cudaError_t cudaGetLastError() {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    *count = devices;
-    return cudaSuccess;
+    *count = equipment().gpus ? devices : 0;
+    return equipment().gpus ? cudaSuccess : result(cudaErrorNoDevice);
 }
 cudaError_t cudaGetDevice(int* device) {
     *device = current_device;
@@ -352,7 +361,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int device) {
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
     if (device < 0 || device >= devices) return result(cudaErrorInvalidDevice);
-    *value = attribute == cudaDevAttrMemoryPoolsSupported ? 1 : 232448;
+    *value = attribute == cudaDevAttrMemoryPoolsSupported ? static_cast<int>(equipment().memory_pools) : 232448;
     return cudaSuccess;
 }
 
@@ -434,7 +443,7 @@ cudaError_t cudaFree(void* pointer) {
     return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
-    *pointer = std::malloc(bytes);
+    *pointer = equipment().page_locking ? std::malloc(bytes) : nullptr;
     return *pointer == nullptr ? result(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
@@ -492,6 +501,7 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStr
 }
 
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
+    if (!equipment().memory_pools) return result(cudaErrorNotSupported);
     if (properties->allocType != cudaMemAllocationTypePinned ||
         properties->location.type != cudaMemLocationTypeDevice || properties->location.id < 0 ||
         properties->location.id >= devices)

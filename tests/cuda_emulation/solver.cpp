@@ -26,7 +26,7 @@ cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t str
     return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnSetDeterministicMode(cusolverDnHandle_t, cusolverDeterministicMode_t) {
-    return CUSOLVER_STATUS_SUCCESS;
+    return equipment().deterministic_solver ? CUSOLVER_STATUS_SUCCESS : CUSOLVER_STATUS_NOT_SUPPORTED;
 }
 cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* params) {
     *params = new cusolverDnParams;

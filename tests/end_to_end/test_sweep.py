@@ -2,7 +2,7 @@
 import subprocess
 
 import pytest
-from workshop import command, read_run, refused, run
+from workshop import command, read_run, refused, run, write_tokens
 
 ALPHAS = ("0", "0.05", "1")
 
@@ -71,6 +71,21 @@ def test_what_cannot_be_shared_is_refused(tiny, tmp_path):
         assert "--alphas" in refused(*original, f"--alphas={wrong}"), wrong
     assert "twice" in refused(*original, "--alphas", "0.1,1,0.10")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_without_pairs_all_alphas_are_0(tiny, tmp_path):
+    model, _ = tiny
+    tokens = write_tokens(tmp_path / "text.h5", pairs=0)
+    inputs = (model, tokens)
+    asked = ("--hessian-from", "text", "--alphas")
+    plan = ("plan", *arguments(inputs, "", "")[1:5], "--group-size", "32", "--inputs", "original", "--ranks", "2")
+    for words in (arguments(inputs, "sweep", tmp_path / "sweep"), plan):
+        assert "--alphas 0" in refused(*words, *asked, "0,0.1")
+    assert not (tmp_path / "sweep").exists()
+    run(0, *plan, *asked, "0")
+    run(0, *arguments(inputs, "sweep", tmp_path / "sweep", *asked, "0"))
+    run(0, *arguments(inputs, "quantize", tmp_path / "alone", "--hessian-from", "text", "--alpha", "0"))
+    assert read_run(tmp_path / "sweep/alpha_0") == read_run(tmp_path / "alone")
 
 
 def test_two_sweeps_into_one_folder(tiny, tmp_path):

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "comm/nccl_calls.hpp"
+#include "support/error.hpp"
 
 namespace fairgptq::testing {
 
@@ -32,6 +33,9 @@ class NcclWorld {
     int lost_from = never;
     /// Sums are wrong.
     bool adds_wrongly = false;
+    /// Rank 0 gets no id; this rank does not join.
+    bool no_id = false;
+    int joins_not = -1;
 
     static constexpr int never = 1 << 30;
 
@@ -85,6 +89,7 @@ class NcclStandIn final : public NcclCalls {
 
     std::string version() const override { return "0.0.0"; }
     Id make_id() override {
+        if (world_.no_id) throw Failure("no id");
         Id id{};
         id.front() = id.back() = std::byte{42};
         return id;
@@ -94,6 +99,7 @@ class NcclStandIn final : public NcclCalls {
             static_cast<std::size_t>(ranks) != world_.spans().size())
             throw std::logic_error("not rank 0's id");
         rank_ = rank;
+        if (rank == world_.joins_not) throw Failure("not joined");
         ask([this] { world_.meet(); });
         mark_end();
     }

@@ -12,7 +12,8 @@ namespace {
 int existing(int device) {
     const int count = cuda::device_count();
     if (count == 0)
-        throw InvalidInput("--device is cuda, but there is no GPU here that CUDA can use; use --device cpu");
+        throw InvalidInput("--device is cuda, but there is no GPU here that CUDA can use ({}); use --device cpu",
+                           cuda::why_no_device());
     if (device < 0 || device >= count)
         throw InvalidInput("GPU {} was asked for, but this process sees {}", device, count);
     return device;

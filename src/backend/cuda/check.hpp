@@ -28,5 +28,12 @@ inline int device_count() {
     cudaGetLastError();  // not to be found by the next call's check
     return 0;
 }
+/// Why there are none: "no CUDA-capable device is detected".
+inline const char* why_no_device() {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    return cudaGetErrorString(status);
+}
 
 }  // namespace fairgptq::cuda

@@ -4,9 +4,13 @@
 // Uploads convert on the GPU, where they must: the host's bytes cross the bus as they are stored.
 #include "backend/cuda/memory.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <limits>
+#include <utility>
 
+#include "backend/cpu/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/convert.hpp"
 
@@ -19,25 +23,31 @@ Stream::~Stream() {
 }
 
 Pool::Pool(int device) {
-    int supported = 0;
-    check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device), "cudaDeviceGetAttribute");
-    if (supported == 0) throw Failure("GPU {} has no memory pools; a newer driver, or a whole GPU, has", device);
     cudaMemPoolProps properties{};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.handleTypes = cudaMemHandleTypeNone;
     properties.location.type = cudaMemLocationTypeDevice;
     properties.location.id = device;
-    check(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate");
     std::uint64_t keep_all = std::numeric_limits<std::uint64_t>::max();
-    check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+    if (cudaMemPoolCreate(&pool_, &properties) == cudaSuccess &&
+        cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all) == cudaSuccess)
+        return;
+    cudaGetLastError();
+    if (pool_ != nullptr) cudaMemPoolDestroy(std::exchange(pool_, nullptr));
+    spdlog::warn("GPU {} has no memory pools: memory is taken from its driver each time, which is slower", device);
 }
 Pool::~Pool() {
     cudaStreamSynchronize(stream());
-    cudaMemPoolDestroy(pool_);
+    if (pool_ != nullptr) cudaMemPoolDestroy(pool_);
 }
 
 void* Pool::allocate(std::size_t bytes) {
     void* data = nullptr;
+    if (pool_ == nullptr) {
+        if (cudaMalloc(&data, bytes) == cudaSuccess) return data;
+        cudaGetLastError();
+        return nullptr;
+    }
     const auto got = [&] { return cudaMallocFromPoolAsync(&data, bytes, pool_, stream()) == cudaSuccess; };
     if (!got()) {
         cudaGetLastError();
@@ -55,10 +65,14 @@ void* Pool::allocate(std::size_t bytes) {
 }
 
 void Pool::release(void* data) {
-    cudaFreeAsync(data, stream());
+    if (pool_ != nullptr)
+        cudaFreeAsync(data, stream());
+    else
+        cudaFree(data);  // waits for the GPU
 }
 
 std::size_t Pool::unused() const {
+    if (pool_ == nullptr) return 0;
     std::uint64_t reserved = 0, used = 0;
     check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
     check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
@@ -87,6 +101,21 @@ Buffer Memory::allocate(std::size_t bytes) {
         throw Failure("GPU {} cannot give {} bytes: {} of its {} are free", device_, bytes, free, total);
     }
     return {data, bytes, [pool = pool_](void* pointer) { pool->release(pointer); }};
+}
+
+Buffer Memory::allocate_host(std::size_t bytes) {
+    use();
+    void* data = nullptr;
+    if (cudaHostAlloc(&data, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault) == cudaSuccess)
+        return {data, bytes, [](void* pointer) { cudaFreeHost(pointer); }};
+    cudaGetLastError();
+    Buffer plain = CpuBackend().allocate(bytes);
+    std::call_once(not_locked_, [&] {
+        spdlog::warn(
+            "{} bytes of this host's memory cannot be locked (ulimit -l): copies to and from the GPU are slower",
+            bytes);
+    });
+    return plain;
 }
 
 std::size_t Memory::available() const {

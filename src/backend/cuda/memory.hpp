@@ -25,7 +25,7 @@ class Stream {
 };
 
 /// A stream's memory: what is freed stays with it and is given again without asking the driver, and a buffer keeps both
-/// until it goes.
+/// until it goes. Where a GPU has no such pools, the driver is asked each time; a word says so.
 class Pool {
   public:
     explicit Pool(int device);
@@ -42,7 +42,7 @@ class Pool {
 
   private:
     Stream stream_;
-    cudaMemPool_t pool_ = nullptr;
+    cudaMemPool_t pool_ = nullptr;  // none: cudaMalloc and cudaFree
 };
 
 /// A view as kernels take it.
@@ -65,6 +65,9 @@ class Memory {
     explicit Memory(int device);
 
     Buffer allocate(std::size_t bytes);
+    /// Host memory that is page-locked, or where this host locks none, which a word says once, as it is: copies of it
+    /// are right, but slower, and the host waits for them.
+    Buffer allocate_host(std::size_t bytes);
     void copy_to_device(void* device, const void* host, std::size_t bytes);
     void copy_to_host(void* host, const void* device, std::size_t bytes);
     void copy_on_device(void* to, const void* from, std::size_t bytes);
@@ -84,6 +87,7 @@ class Memory {
   private:
     int device_;
     std::shared_ptr<Pool> pool_;
+    std::once_flag not_locked_;
     std::mutex staging_mutex_;
     Buffer staging_;  // some rows of an upload as the host stores them
 };

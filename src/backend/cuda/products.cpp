@@ -2,10 +2,12 @@
 #include "backend/cuda/products.hpp"
 
 #include <cuda_runtime_api.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <utility>
 
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/split_kernels.hpp"
@@ -40,8 +42,14 @@ std::int64_t at_once(DType type) {
 bool aligned(const TensorView& view) {
     return reinterpret_cast<std::uintptr_t>(view.data) % row_alignment == 0 && view.stride % at_once(view.type) == 0;
 }
-std::int64_t power_of_2_within(std::int64_t number) {
-    return static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(number)));
+/// Of rows that a kernel may take where it refuses so many: a power of 2, or none.
+std::int64_t fewer_rows(std::int64_t rows) {
+    return std::min(static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(rows - 1))), most_rows_at_once);
+}
+/// Whether cuBLASLt will not have a product, rather than fails at it.
+bool is_refusal(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE ||
+           status == CUBLAS_STATUS_ARCH_MISMATCH;
 }
 TensorView tensor(MatrixView<const float> matrix) {
     return TensorView(MatrixView<float>(const_cast<float*>(matrix.data), matrix.rows, matrix.cols, matrix.stride));
@@ -84,8 +92,8 @@ struct Products::Layouts {
     }
 };
 
-Products::Products(Memory& memory, SplitSizes split)
-    : memory_(memory), split_(split), workspace_(memory.allocate(workspace_bytes)) {
+Products::Products(Memory& memory, SplitSizes split, bool only_blocks)
+    : memory_(memory), split_(split), only_blocks_(only_blocks), workspace_(memory.allocate(workspace_bytes)) {
     memory.use();
     check(cublasCreate(&handle_), "cublasCreate");
     check(cublasSetStream(handle_, memory.stream()), "cublasSetStream");
@@ -117,7 +125,11 @@ void Products::multiply_any(Transpose transpose_a, Transpose transpose_b, Tensor
     if (c.empty()) return;
     if (a.type != b.type) throw Failure("a matrix product's operands should be of one element type");
     memory_.use();
-    const float alpha = 1;
+    product(transpose_a, transpose_b, 1, a, b, beta, c);
+}
+
+void Products::product(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
+                       float beta, TensorView c) {
     check(cublasGemmEx_64(handle_, operation(transpose_b), operation(transpose_a), c.cols, c.rows,
                           transpose_a == Transpose::yes ? a.rows : a.cols, &alpha, b.data, type_of(b.type), b.stride,
                           a.data, type_of(a.type), a.stride, &beta, c.data, type_of(c.type), c.stride,
@@ -172,7 +184,7 @@ std::vector<cublasLtMatmulAlgo_t> Products::offered(const Layouts& layouts, std:
                                                 layouts.result, layouts.result, preference,
                                                 static_cast<int>(found.size()), found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
+    if (!is_refusal(status)) check(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (int i = 0; i < count; ++i)
         if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
@@ -180,35 +192,37 @@ std::vector<cublasLtMatmulAlgo_t> Products::offered(const Layouts& layouts, std:
     return algorithms;
 }
 
-cublasLtMatmulAlgo_t Products::find_algorithm(const Shape& shape) const {
-    // Strides as the alignment allows; their size is no matter.
-    const std::int64_t odd = shape.aligned ? 0 : 1;
-    const auto stride = [&](std::int64_t size) {
-        const std::int64_t whole = at_once(shape.type);
-        return (size + whole - 1) / whole * whole + odd;
-    };
+std::optional<cublasLtMatmulAlgo_t> Products::find_algorithm(const Shape& shape) {
+    if (only_blocks_) return std::nullopt;
     const auto layouts_of = [&](std::int64_t rows) {
-        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, stride(shape.inner),
-                       stride(shape.transpose_b == Transpose::yes ? shape.inner : shape.cols), stride(shape.cols));
+        return Layouts(shape.type, shape.transpose_b, rows, shape.cols, shape.inner, shape.stride_a, shape.stride_b,
+                       shape.stride_c);
     };
     const auto alignment = static_cast<std::uint32_t>(shape.aligned ? row_alignment : size_of(shape.type));
     // Kernels for many rows first: most products have. Those for few are only slower.
-    std::size_t refused = 0;
-    std::int64_t refused_rows = 0;
+    std::optional<cublasLtMatmulAlgo_t> best;
+    std::int64_t refused = block_rows;  // by the best; one that takes fewer is no better than blocks
     for (const std::int64_t rows_asked_for : {4096, 64, 1})
         for (const cublasLtMatmulAlgo_t& algorithm : offered(layouts_of(rows_asked_for), alignment)) {
             std::int64_t rows = 1;
             while (rows <= most_rows_at_once && takes(layouts_of(rows), algorithm))
                 rows *= 2;
-            if (rows > most_rows_at_once) return algorithm;
-            ++refused;
-            refused_rows = rows;
+            if (rows > refused) best = algorithm;
+            refused = std::max(refused, rows);
+            if (refused > most_rows_at_once) return best;
         }
-    throw Failure(
-        "cuBLASLt has no kernel among {} for 1, 2, 4, … {} rows times {} [{}, {}]{}, aligned to {} bytes: the last "
-        "refuses {}",
-        refused, most_rows_at_once, name_of(shape.type), shape.inner, shape.cols,
-        shape.transpose_b == Transpose::yes ? " transposed" : "", alignment, refused_rows);
+    if (!best) say_once(shape);
+    return best;
+}
+
+void Products::say_once(const Shape& shape) {
+    if (std::exchange(said_, true)) return;
+    spdlog::warn(
+        "cuBLASLt has no kernel for 1, 2, 4, … {} rows times {} [{}, {}]{}, aligned to {} bytes: cuBLAS takes such "
+        "products {} rows at a time, which is slower",
+        block_rows, name_of(shape.type), shape.inner, shape.cols,
+        shape.transpose_b == Transpose::yes ? " transposed" : "", shape.aligned ? row_alignment : size_of(shape.type),
+        block_rows);
 }
 
 void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
@@ -258,25 +272,72 @@ void Products::multiply_split(Transpose transpose_b, float alpha, MatrixView<con
 void Products::one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
                                MatrixView<float> c) {
     memory_.use();
-    const Shape shape{a.type, transpose_b, aligned(a) && aligned(b) && aligned(tensor(c)), c.cols, a.cols};
-    auto chosen = algorithms_.find(shape);
-    if (chosen == algorithms_.end()) chosen = algorithms_.emplace(shape, find_algorithm(shape)).first;
-    const Layouts layouts(a.type, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
-    if (!takes(layouts, chosen->second)) {
-        // A kernel may refuse numbers of rows at will, but none of those that it was chosen for.
-        const std::int64_t first = std::min(power_of_2_within(c.rows), most_rows_at_once);
-        if (first == c.rows)
-            throw Failure(
-                "cuBLASLt refuses a {} product [{}, {}] · [{}, {}], with a kernel that takes other distances of rows",
-                name_of(a.type), a.rows, a.cols, a.cols, c.cols);
-        const std::int64_t rest = c.rows - first;
-        one_fixed_order(transpose_b, alpha, a.rows_from(0, first), b, beta, c.rows_from(0, first));
-        one_fixed_order(transpose_b, alpha, a.rows_from(first, rest), b, beta, c.rows_from(first, rest));
-        return;
+    const Shape shape{a.type,   transpose_b, aligned(a) && aligned(b) && aligned(tensor(c)), c.cols, a.cols, a.stride,
+                      b.stride, c.stride};
+    auto found = algorithms_.find(shape);
+    if (found == algorithms_.end()) found = algorithms_.emplace(shape, find_algorithm(shape)).first;
+    std::optional<cublasLtMatmulAlgo_t>& algorithm = found->second;
+    std::int64_t row = 0;
+    while (algorithm && row < c.rows) {
+        // A kernel may refuse numbers of rows at will: fewer at once give the same bytes.
+        std::int64_t rows = c.rows - row;
+        while (rows > 0 &&
+               !multiply_by(*algorithm, transpose_b, alpha, a.rows_from(row, rows), b, beta, c.rows_from(row, rows)))
+            rows = fewer_rows(rows);
+        if (rows == 0) {
+            say_once(shape);
+            algorithm.reset();
+        }
+        row += rows;
     }
-    check(cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
-                         c.data, layouts.result, c.data, layouts.result, &chosen->second, nullptr, 0, memory_.stream()),
-          "cublasLtMatmul");
+    if (row < c.rows) {
+        const std::int64_t rest = c.rows - row;
+        multiply_in_blocks(transpose_b, alpha, a.rows_from(row, rest), b, beta, c.rows_from(row, rest));
+    }
+}
+
+bool Products::multiply_by(const cublasLtMatmulAlgo_t& algorithm, Transpose transpose_b, float alpha, TensorView a,
+                           TensorView b, float beta, MatrixView<float> c) {
+    const Layouts layouts(a.type, transpose_b, c.rows, c.cols, a.cols, a.stride, b.stride, c.stride);
+    if (!takes(layouts, algorithm)) return false;
+    const cublasStatus_t status =
+        cublasLtMatmul(lt_handle_, layouts.product, &alpha, b.data, layouts.first, a.data, layouts.second, &beta,
+                       c.data, layouts.result, c.data, layouts.result, &algorithm, nullptr, 0, memory_.stream());
+    if (is_refusal(status)) return false;
+    check(status, "cublasLtMatmul");
+    return true;
+}
+
+// Copied even where a block is whole: cuBLAS may look at pointers and strides, too. A block begins at a multiple of 64
+// rows, as the solver's tiles do, so that a row has the same place in its block whatever rows a rank holds.
+void Products::multiply_in_blocks(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
+                                  MatrixView<float> c) {
+    const auto copy = [&](TensorView to, TensorView from) {
+        const std::size_t element = size_of(from.type);
+        const auto bytes = [&](std::int64_t elements) { return static_cast<std::size_t>(elements) * element; };
+        check(cudaMemcpy2DAsync(to.data, bytes(to.stride), from.data, bytes(from.stride), bytes(from.cols),
+                                static_cast<std::size_t>(from.rows), cudaMemcpyDeviceToDevice, memory_.stream()),
+              "cudaMemcpy2DAsync (block of rows)");
+    };
+    auto* memory = block_.get<float>(block_rows * (block_cols + block_inner));
+    const MatrixView<float> sums(memory, block_rows, block_cols);
+    const TensorView factor(memory + block_rows * block_cols, a.type, block_rows, block_inner);
+    for (std::int64_t row = 0; row < c.rows; row += block_rows)
+        for (std::int64_t col = 0; col < c.cols; col += block_cols) {
+            const std::int64_t rows = std::min(block_rows, c.rows - row);
+            const std::int64_t cols = std::min(block_cols, c.cols - col);
+            const MatrixView<float> result = c.block(row, col, rows, cols);
+            if (beta != 0) copy(sums, result);
+            for (std::int64_t k = 0; k < a.cols; k += block_inner) {
+                const std::int64_t inner = std::min(block_inner, a.cols - k);
+                copy(factor, a.rows_from(row, rows).cols_from(k, inner));
+                product(Transpose::no, transpose_b, alpha, factor.cols_from(0, inner),
+                        transpose_b == Transpose::yes ? b.rows_from(col, cols).cols_from(k, inner)
+                                                      : b.rows_from(k, inner).cols_from(col, cols),
+                        k == 0 ? beta : 1, sums.block(0, 0, block_rows, cols));
+            }
+            copy(result, sums.block(0, 0, rows, cols));
+        }
 }
 
 }  // namespace fairgptq::cuda

@@ -8,7 +8,8 @@
 // cuBLAS picks a kernel by a product's sizes, and some kernels sum in another order than others. Where a row's result
 // must not depend on the rows beside it (the solver's contract), `fixed_order` asks cuBLASLt for kernels of a product
 // of many rows, then of few, and uses the first that takes every power of 2 for every number of rows: in pieces where
-// it refuses the whole.
+// it refuses the whole. Where none takes those up to 64, cuBLAS takes the rows in copied blocks of 64, the last one
+// filled up: the same call whatever the rows. That is slower, and said once.
 #pragma once
 
 #include <cublasLt.h>
@@ -17,6 +18,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "backend/cuda/memory.hpp"
@@ -36,7 +38,8 @@ struct SplitSizes {
 class Products {
   public:
     /// Everything runs on the memory's stream, in a workspace of its own: the same call gives the same bytes.
-    explicit Products(Memory& memory, SplitSizes split = {});
+    /// @param only_blocks whether fixed_order asks for no kernels; for the tests' sake
+    explicit Products(Memory& memory, SplitSizes split = {}, bool only_blocks = false);
     ~Products();
     Products(const Products&) = delete;
     Products& operator=(const Products&) = delete;
@@ -46,7 +49,6 @@ class Products {
                   MatrixView<float> c);
     /// The same in an order of sums that does not depend on the number of rows: a row of c has the same bytes whatever
     /// rows are beside it.
-    /// @throws Failure that names the sizes if cuBLASLt has no kernel for them
     void fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                      float beta, MatrixView<float> c);
     /// c = op(a) · op(b) + beta · c for any element types: bfloat16 and float16 on tensor cores. a and b are of one
@@ -66,9 +68,11 @@ class Products {
         DType type;
         Transpose transpose_b;
         bool aligned;  // rows of a, b and c to 16 bytes
-        std::int64_t cols, inner;
+        std::int64_t cols, inner, stride_a, stride_b, stride_c;
         auto operator<=>(const Shape&) const = default;
     };
+    void product(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
+                 TensorView c);
     /// Whether a product is split: by its columns and inner size, whatever its rows.
     bool is_split(MatrixView<const float> a, MatrixView<const float> c) const;
     void multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
@@ -76,18 +80,27 @@ class Products {
     /// a and b of one type.
     void one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
                          MatrixView<float> c);
+    /// @returns whether cuBLASLt takes the product; where it does not, c is as it was
+    bool multiply_by(const cublasLtMatmulAlgo_t& algorithm, Transpose transpose_b, float alpha, TensorView a,
+                     TensorView b, float beta, MatrixView<float> c);
+    void multiply_in_blocks(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
+                            MatrixView<float> c);
     bool takes(const Layouts& layouts, const cublasLtMatmulAlgo_t& algorithm) const;
     /// Kernels that cuBLASLt would choose for a product, the fastest first, of those that add a sum up in one go.
     std::vector<cublasLtMatmulAlgo_t> offered(const Layouts& layouts, std::uint32_t alignment) const;
-    cublasLtMatmulAlgo_t find_algorithm(const Shape& shape) const;
+    std::optional<cublasLtMatmulAlgo_t> find_algorithm(const Shape& shape);
+    /// Of the first product that goes in blocks.
+    void say_once(const Shape& shape);
 
     Memory& memory_;
     SplitSizes split_;
+    bool only_blocks_;
+    bool said_ = false;
     Buffer workspace_;
-    Scratch first_parts_{memory_}, second_parts_{memory_};
+    Scratch first_parts_{memory_}, second_parts_{memory_}, block_{memory_};
     cublasHandle_t handle_ = nullptr;
     cublasLtHandle_t lt_handle_ = nullptr;
-    std::map<Shape, cublasLtMatmulAlgo_t> algorithms_;
+    std::map<Shape, std::optional<cublasLtMatmulAlgo_t>> algorithms_;  // none: in blocks
 };
 
 }  // namespace fairgptq::cuda

@@ -20,7 +20,13 @@ constexpr std::int64_t split_side = 4096;      // rows and columns of a piece of
 constexpr std::int64_t split_inner = 2048;     // and its inner size
 constexpr std::int64_t factor_panel = 2048;    // columns that factor_upper gives cuSOLVER at once
 constexpr std::int64_t shared_least = 6144;    // columns of the smallest factorization that ranks share
+constexpr std::int64_t block_rows = 64;        // of fixed_order's blocks (products.hpp): a tile of the solver's rows,
+constexpr std::int64_t block_inner = 8192;     // the inner size,
+constexpr std::int64_t block_cols = 4096;      // and columns at once
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20U;  // cuBLAS's, from the backend's start
+/// With a block, which is there once it is needed.
+constexpr std::size_t products_bytes =
+    workspace_bytes + static_cast<std::size_t>(block_rows * (block_inner + block_cols)) * sizeof(float);
 
 /// Elements of a product that invert_upper holds, at the level that needs most (strips.cpp).
 inline std::int64_t inverted_elements(std::int64_t cols) {
@@ -44,8 +50,8 @@ inline std::int64_t split_elements(std::int64_t rows, std::int64_t cols) {
     return 3 * std::min(split_inner, cols) * (std::min(split_side, first_rows) + std::min(split_side, cols));
 }
 
-/// Bytes at once, for `rows` of `cols` columns, cuBLAS's workspace included; cuSOLVER's is taken to be no larger than a
-/// slab of rows.
+/// Bytes at once, for `rows` of `cols` columns, those of products included; cuSOLVER's workspace is taken to be no
+/// larger than a slab of rows.
 /// @param group_size columns that share a scale
 inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int64_t group_size) {
     constexpr std::int64_t real = sizeof(float);
@@ -58,7 +64,7 @@ inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int
     const std::int64_t order_and_flags = cols * static_cast<std::int64_t>(sizeof(std::int32_t) + 1);
     return static_cast<std::size_t>(std::max({slab, panel_errors, inverted}) + std::max(slab, column_errors) +
                                     order_and_flags + split_elements(rows, cols) * real) +
-           workspace_bytes;
+           products_bytes;
 }
 
 }  // namespace fairgptq::cuda

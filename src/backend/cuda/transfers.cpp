@@ -18,17 +18,6 @@ std::size_t pitch(TensorView view) {
 
 }  // namespace
 
-Buffer StreamTransfers::allocate_host(std::size_t bytes) {
-    memory_.use();
-    void* data = nullptr;
-    if (cudaHostAlloc(&data, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault) != cudaSuccess) {
-        cudaGetLastError();
-        throw Failure("cannot lock {} bytes ({:.1f} GiB) of this host's memory for copies to a GPU", bytes,
-                      static_cast<double>(bytes) / (1U << 30U));
-    }
-    return {data, bytes, [](void* pointer) { cudaFreeHost(pointer); }};
-}
-
 void StreamTransfers::upload(TensorView to, const void* host, DType type) {
     if (to.empty()) return;
     memory_.use();

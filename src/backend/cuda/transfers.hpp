@@ -19,7 +19,7 @@ class StreamTransfers final : public Transfers {
     /// The memory must outlive the object.
     explicit StreamTransfers(Memory& memory) : memory_(made_current(memory)) {}
 
-    Buffer allocate_host(std::size_t bytes) override;
+    Buffer allocate_host(std::size_t bytes) override { return memory_.allocate_host(bytes); }
     void upload(TensorView to, const void* host, DType type) override;
     void fetch(TensorView to, const void* host) override;
     void store(void* host, TensorView from) override;

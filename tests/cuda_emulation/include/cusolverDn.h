@@ -7,6 +7,7 @@ enum cusolverStatus_t {
     CUSOLVER_STATUS_SUCCESS = 0,
     CUSOLVER_STATUS_INVALID_VALUE = 3,
     CUSOLVER_STATUS_EXECUTION_FAILED = 6,
+    CUSOLVER_STATUS_NOT_SUPPORTED = 9,
 };
 using cusolverDnHandle_t = struct cusolverDnContext*;
 using cusolverDnParams_t = struct cusolverDnParams*;
