@@ -6,6 +6,7 @@
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "comm/nccl_collectives.hpp"
+#include "comm/together.hpp"
 #include "support_files/collective_checks.hpp"
 #include "support_files/shared_factorization.hpp"
 #include "support_files/thread_ranks.hpp"
@@ -88,7 +89,7 @@ TEST_F(NcclTest, TwoRanksOnOneGpuAreRefused) {
         try {
             make_nccl_collectives(gpu, comm, make_nccl_calls(gpu));
             ADD_FAILURE() << "accepted";
-        } catch (const Failure& failure) {
+        } catch (const SharedFailure& failure) {
             EXPECT_NE(std::string(failure.what()).find("NCCL lost the other ranks (joining"), std::string::npos)
                 << failure.what();
         }
