@@ -2,11 +2,14 @@
 import json
 import os
 import re
+import signal
 import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from workshop import BINARY, agreement, logits, read_run, refused, run, write_model, write_tokens
+from workshop import BINARY, agreement, logits, read_run, refused, run, start, write_model, write_tokens
 
 
 EMULATED = os.environ.get("FAIRGPTQ_EMULATED") == "1"
@@ -134,3 +137,32 @@ def test_nccl_gives_what_mpi_gives(inputs, whole, tmp_path):
         assert start_of(out)["comm"].startswith(comm)
         assert agreement(read_run(out), whole) > 0.999
     assert read_run(tmp_path / "nccl") == read_run(tmp_path / "mpi")
+
+
+def test_a_killed_rank_ends_an_exchange_by_nccl_and_the_run_goes_on(inputs, tmp_path):
+    count = gpus()
+    if count < 2:
+        pytest.skip("this machine has one GPU")
+    words = ("quantize", *inputs, "--device", "cuda", "--comm", "nccl", "--out")
+    run(count, *words, tmp_path / "whole")
+    out = tmp_path / "run"
+    process = start(count, *words, out)
+    wait_for(lambda: (out / "layers/layer_0000.h5").exists())
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    assert process.wait(timeout=30) != 0
+    process.stdout.close()
+    for pid in ranks:  # what the emulation of NCCL could not take away
+        for file in Path("/dev/shm").glob(f"emulated_nccl_{pid}_*"):
+            file.unlink()
+    finished = sorted((out / "layers").glob("layer_*.h5"))
+    assert 1 <= len(finished) < 3
+    run(count, *words, out, "--resume")
+    assert read_run(out) == read_run(tmp_path / "whole")
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.005)
