@@ -359,11 +359,6 @@ cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int device) {
     std::snprintf(id, static_cast<std::size_t>(length), "0000:%02x:00.0", device);
     return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    if (device < 0 || device >= devices) return result(cudaErrorInvalidDevice);
-    *value = attribute == cudaDevAttrMemoryPoolsSupported ? static_cast<int>(equipment().memory_pools) : 232448;
-    return cudaSuccess;
-}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
     const std::lock_guard lock(runtime_lock());

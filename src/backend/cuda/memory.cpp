@@ -98,7 +98,10 @@ Buffer Memory::allocate(std::size_t bytes) {
     if (data == nullptr) {
         std::size_t free = 0, total = 0;
         check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-        throw Failure("GPU {} cannot give {} bytes: {} of its {} are free", device_, bytes, free, total);
+        throw Failure(
+            "GPU {} cannot give {} bytes: {} of its {} are free (quantize takes less of it with a smaller "
+            "--device-memory)",
+            device_, bytes, free, total);
     }
     return {data, bytes, [pool = pool_](void* pointer) { pool->release(pointer); }};
 }
