@@ -4,6 +4,8 @@
 #include "backend/cpu/backend.hpp"
 
 #ifdef FAIRGPTQ_CUDA
+#include <spdlog/spdlog.h>
+
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "support/launcher.hpp"
@@ -37,6 +39,11 @@ bool gpu_is_here() {
 
 std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank, DType model_type) {
     if (device == "cuda" || (device == "auto" && gpu_is_here())) return make_cuda(local_rank, model_type);
+#ifdef FAIRGPTQ_CUDA
+    if (device == "auto" && cuda::driver_refuses())
+        spdlog::warn("a GPU's driver is installed, and no GPU can be used ({}): computing on the CPU",
+                     cuda::why_no_device());
+#endif
     if (device == "auto" || device == "cpu") return std::make_unique<CpuBackend>();
     throw InvalidInput("--device is \"{}\" but must be auto, cpu or cuda", device);
 }

@@ -39,11 +39,10 @@ std::optional<std::string> shared_gpu(const std::vector<RankDevice>& devices) {
     return std::nullopt;
 }
 
-/// "rank 3 on node1 computes on the CPU", of the first one that does.
-std::optional<std::string> without_gpu(const std::vector<RankDevice>& devices) {
+/// "rank 3 on node1", of the first one that computes on a GPU, or on none.
+std::optional<std::string> first_rank(const std::vector<RankDevice>& devices, bool with_gpu) {
     for (std::size_t rank = 0; rank < devices.size(); ++rank)
-        if (devices[rank].gpu.empty())
-            return fmt::format("rank {} on {} computes on the CPU", rank, devices[rank].host);
+        if (devices[rank].gpu.empty() != with_gpu) return fmt::format("rank {} on {}", rank, devices[rank].host);
     return std::nullopt;
 }
 
@@ -68,12 +67,21 @@ void check_comm_choice(CommChoice asked, bool with_nccl) {
 
 ExchangeChoice choose_exchange(CommChoice asked, bool with_nccl, const std::vector<RankDevice>& devices) {
     check_comm_choice(asked, with_nccl);
+    const std::optional<std::string> on_cpu = first_rank(devices, false), on_gpu = first_rank(devices, true);
+    if (on_cpu && on_gpu)
+        throw InvalidInput(
+            "{} computes on a GPU, and {} on the CPU: ranks must have devices of one kind; --device cuda says what "
+            "keeps "
+            "that one from a GPU, and --device cpu takes the CPU everywhere",
+            *on_gpu, *on_cpu);
     if (asked == CommChoice::mpi) return {};
-    const std::optional<std::string> on_cpu = without_gpu(devices), shared = shared_gpu(devices);
+    const std::optional<std::string> shared = shared_gpu(devices);
     if (asked == CommChoice::nccl) {
         if (on_cpu)
-            throw InvalidInput("--comm nccl exchanges the memory of GPUs, and {}; use --comm mpi, or --device cuda",
-                               *on_cpu);
+            throw InvalidInput(
+                "--comm nccl exchanges the memory of GPUs, and {} computes on the CPU; use --comm mpi, or --device "
+                "cuda",
+                *on_cpu);
         if (shared)
             throw InvalidInput(
                 "--comm nccl needs a GPU for each rank, and {}; start at most as many ranks on a host as it has GPUs, "

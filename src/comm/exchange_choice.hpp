@@ -32,7 +32,8 @@ struct ExchangeChoice {
 
 /// NCCL needs a GPU of its own for every rank.
 /// @param with_nccl whether the build has NCCL
-/// @throws InvalidInput if NCCL was asked for and cannot be, naming the ranks, the host and the GPU
+/// @throws InvalidInput if NCCL was asked for and cannot be, naming the ranks, the host and the GPU; if some ranks have
+/// a GPU and others none
 ExchangeChoice choose_exchange(CommChoice asked, bool with_nccl, const std::vector<RankDevice>& devices);
 
 /// @throws InvalidInput for what is wrong with `asked` whatever the ranks' devices are: NCCL in a build without it

@@ -139,10 +139,11 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"finished_layers", target.finished}});
         for (const std::string& line : what_waits(memory))
             fmt::print(stderr, "{}\n", line);
-        fmt::print(stderr, "{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n",
+        fmt::print(stderr,
+                   "{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n",
                    finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
                    inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
-                   plural(static_cast<std::size_t>(comm.size())),
+                   plural(static_cast<std::size_t>(comm.size())), backend.name(),
                    targets.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets.size()));
     }
     const double rate = measure_matrix_rate(backend, comm);

@@ -57,8 +57,15 @@ TEST(ExchangeChoice, WithoutGpusItIsMpi) {
     EXPECT_FALSE(choice.nccl);
     EXPECT_EQ(choice.notice, "");
     EXPECT_NE(refusal(CommChoice::nccl, true, cpus).find("rank 0 on node1 computes on the CPU"), std::string::npos);
-    EXPECT_NE(refusal(CommChoice::nccl, true, with(2, {"node2", "boot2", ""})).find("rank 2 on node2"),
-              std::string::npos);
+}
+
+TEST(ExchangeChoice, ARankWithoutAGpuAmongRanksWithOneIsRefused) {
+    for (const CommChoice asked : {CommChoice::automatic, CommChoice::mpi, CommChoice::nccl})
+        for (const bool with_nccl : {true, false}) {
+            if (asked == CommChoice::nccl && !with_nccl) continue;
+            const std::string said = refusal(asked, with_nccl, with(2, {"node2", "boot2", ""}));
+            EXPECT_EQ(said.rfind("rank 0 on node1 computes on a GPU, and rank 2 on node2 on the CPU: ", 0), 0U) << said;
+        }
 }
 
 TEST(ExchangeChoice, ABuildWithoutNccl) {

@@ -9,6 +9,7 @@
 #include "emulation.hpp"
 #include "solver/random_problem.hpp"
 #include "solver/solve.hpp"
+#include "support_files/said.hpp"
 
 namespace fairgptq::testing {
 namespace {
@@ -101,6 +102,19 @@ TEST(EmulatedDevice, WhyThereIsNoneIsSaid) {
     }
     EXPECT_FALSE(gpu_is_here());
     emulation::set_equipment({});
+}
+
+TEST(EmulatedDevice, ADriverTooOldIsSaidBeforeTheCpuIsTaken) {
+    const auto said_of = [](const emulation::Equipment& equipment) {
+        emulation::set_equipment(equipment);
+        const Said said;
+        EXPECT_EQ(make_backend("auto")->host_accessible(), !equipment.gpus || !equipment.driver_is_new);
+        emulation::set_equipment({});
+        return said.count("a GPU's driver is installed, and no GPU can be used");
+    };
+    EXPECT_EQ(said_of({.driver_is_new = false}), 1);
+    EXPECT_EQ(said_of({.gpus = false}), 0);  // CUDA_VISIBLE_DEVICES is empty, say
+    EXPECT_EQ(said_of({}), 0);
 }
 
 TEST(EmulatedDevice, UploadsStageFewRows) {

@@ -66,7 +66,7 @@ void set_seed(unsigned seed);
 void set_twice(bool twice);
 /// What not every machine has.
 struct Equipment {
-    bool gpus = true, memory_pools = true, page_locking = true, deterministic_solver = true;
+    bool gpus = true, driver_is_new = true, memory_pools = true, page_locking = true, deterministic_solver = true;
 };
 void set_equipment(const Equipment& equipment);
 const Equipment& equipment();

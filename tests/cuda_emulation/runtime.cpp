@@ -336,8 +336,13 @@ cudaError_t cudaGetLastError() {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    *count = equipment().gpus ? devices : 0;
+    *count = equipment().gpus && equipment().driver_is_new ? devices : 0;
+    if (!equipment().driver_is_new) return result(cudaErrorInsufficientDriver);
     return equipment().gpus ? cudaSuccess : result(cudaErrorNoDevice);
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+    *version = equipment().driver_is_new ? 13000 : 12000;
+    return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
     *device = current_device;

@@ -36,4 +36,13 @@ inline const char* why_no_device() {
     return cudaGetErrorString(status);
 }
 
+/// Whether a driver is installed, and does not let its GPUs be used: it is older than this program's CUDA, say.
+inline bool driver_refuses() {
+    int version = 0, count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    const bool installed = cudaDriverGetVersion(&version) == cudaSuccess && version > 0;
+    cudaGetLastError();
+    return installed && status != cudaSuccess && status != cudaErrorNoDevice;
+}
+
 }  // namespace fairgptq::cuda
