@@ -51,7 +51,7 @@ class NcclCalls {
 
     /// Begins to leave the other ranks in good order.
     virtual void leave() = 0;
-    /// Ends every transfer at this rank, at once.
+    /// Ends every transfer at this rank, at once; returns within seconds, whatever the other ranks do.
     virtual void abort() noexcept = 0;
 };
 

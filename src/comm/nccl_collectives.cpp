@@ -30,14 +30,9 @@ class NcclCollectives final : public DeviceCollectives {
         });
         comm_.broadcast(id, 0);
         together(comm_, [&] {
-            try {
-                calls_->join(id, comm_.rank(), comm_.size());
-                until_ready("joining the other ranks");
-                try_out();
-            } catch (const std::exception&) {
-                abandon();  // the others need not wait for this one
-                throw;
-            }
+            calls_->join(id, comm_.rank(), comm_.size());
+            until("joining the other ranks", deadlines_.joining, [&] { return ready(); });
+            try_out();
         });
     }
     NcclCollectives(const NcclCollectives&) = delete;
@@ -110,9 +105,9 @@ class NcclCollectives final : public DeviceCollectives {
         memory_.copy_to_device(buffer.data(), &value, sizeof(value));
         calls_->follow_device();
         calls_->all_reduce_sum({buffer.as<double>(), 1});
-        until_ready("a first sum over ranks");
+        until("a first sum over ranks", deadlines_.joining, [&] { return ready(); });
         calls_->mark_end();
-        until("a first sum over ranks", deadlines_.peers, [&] { return calls_->finished(); });
+        until("a first sum over ranks", deadlines_.joining, [&] { return calls_->finished(); });
         memory_.copy_to_host(&value, buffer.data(), sizeof(value));
         const double expected = 0.5 * comm_.size() * (comm_.size() + 1);
         if (value != expected)
@@ -120,8 +115,9 @@ class NcclCollectives final : public DeviceCollectives {
                           value, expected);
     }
 
+    bool ready() { return calls_->state() == NcclCalls::State::ready; }
     void until_ready(const char* what) {
-        until(what, deadlines_.peers, [&] { return calls_->state() == NcclCalls::State::ready; });
+        until(what, deadlines_.peers, [&] { return ready(); });
     }
 
     template <class Condition>

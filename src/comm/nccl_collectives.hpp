@@ -18,6 +18,8 @@ struct NcclDeadlines {
     /// For a transfer once all ranks have come, beyond what its bytes take on a slow network.
     std::chrono::milliseconds transfer = std::chrono::seconds(20);
     double slowest_bytes_per_second = 50e6;
+    /// For all ranks to join, which they begin together, and for their first sum.
+    std::chrono::milliseconds joining = std::chrono::minutes(2);
 };
 
 /// A collective: ranks exchange NCCL's id through `comm`, meet, and add a number each as a test of the way between

@@ -78,8 +78,7 @@ int plan(int argc, char** argv, Communicator& comm) {
     for (const std::string& line : what_waits(memory))
         fmt::print("{}\n", line);
 
-    const Arithmetic arithmetic =
-        count_arithmetic(inputs.family, inputs.chunks, policies, inputs.settings.layers, ranks);
+    const Arithmetic arithmetic = count_arithmetic(inputs.family, inputs.chunks, policies, inputs.settings.layers);
     if (backend) {
         const double rate = measure_matrix_rate(*backend);
         // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on

@@ -188,7 +188,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
         std::vector<AlphaPolicy> policies;
         for (const RunTarget& target : targets)
             policies.emplace_back(target.alpha, inputs.family);
-        const double flop = count_arithmetic(inputs.family, inputs.chunks, policies, layers, comm.size()).total();
+        const double flop = count_arithmetic(inputs.family, inputs.chunks, policies, layers).total();
         const double ratio_to_arithmetic = (seconds - setup) * rate / flop;
         event.update({{"arithmetic_flop", flop}, {"matrix_rate", rate}, {"times_arithmetic", ratio_to_arithmetic}});
         ratio = fmt::format(": {:.2f} times what its {:.2f} TFLOP take at this machine's {:.0f} GFLOP/s",

@@ -5,12 +5,10 @@
 #include <set>
 #include <vector>
 
-#include "pipeline/solve_shares.hpp"
-
 namespace fairgptq {
 
 Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                            std::int64_t layers, int ranks) {
+                            std::int64_t layers) {
     Arithmetic sum;
     double tokens = 0;
     double squared_lengths = 0;
@@ -22,7 +20,6 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
         }
     }
     const bool pairs = chunks.pair_columns > 0;
-    const SolveShares shares(alphas.size(), ranks, 0);
     const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         sum.forward += 2 * squared_lengths * width;
@@ -42,8 +39,7 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
                     // The bias before comes with the shift.
                     sum.figures += (!pairs ? 1 : value != 0 ? 2 : 3) * 2 * rows * n * n;
                 }
-                sum.factor +=
-                    static_cast<double>(values.size()) * 2 / 3 * n * n * n * (shares.by_all(target) ? ranks : 1);
+                sum.factor += static_cast<double>(values.size()) * 2 / 3 * n * n * n;
             }
         }
     }

@@ -12,15 +12,15 @@
 namespace fairgptq {
 
 /// Floating-point operations (a multiply-add is two) of a whole run, summed over ranks. A symmetric product counts
-/// n²·tokens, a Cholesky factorization and a triangular inverse n³/3 each (at every rank that solves: it is
-/// replicated), the column loop rows·n², the shift 4·rows·n², each quadratic form 2·rows·n².
+/// n²·tokens, a Cholesky factorization and a triangular inverse n³/3 each (once: ranks share those that take long), the
+/// column loop rows·n², the shift 4·rows·n², each quadratic form 2·rows·n².
 struct Arithmetic {
     double forward = 0, statistics = 0, factor = 0, columns = 0, shift = 0, figures = 0;
     double total() const { return forward + statistics + factor + columns + shift + figures; }
 };
 /// @param alphas of each run that one pass makes
 Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                            std::int64_t layers, int ranks);
+                            std::int64_t layers);
 
 /// A backend's matrix-product rate in operations a second: the best of a few products of random square matrices, large
 /// enough to fill the device: of side 1024 on a CPU; on others as many times 256 as take a millisecond, 8192 at most.

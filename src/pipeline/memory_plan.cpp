@@ -58,7 +58,8 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         }
         sizes.codes += records * grids;
         sizes.gathered = std::max(sizes.gathered, grids);
-        sizes.parts = std::max(sizes.parts, RankPeers::bytes(stage.cols(), ranks));
+        if (dealt < runs && (!device.gpu || stage.cols() >= cuda::shared_least))
+            sizes.parts = std::max(sizes.parts, RankPeers::bytes(stage.cols(), ranks));
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
         const std::int64_t mine = rows_of_rank(rows, solvers);
         const std::size_t given_back = device.gpu ? 0 : cpu::solver_scratch(mine, stage.cols());
@@ -143,7 +144,7 @@ class Planner {
         plan.device.push_back({layers > 1 ? "layer weights, this and the next" : "layer weights",
                                static_cast<std::size_t>(layers) * sizes_.layer});
         plan.device.push_back({"solver", sizes_.solver});
-        if (ranks_ > 1) plan.device.push_back({"parts of factors of all ranks", sizes_.parts});
+        if (sizes_.parts > 0) plan.device.push_back({"parts of factors of all ranks", sizes_.parts});
         if (device_.gpu) plan.device.push_back({"operations' scratch", sizes_.scratch});
         plan.start_device = start;
         plan.device_peak = std::max(start, sum(plan.device));

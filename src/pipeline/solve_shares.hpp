@@ -8,8 +8,8 @@
 
 namespace fairgptq {
 
-/// Which rank solves which of several targets. As many as deal out evenly are dealt whole, so that their factorizations
-/// are not repeated at every rank; the rest are solved by all ranks, each its share of the rows. Either way gives the
+/// Which rank solves which of several targets. As many as deal out evenly are dealt whole, so that nothing
+/// of a factorization has to travel; the rest are solved by all ranks, each its share of the rows. Either way gives the
 /// same bytes.
 class SolveShares {
   public:

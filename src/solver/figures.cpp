@@ -35,7 +35,7 @@ std::vector<double> RankFigures::column_errors(MatrixView<const float> a, Matrix
         for (std::int64_t first = 0; first < cols_; first += block)
             for (std::int64_t tile = segment.first_tile; tile < last_tile; ++tile)
                 for (std::int64_t col = first; col < std::min(cols_, first + block); ++col)
-                    sum[col] += errors[static_cast<std::size_t>(tile * cols_ + col)];
+                    sum[col] += static_cast<float>(errors[static_cast<std::size_t>(tile * cols_ + col)]);
     }
     return sums;
 }

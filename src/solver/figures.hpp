@@ -49,7 +49,8 @@ class RankFigures {
     }
     /// ‖target − weights‖² and ‖weights‖² of each tile.
     void shift(MatrixView<const float> weights, MatrixView<const float> target);
-    /// Σ (a − b)² over this rank's rows of each module, of every column: [modules][n].
+    /// Σ (a − b)² over this rank's rows of each module, of every column: [modules][n]. Each tile's part is rounded to
+    /// float32, so that float64 sums of them, here and over ranks, are exact but for columns of very different tiles.
     std::vector<double> column_errors(MatrixView<const float> a, MatrixView<const float> b, std::size_t modules);
 
     std::span<const TileFigures> tiles() const { return tiles_; }

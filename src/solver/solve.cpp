@@ -285,7 +285,6 @@ std::vector<ModuleSolution> GroupSolver::describe(Share& share) {
     const auto target = options_.keep_target ? gather_all(SharedBy::rows, std::span<const float>(share.host_target), n_)
                                              : std::vector<float>();
     const auto tiles = gather_all(SharedBy::tiles, share.figures.tiles(), 1);
-    // Float64 sums of float32 figures: the ranks' order practically never shows, as in H and C.
     const auto columns = static_cast<std::size_t>(n_);
     std::vector<double>& column_errors = share.column_errors;
     column_errors.resize(modules_.size() * columns);  // 0 where there is no C for them to weigh in

@@ -58,12 +58,13 @@ TEST_F(CudaCholesky, SharedAmongRanksItHasTheBytesOfOne) {
         return std::make_unique<CudaBackend>(0, DType::bfloat16,
                                              CudaBackend::Sizes{.split = {.least = 16, .side = 96, .inner = 40},
                                                                 .factor_panel = 64,
-                                                                .shared_least = 192,
+                                                                .shared_least = 320,
                                                                 .inverse = {.strip = 48, .largest_batched = 64}});
     };
-    for (const std::int64_t n : {1, 191, 192, 193, 320, 577})
-        expect_shared(make, n, 192);
+    for (const std::int64_t n : {1, 319, 320, 321, 577})
+        expect_shared(make, n, 320);
     expect_refused_together(make, 320);
+    expect_refused_with_others(*make(), 320);
 }
 
 }  // namespace

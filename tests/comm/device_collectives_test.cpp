@@ -63,7 +63,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, CollectivesTest,
                          name_of);
 
 /// Deadlines that a test can wait for.
-const NcclDeadlines short_deadlines{milliseconds(300), milliseconds(200), 1e9};
+const NcclDeadlines short_deadlines{milliseconds(300), milliseconds(200), 1e9, milliseconds(300)};
 
 /// Whether some rank says this, and every other one at least that it lost that rank.
 void expect_said(const std::vector<std::string>& said, const std::string& words) {

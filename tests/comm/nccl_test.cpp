@@ -3,6 +3,8 @@
 #ifdef FAIRGPTQ_NCCL
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "comm/nccl_collectives.hpp"
@@ -63,9 +65,9 @@ TEST_F(NcclTest, ASumSeesWhatTheDeviceWasAskedForBeforeAndIsSeenByWhatComesAfter
 TEST_F(NcclTest, AFactorizationSharedByGpusHasTheBytesOfOne) {
     const CudaBackend::Sizes sizes{.split = {.least = 16, .side = 96, .inner = 40},
                                    .factor_panel = 64,
-                                   .shared_least = 192,
+                                   .shared_least = 320,
                                    .inverse = {.strip = 48, .largest_batched = 64}};
-    const testing::HostMatrix matrix = testing::correlated(200);
+    const testing::HostMatrix matrix = testing::correlated(320);
     CudaBackend one(0, DType::bfloat16, sizes);
     Peers alone;
     const testing::Factored expected = testing::factor_and_invert(one, matrix, alone);
@@ -78,8 +80,8 @@ TEST_F(NcclTest, AFactorizationSharedByGpusHasTheBytesOfOne) {
             const testing::Factored found = testing::factor_and_invert(gpu, matrix, peers);
             EXPECT_EQ(found.factor.values, expected.factor.values);
             EXPECT_EQ(found.inverse.values, expected.inverse.values);
-            for (const std::int64_t elements : found.elements)
-                EXPECT_EQ(elements > 0, ranks > 1);
+            EXPECT_EQ(std::ranges::count_if(found.elements, [](auto elements) { return elements > 0; }),
+                      ranks == 1 ? 0 : std::min(ranks, 4));
         });
 }
 

@@ -67,6 +67,7 @@ void set_twice(bool twice);
 /// What not every machine has.
 struct Equipment {
     bool gpus = true, driver_is_new = true, memory_pools = true, page_locking = true, deterministic_solver = true;
+    bool nccl_aborts_alone = true;  // some versions wait for the other ranks to do the same
 };
 void set_equipment(const Equipment& equipment);
 const Equipment& equipment();

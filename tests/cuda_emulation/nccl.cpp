@@ -8,12 +8,15 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -133,6 +136,8 @@ void receive(const ncclComm& comm, const Operation& operation, const std::string
         std::memcpy(one.to, all[root].data() + at[root], one.bytes);
         at[root] += one.bytes;
     }
+    for (std::size_t root = 0; root < all.size() && operation.sums == nullptr; ++root)
+        if (at[root] != all[root].size()) emulation::fail("NCCL: ranks disagree on a broadcast's size");
     if (operation.sums == nullptr) return;
     emulation::require_inside(operation.sums, operation.count * sizeof(double), "NCCL (sums)");
     std::vector<double> sums(operation.count), addends(operation.count);
@@ -251,11 +256,16 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     return ncclSuccess;
 }
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-    const std::lock_guard lock(emulation::runtime_lock());
+    std::unique_lock lock(emulation::runtime_lock());
     comm->publish("abort", "", 0);
     comm->aborted = true;
     if (comm->stream != nullptr) emulation::step(comm->stream);
     Aborted::all().push_back(comm);
+    if (emulation::equipment().nccl_aborts_alone) return ncclSuccess;
+    lock.unlock();
+    for (int of = 0; of < comm->ranks; ++of)
+        while (!fs::exists(comm->file("abort", of)))
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return ncclSuccess;
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* result) {

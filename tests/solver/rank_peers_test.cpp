@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "solver/solve.hpp"
 #include "support_files/shared_factorization.hpp"
 
 namespace fairgptq::testing {
@@ -91,6 +92,64 @@ TEST(SharedFactorization, InManyExchangesToo) {
 
 TEST(SharedFactorization, IsRefusedByAllRanks) {
     expect_refused_together(cpu, 1100);
+    for (const std::int64_t n : {1, 64, 512})
+        expect_refused_with_others(*cpu(), n);
+}
+
+// A rank whose last corner does not factor may not go on alone into the next exchange of the others.
+TEST(SharedFactorization, OfWhichOneRankAloneFails) {
+    for (const std::int64_t n : {512, 1100})
+        for (const std::int64_t at : {n - 1, n / 2, std::int64_t{3}})
+            run_ranks(3, [&](Communicator& comm) {
+                const auto backend = cpu();
+                const auto collectives = make_host_collectives(*backend, comm);
+                RankPeers peers(*backend, comm, *collectives);
+                HostMatrix matrix = correlated(n);
+                if (comm.rank() == 1) matrix(at, at) = -1;
+                const bool factored = factor_and_invert(*backend, matrix, peers).factored;
+                EXPECT_EQ(peers.agree(factored), factored) << at;
+                EXPECT_TRUE(factor_and_invert(*backend, correlated(n), peers).factored);
+            });
+}
+
+// What solve_stage does beside gathering codes, scales and zeros.
+TEST(SharedFactorization, IsWhatASolveDoes) {
+    class Counting final : public DeviceCollectives {
+      public:
+        Counting(DeviceCollectives& through, int& gatherings) : through_(through), gatherings_(gatherings) {}
+        std::string name() const override { return through_.name(); }
+        bool direct() const override { return through_.direct(); }
+        void begin_all_reduce_sum(std::span<double> values) override { through_.begin_all_reduce_sum(values); }
+        void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
+                              std::span<const std::size_t> sizes) override {
+            ++gatherings_;
+            through_.begin_all_gather(mine, all, sizes);
+        }
+        void finish() override { through_.finish(); }
+        void abandon() noexcept override { through_.abandon(); }
+
+      private:
+        DeviceCollectives& through_;
+        int& gatherings_;
+    };
+    for (const std::int64_t n : {256, 512}) {
+        HostMatrix hessian = correlated(n), weights(128, n, 0.5F);
+        int gatherings = 0;
+        run_ranks(2, [&](Communicator& comm) {
+            const auto backend = cpu();
+            const auto through = make_host_collectives(*backend, comm);
+            int ignored = 0;
+            Counting counting(*through, comm.rank() == 0 ? gatherings : ignored);
+            StageOptions options;
+            options.collectives = &counting;
+            solve_stage(*backend, comm,
+                        {{hessian.values.data(), n, n},
+                         {},
+                         {{"module", TensorView(MatrixView<float>(weights.values.data(), 128, n))}}},
+                        {}, options);
+        });
+        EXPECT_EQ(gatherings > 3, n == 512) << gatherings;
+    }
 }
 
 TEST(Deal, SharesTheWork) {

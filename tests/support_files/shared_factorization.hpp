@@ -101,6 +101,16 @@ inline void expect_shared(const std::function<std::unique_ptr<Backend>()>& make,
     }
 }
 
+/// What another rank could not factor, as its processor rounds otherwise, is refused by this one, too.
+inline void expect_refused_with_others(Backend& backend, std::int64_t n) {
+    class Doubtful final : public Peers {
+      public:
+        bool agree(bool) override { return false; }
+    };
+    Doubtful peers;
+    EXPECT_FALSE(factor_and_invert(backend, correlated(n), peers).factored) << n;
+}
+
 /// A matrix that does not factor is refused by every rank, wherever its fault is, and none waits for another.
 inline void expect_refused_together(const std::function<std::unique_ptr<Backend>()>& make, std::int64_t n) {
     for (const std::int64_t at : {std::int64_t{0}, n / 3, n / 2, n - 1}) {

@@ -71,7 +71,9 @@ bool CudaBackend::factor_upper(MatrixView<float> matrix, Peers& peers) {
 void CudaBackend::update_panel(MatrixView<float> matrix, std::int64_t begin, std::int64_t end, Peers& peers) {
     const std::int64_t n = matrix.rows;
     const bool shared = peers.size() > 1 && n >= shared_least_;
-    const std::int64_t share = shared ? cuda::ceil_div(n - begin, peers.size()) : n - begin;
+    // In whole blocks of rows, so that each keeps its place where products are made in blocks (products.hpp).
+    const std::int64_t blocks = cuda::ceil_div(n - begin, cuda::block_rows);
+    const std::int64_t share = shared ? cuda::ceil_div(blocks, peers.size()) * cuda::block_rows : n - begin;
     std::vector<Peers::Part> parts;
     for (std::int64_t row = begin; row < n; row += share) {
         const int owner = shared ? static_cast<int>(std::ssize(parts)) : peers.rank();

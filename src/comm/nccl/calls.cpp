@@ -2,7 +2,12 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <chrono>
 #include <cstring>
+#include <future>
+#include <memory>
+#include <thread>
+#include <utility>
 
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
@@ -94,9 +99,21 @@ class GpuCalls final : public NcclCalls {
         left_ = true;
     }
 
+    // NCCL ends the transfers at once, but some of its versions wait then for the other ranks to give up, too: it is
+    // left to that.
     void abort() noexcept override {
-        if (comm_ != nullptr) ncclCommAbort(comm_);
-        comm_ = nullptr;
+        constexpr std::chrono::seconds long_enough(3);
+        const ncclComm_t comm = std::exchange(comm_, nullptr);
+        if (comm == nullptr) return;
+        try {
+            const auto done = std::make_shared<std::promise<void>>();
+            std::thread([comm, done] {
+                ncclCommAbort(comm);
+                done->set_value();
+            }).detach();
+            done->get_future().wait_for(long_enough);
+        } catch (const std::exception&) {  // no thread can be had: the process ends without it
+        }
     }
 
   private:
