@@ -205,7 +205,7 @@ ncclResult_t begin(ncclComm_t comm, cudaStream_t stream, Operation&& operation) 
     group_of = comm;
     if (!comm->open) comm->open = std::make_unique<Operation>();
     comm->open->stream = stream;
-    if (operation.sums != nullptr) emulation::fail("NCCL: no sums in groups here");
+    if (operation.broadcasts.size() != 1) emulation::fail("NCCL: only broadcasts in groups here");
     comm->open->broadcasts.push_back(operation.broadcasts.front());
     return ncclInProgress;
 }
@@ -307,6 +307,15 @@ ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDa
     Operation broadcast;
     broadcast.broadcasts.push_back({from, to, count, root});
     return begin(comm, stream, std::move(broadcast));
+}
+ncclResult_t ncclAllGather(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclComm_t comm,
+                           cudaStream_t stream) {
+    if (type != ncclUint8) return ncclInvalidArgument;
+    Operation gathering;
+    for (int root = 0; root < comm->ranks; ++root)
+        gathering.broadcasts.push_back(
+            {from, static_cast<std::byte*>(to) + static_cast<std::size_t>(root) * count, count, root});
+    return begin(comm, stream, std::move(gathering));
 }
 ncclResult_t ncclGroupStart() {
     ++group_depth;

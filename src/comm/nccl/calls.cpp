@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -77,9 +78,14 @@ class GpuCalls final : public NcclCalls {
               "ncclAllReduce");
     }
 
-    // Shares differ by a tile of rows, which ncclAllGather cannot: a broadcast of each, in one launch.
+    // Shares may differ by a tile of rows, which ncclAllGather cannot: then a broadcast of each, in one launch.
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                     std::span<const std::size_t> sizes) override {
+        if (std::ranges::count(sizes, mine.size()) == std::ssize(sizes)) {
+            check(ncclAllGather(mine.data(), all.data(), mine.size(), ncclUint8, comm_, stream_.get()),
+                  "ncclAllGather");
+            return;
+        }
         check(ncclGroupStart(), "ncclGroupStart");
         std::byte* place = all.data();
         for (std::size_t root = 0; root < sizes.size(); place += sizes[root++])
