@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "support/deal.hpp"
 #include "support/views.hpp"
 
 namespace fairgptq {
@@ -29,8 +30,30 @@ class Peers {
     virtual bool agree(bool mine) { return mine; }
 };
 
-/// Who computes which piece of work: the costliest first, each by the rank that has least to do so far.
-/// @returns the rank of each piece, the same wherever it is asked
-std::vector<int> deal(std::span<const std::int64_t> costs, int ranks);
+/// Who computes which piece: ranks share what is worth it, else each does all for itself.
+class Shares {
+  public:
+    Shares(Peers& peers, bool worth_it, std::span<const std::int64_t> costs)
+        : peers_(peers),
+          shared_(worth_it && peers.size() > 1),
+          owners_(shared_ ? deal(costs, peers.size()) : std::vector<int>(costs.size(), peers.rank())) {}
+
+    bool mine(std::int64_t piece) const { return owners_[static_cast<std::size_t>(piece)] == peers_.rank(); }
+    /// When this rank has computed what is its own: brings it the rest.
+    /// @param block_of the place of a piece in the matrix
+    template <class Function>
+    void exchange(const Function& block_of) {
+        if (!shared_) return;
+        std::vector<Peers::Part> parts;
+        for (std::size_t piece = 0; piece < owners_.size(); ++piece)
+            parts.push_back({owners_[piece], block_of(static_cast<std::int64_t>(piece))});
+        peers_.share(parts);
+    }
+
+  private:
+    Peers& peers_;
+    bool shared_;
+    std::vector<int> owners_;
+};
 
 }  // namespace fairgptq

@@ -70,8 +70,7 @@ ExchangeChoice choose_exchange(CommChoice asked, bool with_nccl, const std::vect
     const std::optional<std::string> on_cpu = first_rank(devices, false), on_gpu = first_rank(devices, true);
     if (on_cpu && on_gpu)
         throw InvalidInput(
-            "{} computes on a GPU, and {} on the CPU: ranks must have devices of one kind; --device cuda says what "
-            "keeps "
+            "{} computes on a GPU, and {} on the CPU: all must have one kind of device; --device cuda says what keeps "
             "that one from a GPU, and --device cpu takes the CPU everywhere",
             *on_gpu, *on_cpu);
     if (asked == CommChoice::mpi) return {};

@@ -1,9 +1,9 @@
 #include "pipeline/chunks.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <span>
 
+#include "support/deal.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -103,20 +103,13 @@ Chunks make_chunks(const TokenFile& tokens, HessianSource source, PairAlignment 
 }
 
 std::vector<std::vector<std::size_t>> deal_chunks(const Chunks& chunks, int ranks) {
-    std::vector<std::size_t> order(chunks.all.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-        return chunks.all[a].tokens.tokens() > chunks.all[b].tokens.tokens();
-    });
+    std::vector<std::int64_t> tokens;
+    for (const Chunk& chunk : chunks.all)
+        tokens.push_back(chunk.tokens.tokens());
+    const std::vector<int> owners = deal(tokens, ranks);
     std::vector<std::vector<std::size_t>> dealt(static_cast<std::size_t>(ranks));
-    std::vector<std::int64_t> load(dealt.size(), 0);
-    for (const std::size_t chunk : order) {
-        const auto least = static_cast<std::size_t>(std::min_element(load.begin(), load.end()) - load.begin());
-        dealt[least].push_back(chunk);
-        load[least] += chunks.all[chunk].tokens.tokens();
-    }
-    for (auto& mine : dealt)
-        std::sort(mine.begin(), mine.end());
+    for (std::size_t chunk = 0; chunk < owners.size(); ++chunk)
+        dealt[static_cast<std::size_t>(owners[chunk])].push_back(chunk);
     return dealt;
 }
 

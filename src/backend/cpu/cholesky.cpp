@@ -3,7 +3,6 @@
 // threads nor on the ranks, which share what is large; each does the rest for itself.
 #include <algorithm>
 #include <limits>
-#include <span>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
@@ -48,31 +47,6 @@ struct Triangle {
     std::int64_t begin, size;
     Triangle first() const { return {begin, first_half(size)}; }
     Triangle second() const { return {begin + first_half(size), size - first_half(size)}; }
-};
-
-/// Who computes which piece: ranks share what is worth it, else each does all for itself.
-class Shares {
-  public:
-    Shares(Peers& peers, bool worth_it, std::span<const std::int64_t> costs)
-        : peers_(peers),
-          shared_(worth_it && peers.size() > 1),
-          owners_(shared_ ? deal(costs, peers.size()) : std::vector<int>(costs.size(), peers.rank())) {}
-
-    bool mine(std::int64_t piece) const { return owners_[static_cast<std::size_t>(piece)] == peers_.rank(); }
-    /// @param block_of the place of a piece in the matrix
-    template <class Function>
-    void exchange(const Function& block_of) {
-        if (!shared_) return;
-        std::vector<Peers::Part> parts;
-        for (std::size_t piece = 0; piece < owners_.size(); ++piece)
-            parts.push_back({owners_[piece], block_of(static_cast<std::int64_t>(piece))});
-        peers_.share(parts);
-    }
-
-  private:
-    Peers& peers_;
-    bool shared_;
-    std::vector<int> owners_;
 };
 
 /// strip ← strip·U⁻ᵀ. BLAS's own triangular solve reaches a fifth of the rate of products with the inverted tiles.

@@ -70,20 +70,25 @@ bool CudaBackend::factor_upper(MatrixView<float> matrix, Peers& peers) {
 
 void CudaBackend::update_panel(MatrixView<float> matrix, std::int64_t begin, std::int64_t end, Peers& peers) {
     const std::int64_t n = matrix.rows;
-    const bool shared = peers.size() > 1 && n >= shared_least_;
+    const bool shared = n >= shared_least_;
     // In whole blocks of rows, so that each keeps its place where products are made in blocks (products.hpp).
     const std::int64_t blocks = cuda::ceil_div(n - begin, cuda::block_rows);
-    const std::int64_t share = shared ? cuda::ceil_div(blocks, peers.size()) * cuda::block_rows : n - begin;
-    std::vector<Peers::Part> parts;
-    for (std::int64_t row = begin; row < n; row += share) {
-        const int owner = shared ? static_cast<int>(std::ssize(parts)) : peers.rank();
-        const std::int64_t rows = std::min(share, n - row);
-        parts.push_back({owner, matrix.block(row, begin, rows, end - begin)});
-        if (owner == peers.rank())
-            products_.fixed_order(cuda::Transpose::yes, -1, matrix.block(row, 0, rows, begin),
-                                  matrix.block(begin, 0, end - begin, begin), 1, parts.back().block);
-    }
-    if (shared) peers.share(parts);
+    const std::int64_t rows = cuda::ceil_div(blocks, shared ? peers.size() : 1) * cuda::block_rows;
+    const std::int64_t pieces = cuda::ceil_div(n - begin, rows);
+    const auto piece_at = [&](std::int64_t i) {
+        const std::int64_t row = begin + i * rows;
+        return matrix.rows_from(row, std::min(rows, n - row));
+    };
+    const auto block_at = [&](std::int64_t i) {
+        const MatrixView<float> piece = piece_at(i);
+        return piece.block(0, begin, piece.rows, end - begin);
+    };
+    Shares shares(peers, shared, std::vector<std::int64_t>(static_cast<std::size_t>(pieces), 1));
+    for (std::int64_t i = 0; i < pieces; ++i)
+        if (shares.mine(i))
+            products_.fixed_order(cuda::Transpose::yes, -1, piece_at(i).block(0, 0, piece_at(i).rows, begin),
+                                  matrix.block(begin, 0, end - begin, begin), 1, block_at(i));
+    shares.exchange(block_at);
 }
 
 void CudaBackend::invert_upper(MatrixView<float> matrix, Peers& peers) {

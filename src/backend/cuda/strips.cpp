@@ -75,7 +75,6 @@ void invert_strip(Products& products, Scratch& scratch, const PairStrip& strip, 
 
 void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix, Peers& peers, StripSizes sizes) {
     const std::int64_t n = matrix.rows;
-    Peers alone;
     for (std::int64_t half = sizes.leaf; half < n; half *= 2) {
         // Pairs of two whole halves, and perhaps one whose second half ends with the matrix.
         const std::int64_t batched = half <= sizes.largest_batched ? n / (2 * half) : 0;
@@ -102,14 +101,11 @@ void invert_pairs(Products& products, Scratch& scratch, MatrixView<float> matrix
                 costs.push_back(half * cols * (2 * (col + cols) + half));
             }
         }
-        Peers& together = half > sizes.largest_batched && peers.size() > 1 ? peers : alone;
-        const std::vector<int> owners = deal(costs, together.size());
-        std::vector<Peers::Part> parts;
-        for (std::size_t i = 0; i < strips.size(); ++i) {
-            if (owners[i] == together.rank()) invert_strip(products, scratch, strips[i], sizes.strip);
-            parts.push_back({owners[i], strips[i].block()});
-        }
-        together.share(parts);
+        Shares shares(peers, half > sizes.largest_batched, costs);
+        const auto strip_at = [&](std::int64_t i) { return strips[static_cast<std::size_t>(i)]; };
+        for (std::int64_t i = 0; i < std::ssize(strips); ++i)
+            if (shares.mine(i)) invert_strip(products, scratch, strip_at(i), sizes.strip);
+        shares.exchange([&](std::int64_t i) { return strip_at(i).block(); });
     }
 }
 

@@ -1,4 +1,4 @@
-#include "backend/peers.hpp"
+#include "support/deal.hpp"
 
 #include <algorithm>
 #include <numeric>
