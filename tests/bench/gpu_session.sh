@@ -19,7 +19,7 @@
 #
 # Needs no network. Everything it prints is also in build/gpu_results; the exit code is 1 if any step failed.
 # PIECE=FOLDER is a piece of a real model (cut_model.py in this folder): its first layer is compared with the CPU's; `bundle` takes it along.
-# MINUTES=9 ends what runs after so long and leaves out the rest, for a machine that is lent for a time.
+# MINUTES=9 ends what runs after so long and leaves out the rest, for a machine that is lent for a time; STEP_SECONDS=90 ends each step.
 set -uo pipefail
 self=$(realpath "${BASH_SOURCE[0]}")
 cd "$(dirname "$self")/../.." || exit
@@ -29,7 +29,7 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=no
 results=${OUT:-build/gpu_results}
 bundle=build/gpu_bundle
 models=build/gpu_models
-limit=560 # seconds a step
+limit=${STEP_SECONDS:-560} # of a step
 all=$((${MINUTES:-1440} * 60)) # seconds all steps
 python=${PYTHON:-python3}
 failed=0
@@ -90,6 +90,19 @@ make_bundle() {
 build() {
     cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON "${shared[@]}" &&
         cmake --build --preset cuda --parallel "$(nproc)" --target fairgptq "${test_targets[@]}"
+}
+# A test program as several processes at once, each with its share of the tests: most of them wait for the host.
+sharded() { # PROGRAM ARGUMENT..
+    local code=0 processes=() count=4
+    for ((i = 0; i < count; ++i)); do
+        GTEST_TOTAL_SHARDS=$count GTEST_SHARD_INDEX=$i "$@" >"$results/$(basename "$1").$i.txt" 2>&1 &
+        processes+=($!)
+    done
+    for ((i = 0; i < count; ++i)); do
+        wait "${processes[i]}" || code=1
+        cat "$results/$(basename "$1").$i.txt"
+    done
+    return "$code"
 }
 run_tests() {
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv || return
