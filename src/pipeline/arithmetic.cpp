@@ -51,8 +51,11 @@ MatrixRate::MatrixRate(Backend& backend, DType type) : backend_(backend), type_(
     constexpr double long_enough = 1e-3;
     make_matrices(backend.host_accessible() ? 1024 : 256);
     if (backend.host_accessible()) return;
-    seconds_of_one();  // the first loads kernels
-    while (n_ < largest && seconds_of_one() < long_enough)
+    const auto warm_seconds = [&] {  // the first of each size may load kernels, for longer than they run
+        seconds_of_one();
+        return seconds_of_one();
+    };
+    while (n_ < largest && warm_seconds() < long_enough)
         make_matrices(2 * n_);
 }
 

@@ -69,6 +69,38 @@ TEST_F(CudaProducts, ASplitProductIsAsAccurateAsFloat32) {
                     }
 }
 
+/// The same of aᵀ·b, any number of rows of both.
+TEST_F(CudaProducts, SoIsOneOfATransposedFactor) {
+    cuda::Products split(*memory, {16, 48, 40});
+    for (const std::int64_t rows : {8, 9, 48, 56, 104})
+        for (const std::int64_t cols : {8, 15, 16, 56, 104})
+            for (const std::int64_t inner : {1, 39, 40, 41, 128}) {
+                SCOPED_TRACE(fmt::format("[{}, {}]ᵀ · [{}, {}]", inner, rows, inner, cols));
+                const HostMatrix a = random_matrix(inner, rows, 1), b = random_matrix(inner, cols, 2);
+                const Buffer device_a = memory->allocate(a.values.size() * sizeof(float)),
+                             device_b = memory->allocate(b.values.size() * sizeof(float)),
+                             c = memory->allocate(static_cast<std::size_t>(rows * cols) * sizeof(float));
+                memory->copy_to_device(device_a.data(), a.values.data(), device_a.bytes());
+                memory->copy_to_device(device_b.data(), b.values.data(), device_b.bytes());
+                split.multiply_transposed(device_a.matrix<const float>(inner, rows),
+                                          device_b.matrix<const float>(inner, cols), c.matrix<float>(rows, cols));
+                HostMatrix found(rows, cols);
+                memory->copy_to_host(found.values.data(), c.data(), c.bytes());
+                for (std::int64_t r = 0; r < rows; ++r)
+                    for (std::int64_t col = 0; col < cols; ++col) {
+                        double sum = 0, size = 0;
+                        for (std::int64_t k = 0; k < inner; ++k) {
+                            const double term = static_cast<double>(a(k, r)) * static_cast<double>(b(k, col));
+                            sum += term;
+                            size += std::fabs(term);
+                        }
+                        ASSERT_NEAR(found(r, col), sum,
+                                    (static_cast<double>(inner) / 4 + 4) * float32_roundoff * size + 1e-30)
+                            << r << ", " << col;
+                    }
+            }
+}
+
 /// Tensor cores cut off where float32 rounds, always towards 0, and a split product has six times as many terms.
 TEST_F(CudaProducts, ALongSplitProductLosesLittleToCutOffBits) {
     constexpr std::int64_t rows = 16, inner = 2048, cols = 64;

@@ -58,8 +58,10 @@ use_programs() {
         programs=$bundle
         # CUDA's libraries may be there as Python's packages alone, all in one folder.
         local cuda=/usr/local/cuda/lib64
-        [[ -e $cuda/libcublas.so.13 && -e $cuda/libcusolver.so.12 ]] ||
-            cuda+=:$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null)/nvidia/cu13/lib
+        local packages
+        packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null)/nvidia
+        [[ -e $cuda/libcublas.so.13 && -e $cuda/libcusolver.so.12 ]] || cuda+=:$packages/cu13/lib
+        ldconfig -p | grep -q libnccl.so.2 || cuda+=:$packages/nccl/lib
         export LD_LIBRARY_PATH=$PWD/$bundle/lib:$cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     else
         programs=build/cuda
@@ -70,10 +72,9 @@ use_programs() {
 }
 
 make_bundle() {
-    # A processor of another kind may be there.
-    # One with several GPUs should have NCCL, too (FAIRGPTQ_NCCL=ON); one with a single GPU may not.
+    # A processor of another kind may be there, and perhaps no NCCL (FAIRGPTQ_NCCL=OFF).
     cmake -S . -B build/cuda_any -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release -DFAIRGPTQ_CUDA=ON -DFAIRGPTQ_TESTS=ON \
-        -DFAIRGPTQ_MARCH=x86-64-v3 -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-OFF}" "${shared[@]}" &&
+        -DFAIRGPTQ_MARCH=x86-64-v3 -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-ON}" "${shared[@]}" &&
         cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq "${test_targets[@]}" || return
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
     cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,model,solver,comm} "$bundle/" || return
@@ -117,8 +118,13 @@ run_tests() {
     if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
         local piece=${PIECE:-}
         [[ -z $piece && -d $bundle/piece ]] && piece=$bundle/piece
-        FAIRGPTQ_BINARY=$PWD/$programs/fairgptq FAIRGPTQ_PIECE=${piece:+$(realpath "$piece")} "$python" -m pytest -q -rs -p no:cacheprovider tests/end_to_end/test_solve.py \
-            tests/end_to_end/test_gpu.py || code=1
+        export FAIRGPTQ_BINARY=$PWD/$programs/fairgptq FAIRGPTQ_PIECE=${piece:+$(realpath "$piece")}
+        local solve
+        "$python" -m pytest -q -rs -p no:cacheprovider --durations=3 tests/end_to_end/test_solve.py >"$results/test_solve.txt" 2>&1 &
+        solve=$!
+        "$python" -m pytest -q -rs -p no:cacheprovider --durations=5 tests/end_to_end/test_gpu.py || code=1
+        wait "$solve" || code=1
+        cat "$results/test_solve.txt"
     else
         echo "end to end: skipped, $python has no pytest, h5py or safetensors"
     fi

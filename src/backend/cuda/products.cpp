@@ -113,11 +113,21 @@ Products::~Products() {
 void Products::multiply(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                         float beta, MatrixView<float> c) {
     if (c.empty()) return;
-    if (is_split(a, c)) return multiply_split(transpose_b, alpha, a, b, beta, c);
+    if (is_split(a, c)) return multiply_split(Transpose::no, transpose_b, alpha, a, b, beta, c);
     memory_.use();
     check(cublasSgemm_64(handle_, operation(transpose_b), CUBLAS_OP_N, c.cols, c.rows, a.cols, &alpha, b.data, b.stride,
                          a.data, a.stride, &beta, c.data, c.stride),
           "cublasSgemm");
+}
+
+// However few rows a has: a split product of few costs what writing c does.
+void Products::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> c) {
+    if (c.empty()) return;
+    const std::int64_t whole = at_once(DType::bfloat16);
+    if (c.cols >= split_.least && c.rows % whole == 0 && c.cols % whole == 0)
+        return multiply_split(Transpose::yes, Transpose::no, 1, a, b, 0, c);
+    memory_.use();
+    product(Transpose::yes, Transpose::no, 1, tensor(a), tensor(b), 0, c);
 }
 
 void Products::multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
@@ -229,7 +239,7 @@ void Products::fixed_order(Transpose transpose_b, float alpha, MatrixView<const 
                            float beta, MatrixView<float> c) {
     if (c.empty()) return;
     if (is_split(a, c))
-        multiply_split(transpose_b, alpha, a, b, beta, c);
+        multiply_split(Transpose::no, transpose_b, alpha, a, b, beta, c);
     else
         one_fixed_order(transpose_b, alpha, tensor(a), tensor(b), beta, c);
 }
@@ -240,30 +250,39 @@ bool Products::is_split(MatrixView<const float> a, MatrixView<const float> c) co
 }
 
 // Parts of b stay for all rows; sums over the inner size are taken in one order, whatever the rows.
-void Products::multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
-                              float beta, MatrixView<float> c) {
+void Products::multiply_split(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
+                              MatrixView<const float> b, float beta, MatrixView<float> c) {
     memory_.use();
-    const bool turned = transpose_b == Transpose::yes;
+    const bool turned_a = transpose_a == Transpose::yes, turned_b = transpose_b == Transpose::yes;
+    const std::int64_t inner_size = turned_a ? a.rows : a.cols;
+    // No more than memory is planned for (split_elements), where the sums' order is free.
+    const std::int64_t most = turned_a ? std::min(split_.inner, c.rows) : split_.inner;
     const auto parts = [](Scratch& memory, std::int64_t rows, std::int64_t cols) {
         return TensorView(memory.get<std::uint16_t>(rows * cols), DType::bfloat16, rows, cols);
     };
     for (std::int64_t col = 0; col < c.cols; col += split_.side) {
         const std::int64_t cols = std::min(split_.side, c.cols - col);
-        for (std::int64_t k = 0; k < a.cols; k += split_.inner) {
-            const std::int64_t inner = std::min(split_.inner, a.cols - k);
+        for (std::int64_t k = 0; k < inner_size; k += most) {
+            const std::int64_t inner = std::min(most, inner_size - k);
             const std::int64_t all = split_products * inner;
-            const TensorView second = parts(second_parts_, turned ? cols : all, turned ? all : cols);
-            check(launch_split(plain_const(turned ? b.block(col, k, cols, inner) : b.block(k, col, inner, cols)),
-                               turned ? SplitParts::second_across : SplitParts::second_down, second.data,
+            const TensorView second = parts(second_parts_, turned_b ? cols : all, turned_b ? all : cols);
+            check(launch_split(plain_const(turned_b ? b.block(col, k, cols, inner) : b.block(k, col, inner, cols)),
+                               turned_b ? SplitParts::second_across : SplitParts::second_down, second.data,
                                memory_.stream()),
                   "split (second factor)");
             for (std::int64_t row = 0; row < c.rows; row += split_.side) {
                 const std::int64_t rows = std::min(split_.side, c.rows - row);
-                const TensorView first = parts(first_parts_, rows, all);
-                check(launch_split(plain_const(a.block(row, k, rows, inner)), SplitParts::first_across, first.data,
+                const float before = k == 0 ? beta : 1.0F;
+                const MatrixView<float> result = c.block(row, col, rows, cols);
+                const TensorView first = parts(first_parts_, turned_a ? all : rows, turned_a ? rows : all);
+                check(launch_split(plain_const(turned_a ? a.block(k, row, inner, rows) : a.block(row, k, rows, inner)),
+                                   turned_a ? SplitParts::first_down : SplitParts::first_across, first.data,
                                    memory_.stream()),
                       "split (first factor)");
-                one_fixed_order(transpose_b, alpha, first, second, k == 0 ? beta : 1.0F, c.block(row, col, rows, cols));
+                if (turned_a)
+                    product(transpose_a, transpose_b, alpha, first, second, before, result);
+                else
+                    one_fixed_order(transpose_b, alpha, first, second, before, result);
             }
         }
     }

@@ -51,6 +51,8 @@ class Products {
     /// rows are beside it.
     void fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                      float beta, MatrixView<float> c);
+    /// c = aᵀ · b, float32 or nearly as accurate.
+    void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> c);
     /// c = op(a) · op(b) + beta · c for any element types: bfloat16 and float16 on tensor cores. a and b are of one
     /// type.
     void multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
@@ -75,8 +77,9 @@ class Products {
                  TensorView c);
     /// Whether a product is split: by its columns and inner size, whatever its rows.
     bool is_split(MatrixView<const float> a, MatrixView<const float> c) const;
-    void multiply_split(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
-                        float beta, MatrixView<float> c);
+    /// @param transpose_a where it is yes, the order of sums may depend on the rows
+    void multiply_split(Transpose transpose_a, Transpose transpose_b, float alpha, MatrixView<const float> a,
+                        MatrixView<const float> b, float beta, MatrixView<float> c);
     /// a and b of one type.
     void one_fixed_order(Transpose transpose_b, float alpha, TensorView a, TensorView b, float beta,
                          MatrixView<float> c);

@@ -40,14 +40,12 @@ inline std::int64_t inverted_elements(std::int64_t cols) {
     return most;
 }
 
-/// Elements of both factors' parts, of the largest product of a solve: of the weights' rows with a matrix of all
-/// columns, or of the largest halves that invert_upper puts together.
+/// Elements of both factors' parts, of the largest product: of the weights' rows with a matrix of all columns, of halves
+/// that invert_upper puts together, or of a covariance.
 inline std::int64_t split_elements(std::int64_t rows, std::int64_t cols) {
     if (cols < split_least) return 0;
-    std::int64_t first_rows = rows;
-    for (std::int64_t half = split_least; half + split_least <= cols; half *= 2)
-        first_rows = std::max(first_rows, half);
-    return 3 * std::min(split_inner, cols) * (std::min(split_side, first_rows) + std::min(split_side, cols));
+    return 3 * std::min(split_inner, cols) *
+           (std::min(split_side, std::max(rows, cols)) + std::min(split_side, cols));
 }
 
 /// Bytes at once, for `rows` of `cols` columns, those of products included; cuSOLVER's workspace is taken to be no

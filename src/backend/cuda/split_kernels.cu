@@ -16,8 +16,8 @@ struct alignas(16) Eight {
 /// A thread has eight neighbours of a row.
 template <SplitParts where>
 __global__ void split(const __grid_constant__ Plain<const float> from, Eight* to) {
-    constexpr bool down = where == SplitParts::second_down;
-    constexpr bool first = where == SplitParts::first_across;
+    constexpr bool down = where == SplitParts::first_down || where == SplitParts::second_down;
+    constexpr bool first = where == SplitParts::first_across || where == SplitParts::first_down;
     for (std::int64_t row = blockIdx.y; row < from.rows; row += gridDim.y)
         for (std::int64_t col = global_thread() * vector; col < from.cols; col += all_threads() * vector) {
             const float* source = from.row(row) + col;
@@ -61,6 +61,8 @@ cudaError_t launch_split(Plain<const float> from, SplitParts where, void* to, cu
     switch (where) {
         case SplitParts::first_across:
             return launch(how, split<SplitParts::first_across>, from, pieces);
+        case SplitParts::first_down:
+            return launch(how, split<SplitParts::first_down>, from, pieces);
         case SplitParts::second_across:
             return launch(how, split<SplitParts::second_across>, from, pieces);
         case SplitParts::second_down:

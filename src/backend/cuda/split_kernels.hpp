@@ -17,7 +17,7 @@ FAIRGPTQ_PORTABLE constexpr int split_part(int product, bool of_first_factor) {
 }
 
 /// Which factor it is, and where its parts go: into [rows, 6·cols] or [6·rows, cols].
-enum class SplitParts : std::uint8_t { first_across, second_across, second_down };
+enum class SplitParts : std::uint8_t { first_across, first_down, second_across, second_down };
 
 /// Part 0 is x rounded to bfloat16, part 1 what that leaves, rounded, part 2 what both leave: together x.
 /// @param from its columns a multiple of 8
