@@ -55,9 +55,14 @@ class MatrixOperations {
     virtual void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                                  std::span<double> result) = 0;
 
-    /// result[k, c] = Σ over the rows of tile k (64 rows each) of (a[r, c] − b[r, c])², in float64, row after row.
-    /// @param b as a, or empty: then Σ a[r, c]²
-    /// @param result host, [ceil(rows / 64)][n], written
+    /// result[k] = Σ (a − b)² over tile k of 64 rows, in float64 and in a fixed order; not 0 if anything is not finite.
+    /// @param b as a, or empty: then Σ a²
+    /// @param result host, [ceil(rows / 64)]
+    virtual void tile_squares(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) = 0;
+
+    /// result[c] = Σ over tiles of 64 rows, in their order, of Σ (a[r, c] − b[r, c])² over a tile's rows, in float64, a
+    /// tile's sum rounded to float32.
+    /// @param b as a; @param result host, [n], written
     virtual void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) = 0;
 
     /// The diagonal of a square matrix, to the host.

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -28,8 +27,7 @@ class RankFigures {
         : backend_(backend),
           segments_(std::move(segments)),
           cols_(cols),
-          tiles_(static_cast<std::size_t>(tiles)),
-          errors_(std::make_unique_for_overwrite<double[]>(tiles_.size() * static_cast<std::size_t>(cols))) {}
+          tiles_(static_cast<std::size_t>(tiles)) {}
 
     /// The first module that has a value at this rank that is not finite, or −1.
     std::int64_t module_not_finite(MatrixView<const float> weights);
@@ -56,9 +54,6 @@ class RankFigures {
     std::span<const TileFigures> tiles() const { return tiles_; }
 
   private:
-    /// Σ (a − b)² of every column, tile by tile: [tiles][n], until the next call.
-    /// @param b may be empty: 0
-    std::span<const double> errors_of_tiles(MatrixView<const float> a, MatrixView<const float> b);
     /// *figure of each tile = Σ (a − b)² over all of it.
     void squares(MatrixView<const float> a, MatrixView<const float> b, double TileFigures::*figure);
 
@@ -66,8 +61,6 @@ class RankFigures {
     std::vector<RowShares::Segment> segments_;
     std::int64_t cols_;
     std::vector<TileFigures> tiles_;
-    // One for every use: for the largest stages it has tens of megabytes, and a GPU waits while fresh pages are mapped.
-    std::unique_ptr<double[]> errors_;
 };
 
 /// One module's figures, from all its tiles.

@@ -23,7 +23,7 @@ struct Share {
 
     RankFigures figures;
     std::vector<double> column_errors;  // the figures' [modules][n] of the solution, this rank's, then all ranks'
-    std::vector<float> host_target;     // [rows][n], if kept
+    Buffer kept_target;                 // [rows][n] in the matrix's order, if kept
 
     Share(Backend& backend, const RowShares& shares, int rank, std::int64_t cols, std::int64_t group_count)
         : rows(shares.rows_of(rank)),

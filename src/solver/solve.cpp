@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <utility>
 
 #include "solver/diagonals.hpp"
 #include "solver/gathering.hpp"
@@ -55,11 +56,11 @@ class GroupSolver {
     void invert(double alpha, MatrixView<float> inverse);
     void shift_targets(MatrixView<const float> inverse, Share& share);
     void quantize(MatrixView<const float> inverse, Share& share);
-    void set_seconds(std::chrono::steady_clock::time_point started, std::vector<ModuleSolution>& solutions);
+    double slowest_since(std::chrono::steady_clock::time_point started) const;
     void measure(Share& share);
     void restore_column_order(Share& share);
     void dequantize(const GatheredGrids& grids, const Share& share);
-    std::vector<ModuleSolution> describe(Share& share);
+    std::vector<ModuleSolution> describe(Share& share, double seconds);
     ModuleSolution describe(const ModuleTask& module) const;
 
     Backend& backend_;
@@ -178,10 +179,8 @@ std::vector<ModuleSolution> GroupSolver::solve() {
         enter(Phase::columns);
         if (settings_.kind != SolverKind::reference && shifts()) shift_targets(inverse, share);
         if (options_.keep_target) {
-            backend_.gather_columns(share.target, plan_.inverse, {}, share.natural);
-            share.host_target.resize(static_cast<std::size_t>(share.rows * n_));
-            backend_.copy_to_host(share.host_target.data(), share.natural.data,
-                                  share.host_target.size() * sizeof(float));
+            share.kept_target = backend_.allocate(static_cast<std::size_t>(share.rows * n_) * sizeof(float));
+            backend_.gather_columns(share.target, plan_.inverse, {}, share.kept_target.matrix<float>(share.rows, n_));
         }
         quantize(inverse, share);
         restore_column_order(share);
@@ -196,8 +195,7 @@ std::vector<ModuleSolution> GroupSolver::solve() {
 
     enter(Phase::exchange);
     exchange.finish();
-    std::vector<ModuleSolution> solutions = describe(share);
-    set_seconds(started, solutions);
+    std::vector<ModuleSolution> solutions = describe(share, slowest_since(started));
     enter(Phase::columns);
     dequantize(grids, share);
     if (options_.keep_grids) {
@@ -209,15 +207,10 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     return solutions;
 }
 
-/// Each module's share of the slowest rank's time since then.
-void GroupSolver::set_seconds(std::chrono::steady_clock::time_point started, std::vector<ModuleSolution>& solutions) {
+/// Seconds of the slowest rank.
+double GroupSolver::slowest_since(std::chrono::steady_clock::time_point started) const {
     const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started);
-    const auto slowest = static_cast<double>(comm_.all_reduce_max(took.count())) * 1e-6;
-    std::int64_t rows = 0;
-    for (const ModuleTask* module : modules_)
-        rows += module->weights.rows;
-    for (ModuleSolution& solution : solutions)
-        solution.seconds = rows == 0 ? 0 : slowest * static_cast<double>(solution.rows) / static_cast<double>(rows);
+    return static_cast<double>(comm_.all_reduce_max(took.count())) * 1e-6;
 }
 
 /// share.target: dequantized values in loop order; it and share.natural are used up.
@@ -278,22 +271,32 @@ void GroupSolver::dequantize(const GatheredGrids& grids, const Share& share) {
 }
 
 /// The modules' records, without their grids.
-std::vector<ModuleSolution> GroupSolver::describe(Share& share) {
+/// @param seconds of the whole group, of which each module has its rows' part
+std::vector<ModuleSolution> GroupSolver::describe(Share& share, double seconds) {
     const auto gather_all = [&](SharedBy by, const auto& mine, std::int64_t width) {
         return gather_from_ranks(comm_, shares_, by, std::span(mine), width);
     };
-    const auto target = options_.keep_target ? gather_all(SharedBy::rows, std::span<const float>(share.host_target), n_)
-                                             : std::vector<float>();
+    std::vector<float> target;
+    if (options_.keep_target) {
+        std::vector<float> mine(static_cast<std::size_t>(share.rows * n_));
+        backend_.copy_to_host(mine.data(), share.kept_target.data(), mine.size() * sizeof(float));
+        target = gather_all(SharedBy::rows, std::as_const(mine), n_);
+    }
     const auto tiles = gather_all(SharedBy::tiles, share.figures.tiles(), 1);
     const auto columns = static_cast<std::size_t>(n_);
     std::vector<double>& column_errors = share.column_errors;
     column_errors.resize(modules_.size() * columns);  // 0 where there is no C for them to weigh in
     if (!problem_.covariance.empty()) comm_.all_reduce_sum(column_errors);
+    std::int64_t all_rows = 0;
+    for (const ModuleTask* module : modules_)
+        all_rows += module->weights.rows;
+    const double seconds_of_row = seconds / static_cast<double>(std::max<std::int64_t>(all_rows, 1));
     std::vector<ModuleSolution> solutions;
     std::int64_t row = 0;
     std::int64_t tile = 0;
     for (std::size_t i = 0; i < modules_.size(); ++i) {
         ModuleSolution solution = describe(*modules_[i]);
+        solution.seconds = seconds_of_row * static_cast<double>(solution.rows);
         if (!target.empty())
             solution.target.assign(target.begin() + row * n_, target.begin() + (row + solution.rows) * n_);
         const std::int64_t count = RowShares::tiles_in(solution.rows);

@@ -199,39 +199,68 @@ TEST_P(MatrixTest, QuadraticFormsOfTilesOf64Rows) {
         }
 }
 
-TEST_P(MatrixTest, ColumnErrorsOfTilesOf64Rows) {
-    for (const std::int64_t rows : {0, 1, 63, 64, 65, 130})
-        for (const std::int64_t n : {1, 255, 256, 257, 600}) {
+const std::vector<std::int64_t> rows_around_tiles{0, 1, 63, 64, 65, 130};
+const std::vector<std::int64_t> columns_around_strips{1, 127, 128, 129, 511, 512, 513, 1030};
+
+TEST_P(MatrixTest, SquaresOfTilesOf64Rows) {
+    for (const std::int64_t rows : rows_around_tiles)
+        for (const std::int64_t n : columns_around_strips) {
             const HostMatrix a = random_matrix(rows, n, 1);
             const HostMatrix b = random_matrix(rows, n, 2);
             const DeviceMatrix device_a = upload_float32(a);
             const DeviceMatrix device_b = upload_float32(b);
             for (const bool with_b : {true, false}) {
                 SCOPED_TRACE(fmt::format("{} x {}, with b {}", rows, n, with_b));
-                std::vector<double> errors(static_cast<std::size_t>((rows + 63) / 64 * n), std::nan(""));
-                backend->column_errors(device_a.view.float32(), with_b ? device_b.view.float32() : MatrixView<float>(),
-                                       errors);
-                for (std::size_t i = 0; i < errors.size(); ++i) {
-                    const std::int64_t first = static_cast<std::int64_t>(i) / n * 64;
-                    const std::int64_t c = static_cast<std::int64_t>(i) % n;
+                std::vector<double> squares(static_cast<std::size_t>((rows + 63) / 64), std::nan(""));
+                backend->tile_squares(device_a.view.float32(), with_b ? device_b.view.float32() : MatrixView<float>(),
+                                      squares);
+                for (std::size_t tile = 0; tile < squares.size(); ++tile) {
+                    const std::int64_t first = static_cast<std::int64_t>(tile) * 64;
                     double expected = 0;
                     for (std::int64_t r = first; r < std::min(first + 64, rows); ++r)
-                        expected +=
-                            std::pow(static_cast<double>(a(r, c)) - (with_b ? static_cast<double>(b(r, c)) : 0.0), 2);
-                    ASSERT_NEAR(errors[i], expected, 66 * 0x1p-53 * expected);
+                        for (std::int64_t c = 0; c < n; ++c)
+                            expected += std::pow(
+                                static_cast<double>(a(r, c)) - (with_b ? static_cast<double>(b(r, c)) : 0.0), 2);
+                    ASSERT_NEAR(squares[tile], expected, static_cast<double>(64 * n + 2) * 0x1p-53 * expected);
                 }
             }
         }
 }
 
-TEST_P(MatrixTest, ColumnErrorsFindWhatIsNotFinite) {  // which the solver refuses weights by
-    HostMatrix broken = random_matrix(70, 600, 1);
-    broken(69, 599) = std::numeric_limits<float>::infinity();
-    const DeviceMatrix device = upload_float32(broken);
-    std::vector<double> errors(2 * 600);
-    backend->column_errors(device.view.float32(), device.view.float32(), errors);
-    EXPECT_TRUE(std::isnan(errors[600 + 599]));
-    EXPECT_EQ(errors[599], 0);
+TEST_P(MatrixTest, ColumnErrorsOverTilesThatAreRounded) {
+    for (const std::int64_t rows : rows_around_tiles)
+        for (const std::int64_t n : columns_around_strips) {
+            SCOPED_TRACE(fmt::format("{} x {}", rows, n));
+            const HostMatrix a = random_matrix(rows, n, 1);
+            const HostMatrix b = random_matrix(rows, n, 2);
+            std::vector<double> errors(static_cast<std::size_t>(n), std::nan(""));
+            backend->column_errors(upload_float32(a).view.float32(), upload_float32(b).view.float32(), errors);
+            for (std::int64_t c = 0; c < n; ++c) {
+                double expected = 0;
+                for (std::int64_t first = 0; first < rows; first += 64) {
+                    double tile = 0;
+                    for (std::int64_t r = first; r < std::min(first + 64, rows); ++r)
+                        tile += std::pow(static_cast<double>(a(r, c)) - static_cast<double>(b(r, c)), 2);
+                    expected += static_cast<float>(tile);
+                }
+                // A product and a sum in one rounding may send a tile's sum to the next float32.
+                ASSERT_NEAR(errors[static_cast<std::size_t>(c)], expected, 0x1p-23 * expected);
+            }
+        }
+}
+
+/// So does the solver find weights to refuse.
+TEST_P(MatrixTest, SquaresTellWhatIsNotFinite) {
+    for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")})
+        for (const std::int64_t col : {0, 511, 599}) {
+            HostMatrix broken = random_matrix(70, 600, 1);
+            broken(69, col) = bad;
+            const DeviceMatrix device = upload_float32(broken);
+            std::vector<double> squares(2);
+            backend->tile_squares(device.view.float32(), device.view.float32(), squares);
+            EXPECT_TRUE(std::isnan(squares[1]));
+            EXPECT_EQ(squares[0], 0);
+        }
 }
 
 TEST_P(MatrixTest, DiagonalComesToTheHost) {
@@ -261,9 +290,11 @@ TEST_P(MatrixTest, SizesThatDisagreeAreRefused) {
     EXPECT_THROW(backend->subtract(view(a), view(b), view(a)), Failure);
     EXPECT_THROW(backend->quadratic_forms(view(a), view(square), one_sum), Failure);
     EXPECT_THROW(backend->quadratic_forms(view(b), view(square), sums), Failure);
+    EXPECT_THROW(backend->tile_squares(view(a), view(a), one_sum), Failure);
+    EXPECT_THROW(backend->tile_squares(view(a), view(b), sums), Failure);
+    std::vector<double> three(3);
     EXPECT_THROW(backend->column_errors(view(a), view(a), sums), Failure);
-    std::vector<double> six(6);
-    EXPECT_THROW(backend->column_errors(view(a), view(b), six), Failure);
+    EXPECT_THROW(backend->column_errors(view(a), view(b), three), Failure);
     EXPECT_THROW(backend->diagonal(view(square), floats), Failure);
     EXPECT_THROW(backend->diagonal(view(a), floats), Failure);
 }

@@ -61,6 +61,7 @@ class CpuBackend : public Backend {
     void subtract(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) override;
     void quadratic_forms(MatrixView<const float> matrix, MatrixView<const float> symmetric,
                          std::span<double> result) override;
+    void tile_squares(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) override;
     void column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) override;
     void diagonal(MatrixView<const float> matrix, std::span<float> result) override;
     void quantize_columns(const ColumnProblem& problem) override;

@@ -1,6 +1,7 @@
 // The large products work on 64 rows at a time in lanes (lane_matrix.hpp): a row's result does not depend on threads,
 // nor on the rows beside it.
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace {
 
 using lanes::LaneMatrix;
 
-constexpr std::int64_t column_strip = 512;
+constexpr std::int64_t column_strip = 128;
 using cpu::slab_rows;
 
 template <class Function>
@@ -203,26 +204,62 @@ void CpuBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<cons
     }
 }
 
-void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
-    const std::int64_t tiles = (a.rows + lanes::count - 1) / lanes::count;
-    require((b.empty() || (a.rows == b.rows && a.cols == b.cols)) && std::ssize(result) == tiles * a.cols,
-            "column_errors");
-    const std::vector<float> zeros(b.empty() ? static_cast<std::size_t>(a.cols) : 0);
-    std::fill(result.begin(), result.end(), 0.0);
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (std::int64_t tile = 0; tile < tiles; ++tile)
-        for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
-            const std::int64_t end = std::min(begin + column_strip, a.cols);
-            double* sums = result.data() + tile * a.cols;
-            for (std::int64_t r = tile * lanes::count; r < std::min((tile + 1) * lanes::count, a.rows); ++r) {
-                const float* left = a.row(r);
-                const float* right = b.empty() ? zeros.data() : b.row(r);
-                for (std::int64_t c = begin; c < end; ++c) {
-                    const double difference = static_cast<double>(left[c]) - static_cast<double>(right[c]);
-                    sums[c] += difference * difference;
-                }
-            }
+namespace {
+
+/// Σ (a − b)² over a tile's rows of each of `count` columns, row after row. @param b may be empty: 0
+void add_up_tile(MatrixView<const float> a, MatrixView<const float> b, std::int64_t tile, std::int64_t first_col,
+                 std::int64_t count, double* sums) {
+    static constexpr std::array<float, column_strip> zeros{};
+    std::fill_n(sums, count, 0.0);
+    for (std::int64_t r = tile * lanes::count; r < std::min((tile + 1) * lanes::count, a.rows); ++r) {
+        const float* left = a.row(r) + first_col;
+        const float* right = b.empty() ? zeros.data() : b.row(r) + first_col;
+        for (std::int64_t c = 0; c < count; ++c) {
+            const double difference = static_cast<double>(left[c]) - static_cast<double>(right[c]);
+            sums[c] += difference * difference;
         }
+    }
+}
+
+std::int64_t tiles_of(std::int64_t rows) {
+    return (rows + lanes::count - 1) / lanes::count;
+}
+
+bool alike(MatrixView<const float> a, MatrixView<const float> b) {
+    return a.rows == b.rows && a.cols == b.cols;
+}
+
+}  // namespace
+
+void CpuBackend::tile_squares(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
+    require((b.empty() || alike(a, b)) && std::ssize(result) == tiles_of(a.rows), "tile_squares");
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t tile = 0; tile < std::ssize(result); ++tile) {
+        double sum = 0;
+        std::array<double, column_strip> sums;
+        for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
+            const std::int64_t count = std::min(column_strip, a.cols - begin);
+            add_up_tile(a, b, tile, begin, count, sums.data());
+            sum = std::accumulate(sums.begin(), sums.begin() + count, sum);
+        }
+        result[static_cast<std::size_t>(tile)] = sum;
+    }
+}
+
+void CpuBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
+    require(alike(a, b) && std::ssize(result) == a.cols, "column_errors");
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t begin = 0; begin < a.cols; begin += column_strip) {
+        const std::int64_t count = std::min(column_strip, a.cols - begin);
+        double* all = result.data() + begin;
+        std::fill_n(all, count, 0.0);
+        std::array<double, column_strip> sums;
+        for (std::int64_t tile = 0; tile < tiles_of(a.rows); ++tile) {
+            add_up_tile(a, b, tile, begin, count, sums.data());
+            for (std::int64_t c = 0; c < count; ++c)
+                all[c] += static_cast<float>(sums[static_cast<std::size_t>(c)]);
+        }
+    }
 }
 
 void CpuBackend::diagonal(MatrixView<const float> matrix, std::span<float> result) {

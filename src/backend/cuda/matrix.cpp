@@ -20,6 +20,36 @@ void require(bool holds, const char* operation) {
     if (!holds) throw Failure("{}: the sizes of its matrices disagree", operation);
 }
 
+bool alike(MatrixView<const float> a, MatrixView<const float> b) {
+    return a.rows == b.rows && a.cols == b.cols;
+}
+
+/// Sums over a matrix's tiles of rows, which come to the host together.
+class TileSums {
+  public:
+    TileSums(cuda::Scratch& memory, std::int64_t rows, std::int64_t cols)
+        : tiles_(cuda::ceil_div(rows, tile_rows)),
+          cols_(cols),
+          strips_(memory.get<double>(cuda::tile_sums(rows, cols))),
+          sums_(strips_ + tiles_ * cuda::ceil_div(cols, cuda::sum_strip)) {}
+
+    /// Of rows from `begin` on, where a tile begins.
+    void add(cuda::TileSum what, MatrixView<const float> a, MatrixView<const float> b, std::int64_t begin,
+             cudaStream_t stream) const {
+        double* strips = strips_ + begin / tile_rows * cuda::ceil_div(cols_, cuda::sum_strip);
+        cuda::check(cuda::launch_tile_strips(what, cuda::plain(a), cuda::plain(b), strips, stream), "tile_strips");
+    }
+    void to_host(cuda::Memory& memory, std::span<double> sums) const {
+        cuda::check(cuda::launch_add_strips(strips_, tiles_, cols_, sums_, memory.stream()), "add_strips");
+        memory.copy_to_host(sums.data(), sums_, sums.size_bytes());
+    }
+
+  private:
+    std::int64_t tiles_, cols_;
+    double* strips_;  // [tiles][strips]
+    double* sums_;    // [tiles]
+};
+
 }  // namespace
 
 using cuda::plain;
@@ -72,22 +102,21 @@ void CudaBackend::shift_target(MatrixView<const float> weights, MatrixView<const
     const std::int64_t most_rows = std::min(slab_rows, weights.rows);
     float* first_memory = first_.get<float>(most_rows * n);
     float* second_memory = second_.get<float>(most_rows * n);
-    auto* sums = flags_.get<double>(std::ssize(bias));
+    const TileSums sums(flags_, weights.rows, n);
     for (std::int64_t begin = 0; begin < weights.rows; begin += slab_rows) {
         const std::int64_t rows = std::min(slab_rows, weights.rows - begin);
         const MatrixView<float> first(first_memory, rows, n);
         const MatrixView<float> second(second_memory, rows, n);
         const MatrixView<const float> slab = weights.rows_from(begin, rows);
         products_.fixed_order(Transpose::no, -alpha, slab, covariance, 0, first);
-        cuda::check(cuda::launch_tile_products(plain(slab), plain_const(first), sums + begin / tile_rows, stream()),
-                    "tile_products (shift)");
+        sums.add(cuda::TileSum::products, slab, first, begin, stream());
         cuda::check(cuda::launch_gather_columns(first.data, DType::float32, first.stride, device_order, nullptr,
                                                 plain(second), stream()),
                     "gather_columns (shift)");
         cuda::multiply_upper_transposed(products_, second, inverse, first);
         cuda::add_multiply_upper(products_, first, inverse, target.rows_from(begin, rows));
     }
-    memory_.copy_to_host(bias.data(), sums, bias.size_bytes());
+    sums.to_host(memory_, bias);
     for (double& sum : bias)
         sum /= -static_cast<double>(alpha);
 }
@@ -116,26 +145,33 @@ void CudaBackend::quadratic_forms(MatrixView<const float> matrix, MatrixView<con
     if (matrix.rows == 0) return;
     const std::int64_t most_rows = std::min(slab_rows, matrix.rows);
     float* memory = first_.get<float>(most_rows * n);
-    auto* sums = second_.get<double>(std::ssize(result));
+    const TileSums sums(second_, matrix.rows, n);
     for (std::int64_t begin = 0; begin < matrix.rows; begin += slab_rows) {
         const MatrixView<const float> values = matrix.rows_from(begin, std::min(slab_rows, matrix.rows - begin));
         const MatrixView<float> products(memory, values.rows, n);
         cuda::half_symmetric_product(products_, values, symmetric, products);
-        cuda::check(
-            cuda::launch_tile_products(plain(values), plain_const(products), sums + begin / tile_rows, stream()),
-            "tile_products");
+        sums.add(cuda::TileSum::products, values, products, begin, stream());
     }
-    memory_.copy_to_host(result.data(), sums, result.size_bytes());
+    sums.to_host(memory_, result);
+}
+
+void CudaBackend::tile_squares(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
+    require((b.empty() || alike(a, b)) && std::ssize(result) == cuda::ceil_div(a.rows, tile_rows), "tile_squares");
+    if (b.empty()) b.data = nullptr;
+    memory_.use();
+    const TileSums sums(second_, a.rows, a.cols);
+    sums.add(cuda::TileSum::squares, a, b, 0, stream());
+    sums.to_host(memory_, result);
 }
 
 void CudaBackend::column_errors(MatrixView<const float> a, MatrixView<const float> b, std::span<double> result) {
-    require((b.empty() || (a.rows == b.rows && a.cols == b.cols)) &&
-                std::ssize(result) == cuda::ceil_div(a.rows, tile_rows) * a.cols,
-            "column_errors");
-    if (b.empty()) b.data = nullptr;
+    require(alike(a, b) && std::ssize(result) == a.cols, "column_errors");
     memory_.use();
-    auto* sums = second_.get<double>(std::ssize(result));
-    cuda::check(cuda::launch_column_errors(plain(a), plain(b), sums, stream()), "column_errors");
+    const std::int64_t count = cuda::ceil_div(a.rows, tile_rows);
+    auto* tiles = second_.get<double>((count + 1) * a.cols);
+    double* sums = tiles + count * a.cols;
+    cuda::check(cuda::launch_tile_columns(plain(a), plain(b), tiles, stream()), "tile_columns");
+    cuda::check(cuda::launch_add_tiles(tiles, count, a.cols, sums, stream()), "add_tiles");
     memory_.copy_to_host(result.data(), sums, result.size_bytes());
 }
 

@@ -55,28 +55,58 @@ __global__ void subtract(Plain<const float> a, Plain<const float> b, Plain<float
     });
 }
 
-__global__ void tile_products(Plain<const float> a, Plain<const float> b, double* sums) {
+/// A block has a strip of a tile, and each of its threads some columns of it.
+template <TileSum what>
+__global__ void tile_strips(Plain<const float> a, Plain<const float> b, double* strips) {
     __shared__ double shared[reducing_threads];
-    const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * tile_rows;
-    const std::int64_t end = smaller(begin + tile_rows, a.rows);
-    double sum = 0;
-    for (std::int64_t row = begin; row < end; ++row)
-        for (std::int64_t col = threadIdx.x; col < a.cols; col += blockDim.x)
-            sum += static_cast<double>(a.row(row)[col]) * static_cast<double>(b.row(row)[col]);
-    sum = sum_block(sum, shared);
-    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+    const std::int64_t count = ceil_div(a.cols, sum_strip);
+    for (std::int64_t tile = blockIdx.y; tile * tile_rows < a.rows; tile += gridDim.y)
+        for (std::int64_t strip = blockIdx.x; strip < count; strip += gridDim.x) {
+            const std::int64_t end = smaller((tile + 1) * tile_rows, a.rows);
+            double sum = 0;
+            for (std::int64_t col = strip * sum_strip + threadIdx.x; col < smaller((strip + 1) * sum_strip, a.cols);
+                 col += blockDim.x) {
+#pragma unroll 8
+                for (std::int64_t row = tile * tile_rows; row < end; ++row) {
+                    const auto left = static_cast<double>(a.row(row)[col]);
+                    const double right = b.data == nullptr ? 0 : static_cast<double>(b.row(row)[col]);
+                    const double difference = left - right;
+                    sum += what == TileSum::products ? left * right : difference * difference;
+                }
+            }
+            sum = sum_block(sum, shared);
+            if (threadIdx.x == 0) strips[tile * count + strip] = sum;
+        }
+}
+
+__global__ void add_strips(const double* strips, std::int64_t tiles, std::int64_t count, double* sums) {
+    for (std::int64_t tile = global_thread(); tile < tiles; tile += all_threads()) {
+        double sum = 0;
+        for (std::int64_t strip = 0; strip < count; ++strip)
+            sum += strips[tile * count + strip];
+        sums[tile] = sum;
+    }
+}
+
+__global__ void add_tiles(const double* tiles, std::int64_t count, std::int64_t cols, double* sums) {
+    for (std::int64_t col = global_thread(); col < cols; col += all_threads()) {
+        double sum = 0;
+#pragma unroll 8
+        for (std::int64_t tile = 0; tile < count; ++tile)
+            sum += static_cast<double>(static_cast<float>(tiles[tile * cols + col]));
+        sums[col] = sum;
+    }
 }
 
 /// A thread has a column of a tile.
-__global__ void column_errors(Plain<const float> a, Plain<const float> b, double* sums) {
+__global__ void tile_columns(Plain<const float> a, Plain<const float> b, double* sums) {
     for (std::int64_t tile = blockIdx.y; tile * tile_rows < a.rows; tile += gridDim.y)
         for (std::int64_t col = global_thread(); col < a.cols; col += all_threads()) {
             const std::int64_t end = smaller((tile + 1) * tile_rows, a.rows);
             double sum = 0;
 #pragma unroll 8
             for (std::int64_t row = tile * tile_rows; row < end; ++row) {
-                const float right = b.data == nullptr ? 0.0F : b.row(row)[col];
-                const double difference = static_cast<double>(a.row(row)[col]) - static_cast<double>(right);
+                const double difference = static_cast<double>(a.row(row)[col]) - static_cast<double>(b.row(row)[col]);
                 sum += difference * difference;
             }
             sums[tile * a.cols + col] = sum;
@@ -248,15 +278,31 @@ cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<fl
     return launch({grid_over(out.rows, out.cols), threads, 0, stream}, subtract, a, b, out);
 }
 
-cudaError_t launch_tile_products(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream) {
-    if (a.rows == 0) return cudaSuccess;
-    const auto tiles = static_cast<unsigned>(ceil_div(a.rows, tile_rows));
-    return launch({tiles, reducing_threads, 0, stream}, tile_products, a, b, sums);
+cudaError_t launch_tile_strips(TileSum what, Plain<const float> a, Plain<const float> b, double* strips,
+                               cudaStream_t stream) {
+    if (empty(a)) return cudaSuccess;
+    const dim3 grid(blocks_for(a.cols, static_cast<int>(sum_strip)), blocks_for(a.rows, static_cast<int>(tile_rows)));
+    const auto kernel = what == TileSum::products ? tile_strips<TileSum::products> : tile_strips<TileSum::squares>;
+    return launch({grid, reducing_threads, 0, stream}, kernel, a, b, strips);
 }
 
-cudaError_t launch_column_errors(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream) {
+cudaError_t launch_add_strips(const double* strips, std::int64_t tiles, std::int64_t width, double* sums,
+                              cudaStream_t stream) {
+    if (tiles == 0) return cudaSuccess;
+    return launch({blocks_for(tiles, threads), threads, 0, stream}, add_strips, strips, tiles,
+                  ceil_div(width, sum_strip), sums);
+}
+
+cudaError_t launch_tile_columns(Plain<const float> a, Plain<const float> b, double* tiles, cudaStream_t stream) {
     if (empty(a)) return cudaSuccess;
-    return launch({grid_over(ceil_div(a.rows, tile_rows), a.cols), threads, 0, stream}, column_errors, a, b, sums);
+    return launch({grid_over(ceil_div(a.rows, tile_rows), a.cols), threads, 0, stream}, tile_columns, a, b, tiles);
+}
+
+cudaError_t launch_add_tiles(const double* tiles, std::int64_t count, std::int64_t cols, double* sums,
+                             cudaStream_t stream) {
+    if (cols == 0) return cudaSuccess;
+    constexpr int few = 32;  // columns are few, and tiles many
+    return launch({blocks_for(cols, few), few, 0, stream}, add_tiles, tiles, count, cols, sums);
 }
 
 cudaError_t launch_diagonal(Plain<const float> matrix, float* result, cudaStream_t stream) {

@@ -23,11 +23,24 @@ cudaError_t launch_gather_codes(Plain<const std::uint8_t> in, const std::int32_t
 
 cudaError_t launch_subtract(Plain<const float> a, Plain<const float> b, Plain<float> out, cudaStream_t stream);
 
-/// sums[k] = Σ a[r, i]·b[r, i] over the 64 rows of tile k, in float64 and in an order of its own.
-cudaError_t launch_tile_products(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream);
+/// What is added up over a tile of 64 rows: a·b, or (a − b)².
+enum class TileSum : bool { products, squares };
 
-/// sums[k, c] = Σ over the 64 rows of tile k of (a[r, c] − b[r, c])², in float64, row after row; b.data may be null.
-cudaError_t launch_column_errors(Plain<const float> a, Plain<const float> b, double* sums, cudaStream_t stream);
+/// strips[k, s] = the sum over tile k's columns of strip s (scratch.hpp), in float64 and in an order of its own; b.data
+/// may be null for squares: 0.
+cudaError_t launch_tile_strips(TileSum what, Plain<const float> a, Plain<const float> b, double* strips,
+                               cudaStream_t stream);
+
+/// sums[k] = Σ strips[k, s], strip after strip. @param width of the strips' tiles in columns
+cudaError_t launch_add_strips(const double* strips, std::int64_t tiles, std::int64_t width, double* sums,
+                              cudaStream_t stream);
+
+/// tiles[k, c] = Σ over the 64 rows of tile k of (a[r, c] − b[r, c])², in float64, row after row.
+cudaError_t launch_tile_columns(Plain<const float> a, Plain<const float> b, double* tiles, cudaStream_t stream);
+
+/// sums[c] = Σ tiles[k, c], each rounded to float32, tile after tile.
+cudaError_t launch_add_tiles(const double* tiles, std::int64_t count, std::int64_t cols, double* sums,
+                             cudaStream_t stream);
 
 cudaError_t launch_diagonal(Plain<const float> matrix, float* diagonal, cudaStream_t stream);
 

@@ -11,7 +11,8 @@
 namespace fairgptq::cuda {
 
 constexpr std::int64_t slab_rows = 4096;       // of shift_target and quadratic_forms
-constexpr std::int64_t error_tile_rows = 64;   // of column_errors and quadratic_forms
+constexpr std::int64_t error_tile_rows = 64;   // of figures that are sums over tiles of rows,
+constexpr std::int64_t sum_strip = 512;        // in strips of columns
 constexpr std::int64_t inverted_leaf = 64;     // of invert_upper: blocks on the diagonal that one kernel inverts,
 constexpr std::int64_t inverted_batch = 512;   // the largest of which a level's products are one batch,
 constexpr std::int64_t inverted_strip = 2048;  // and columns at a time of larger ones
@@ -48,6 +49,11 @@ inline std::int64_t split_elements(std::int64_t rows, std::int64_t cols) {
            (std::min(split_side, std::max(rows, cols)) + std::min(split_side, cols));
 }
 
+/// Sums over tiles of rows and strips of columns, and over tiles.
+inline std::int64_t tile_sums(std::int64_t rows, std::int64_t cols) {
+    return ceil_div(rows, error_tile_rows) * (1 + ceil_div(cols, sum_strip));
+}
+
 /// Bytes at once, for `rows` of `cols` columns, those of products included; cuSOLVER's workspace is taken to be no
 /// larger than a slab of rows.
 /// @param group_size columns that share a scale
@@ -57,9 +63,10 @@ inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int
     const std::int64_t slab = std::min(slab_rows, rows) * cols * real;
     const std::int64_t panel_errors = rows * panel_columns(wide_group, cols) * real;
     const std::int64_t inverted = inverted_elements(cols) * real;
-    const std::int64_t column_errors =
-        ceil_div(rows, error_tile_rows) * cols * static_cast<std::int64_t>(sizeof(double));
-    const std::int64_t order_and_flags = cols * static_cast<std::int64_t>(sizeof(std::int32_t) + 1);
+    constexpr std::int64_t sum = sizeof(double);
+    const std::int64_t column_errors = (ceil_div(rows, error_tile_rows) + 1) * cols * sum;
+    const std::int64_t order_and_flags =
+        cols * static_cast<std::int64_t>(sizeof(std::int32_t) + 1) + tile_sums(rows, cols) * sum;
     return static_cast<std::size_t>(std::max({slab, panel_errors, inverted}) + std::max(slab, column_errors) +
                                     order_and_flags + split_elements(rows, cols) * real) +
            products_bytes;
