@@ -61,16 +61,20 @@ MatrixRate::MatrixRate(Backend& backend, DType type) : backend_(backend), type_(
 
 void MatrixRate::make_matrices(std::int64_t n) {
     n_ = n;
-    const auto elements = static_cast<std::size_t>(n * n);
-    std::vector<float> values(elements);
+    const std::int64_t first_rows = std::min<std::int64_t>(n, 64);  // the rest repeats them, copied on the device
+    std::vector<float> values(static_cast<std::size_t>(first_rows * n));
     std::uint32_t state = 1;
     for (float& value : values) {
         state = state * 1664525U + 1013904223U;
         value = static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F;
     }
     for (Buffer* buffer : {&left_, &right_, &product_}) {
-        *buffer = backend_.allocate(elements * size_of(type_));
-        backend_.upload(buffer->tensor(type_, n, n), values.data(), DType::float32);
+        *buffer = backend_.allocate(static_cast<std::size_t>(n * n) * size_of(type_));
+        const TensorView all = buffer->tensor(type_, n, n);
+        backend_.upload(all.rows_from(0, first_rows), values.data(), DType::float32);
+        for (std::int64_t row = first_rows; row < n; row += first_rows)
+            backend_.copy_on_device(all.row(row), all.row(0),
+                                    static_cast<std::size_t>(std::min(first_rows, n - row) * n) * size_of(type_));
     }
 }
 

@@ -110,19 +110,19 @@ run_tests() {
     local code=0
     # The column kernel against the CPU's bytes first: if that fails, nothing after it means anything.
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='CudaMemory*:CudaColumns.*' || code=1
-    "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:*/cuda_float*:DeviceTest.*:Cuda*:TiledAttention.*' || code=1
+    sharded "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:*/cuda_float*:DeviceTest.*:Cuda*:TiledAttention.*' || code=1
     "$tests/test_model" --gtest_brief=1 --gtest_filter='*CudaForward*' || code=1
-    FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} "$tests/test_solver" --gtest_brief=1 \
+    FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} sharded "$tests/test_solver" --gtest_brief=1 \
         --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
     if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
         local piece=${PIECE:-}
         [[ -z $piece && -d $bundle/piece ]] && piece=$bundle/piece
         export FAIRGPTQ_BINARY=$PWD/$programs/fairgptq FAIRGPTQ_PIECE=${piece:+$(realpath "$piece")}
-        local solve
-        "$python" -m pytest -q -rs -p no:cacheprovider --durations=3 tests/end_to_end/test_solve.py >"$results/test_solve.txt" 2>&1 &
+        local solve pytest=("$python" -m pytest -v -rs -p no:cacheprovider --durations=5 -o faulthandler_timeout=40)
+        "${pytest[@]}" tests/end_to_end/test_solve.py >"$results/test_solve.txt" 2>&1 &
         solve=$!
-        "$python" -m pytest -q -rs -p no:cacheprovider --durations=5 tests/end_to_end/test_gpu.py || code=1
+        "${pytest[@]}" tests/end_to_end/test_gpu.py || code=1
         wait "$solve" || code=1
         cat "$results/test_solve.txt"
     else
