@@ -16,29 +16,29 @@ from pathlib import Path
 from model_shapes import SHAPES
 from support import InvalidInput, Parser, read_json_object, read_text, run
 
-# An H100 node of 8, as far as known: bfloat16 products as measured on one H100 with PyTorch; float32 products at a sixth of that
-# (the program makes them of three bfloat16 parts a number), factorizations at half of it, as panels wait for cuSOLVER; links and
-# disk as vendors state them. No run of this program on a GPU is behind these figures.
-H100 = {"name": "H100, estimated", "cores_per_node": None, "ranks_per_node": 8, "forward": 5.0e14, "covariance": 3.3e14,
-        "factor": 5e13, "columns": 1e14, "column_seconds": 4e-8, "figures": 1e14, "link": 3.0e11, "network": 2.5e10,
-        "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 5, "stage_seconds": 2e-4, "weight_bytes": 2,
-        "factor_panel": 2048, "shared_least": 6144}
+# An H100 node of 8: what computes as measured on one H100 (an 8B model, 2 layers of a 70B one, and factorizations of 4096 to 28672
+# columns: tests/bench/gpu_session.sh); links and disk as vendors state them. No run on several GPUs is behind these figures.
+H100 = {"name": "H100, measured on one; links as stated", "cores_per_node": None, "ranks_per_node": 8, "forward": 6.2e14, "covariance": 3.3e14,
+        "factor": 7.9e13, "factor_seconds": 1.2e-6, "columns": 7.2e13, "column_seconds": 1.2e-6, "figures": 1.25e14, "link": 3.0e11,
+        "network": 2.5e10, "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 2, "stage_seconds": 2e-4,
+        "weight_bytes": 2, "factor_panel": 2048, "shared_least": 6144}
 
 
 def factorization(n, ranks, rates, rate, bandwidth):
     """Seconds to compute the Cholesky factor of an n × n matrix and its triangular inverse, and for its parts to travel."""
-    alone = 2 / 3 * n ** 3 / rate
+    own_way = n * rates["factor_seconds"]  # what waits for the step before it, whatever the ranks
+    alone = own_way + 2 / 3 * n ** 3 / rate
     if ranks == 1 or n < rates["shared_least"]:
         return alone, 0.0
     if panel := rates["factor_panel"]:
-        # Each rank factors the blocks on the diagonal, at perhaps a 25th of the rate, and divides all panels by them.
-        own = (n * n * panel / 2 + 8 * n * panel ** 2) / rate
+        # Each rank factors the blocks on the diagonal, and divides all panels by them.
+        own = own_way + n * n * panel / 2 / rate
         moved, exchanges = 4 * n * n, n / panel + math.log2(n / 1024)
     else:
         half = n  # halves are shared as long as they are large; each rank does the rest for itself
         while half >= rates["shared_least"]:
             half /= 2
-        own = 2 / 3 * n * half ** 2 / rate
+        own = own_way + 2 / 3 * n * half ** 2 / rate
         moved, exchanges = 7 * n * n, 4 * n / half
     return own + max(alone - own, 0) / ranks, moved / bandwidth + exchanges * rates["latency"] * math.log2(ranks)
 
@@ -119,7 +119,7 @@ def read_run(folder):
 
 def measure(folders, cores):
     """Rates out of a run of one rank, and the links' out of one of several ranks."""
-    rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0,
+    rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0, "factor_seconds": 0.0,
              "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8,
              "stage_seconds": 0.0, "weight_bytes": 2, "factor_panel": 0, "shared_least": 512}
     work, ranks, _, done = read_run(folders[0])
