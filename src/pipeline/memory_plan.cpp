@@ -34,7 +34,7 @@ struct Sizes {
 };
 
 Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks, const PlanDevice& device,
-               std::size_t runs) {
+               std::size_t runs, bool pairs) {
     Sizes sizes;
     // Runs that are dealt whole are solved by one rank each, the rest by all, and each rank has all of those.
     const SolveShares shares(runs, ranks, 0);
@@ -69,7 +69,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
             sizes.scratch =
                 std::max(sizes.scratch,
                          cuda::solver_scratch(mine, stage.cols(),
-                                              resolve_group_size(settings.solver.grid.group_size, stage.cols(), "")));
+                                              resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), pairs));
     }
     // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;
@@ -86,7 +86,7 @@ class Planner {
           settings_(settings),
           ranks_(ranks),
           device_(device),
-          sizes_(sizes_of(family, settings, ranks, device, runs)),
+          sizes_(sizes_of(family, settings, ranks, device, runs, chunks.pair_columns > 0)),
           ids_(static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t)) {
         for (const auto& mine : deal_chunks(chunks, ranks)) {
             std::int64_t of_rank = 0;

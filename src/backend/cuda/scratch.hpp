@@ -41,12 +41,14 @@ inline std::int64_t inverted_elements(std::int64_t cols) {
     return most;
 }
 
-/// Elements of both factors' parts, of the largest product: of the weights' rows with a matrix of all columns, of halves
-/// that invert_upper puts together, or of a covariance.
-inline std::int64_t split_elements(std::int64_t rows, std::int64_t cols) {
+/// Elements of both factors' parts, of the largest product: of the weights' rows with a matrix of all columns, of the
+/// largest halves that invert_upper puts together, or of pairs' differences with themselves.
+inline std::int64_t split_elements(std::int64_t rows, std::int64_t cols, bool covariance) {
     if (cols < split_least) return 0;
-    return 3 * std::min(split_inner, cols) *
-           (std::min(split_side, std::max(rows, cols)) + std::min(split_side, cols));
+    std::int64_t first_rows = covariance ? std::max(rows, cols) : rows;
+    for (std::int64_t half = split_least; half + split_least <= cols; half *= 2)
+        first_rows = std::max(first_rows, half);
+    return 3 * std::min(split_inner, cols) * (std::min(split_side, first_rows) + std::min(split_side, cols));
 }
 
 /// Sums over tiles of rows and strips of columns, and over tiles.
@@ -57,7 +59,8 @@ inline std::int64_t tile_sums(std::int64_t rows, std::int64_t cols) {
 /// Bytes at once, for `rows` of `cols` columns, those of products included; cuSOLVER's workspace is taken to be no
 /// larger than a slab of rows.
 /// @param group_size columns that share a scale
-inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int64_t group_size) {
+/// @param covariance whether C is made in the same memory
+inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int64_t group_size, bool covariance) {
     constexpr std::int64_t real = sizeof(float);
     const std::int64_t wide_group = group_size > BlockShape::columns && group_size < cols ? group_size : 0;
     const std::int64_t slab = std::min(slab_rows, rows) * cols * real;
@@ -68,7 +71,7 @@ inline std::size_t solver_scratch(std::int64_t rows, std::int64_t cols, std::int
     const std::int64_t order_and_flags =
         cols * static_cast<std::int64_t>(sizeof(std::int32_t) + 1) + tile_sums(rows, cols) * sum;
     return static_cast<std::size_t>(std::max({slab, panel_errors, inverted}) + std::max(slab, column_errors) +
-                                    order_and_flags + split_elements(rows, cols) * real) +
+                                    order_and_flags + split_elements(rows, cols, covariance) * real) +
            products_bytes;
 }
 
