@@ -117,7 +117,9 @@ int main(int argc, char** argv) {
     }
     if (name == "--version") {
         fmt::print("fairgptq {} ({})\n", FAIRGPTQ_VERSION,
-                   !built_with_cuda() ? "CPU" : built_with_nccl() ? "CPU, CUDA, NCCL" : "CPU, CUDA");
+                   !built_with_cuda()  ? "CPU"
+                   : built_with_nccl() ? "CPU, CUDA, NCCL"
+                                       : "CPU, CUDA");
         return exit_done;
     }
     for (const Entry& entry : entries) {

@@ -1,9 +1,9 @@
 // Picks the device of a run.
 #include "backend/backend.hpp"
 
-#include "backend/cpu/backend.hpp"
-
 #include <spdlog/spdlog.h>
+
+#include "backend/cpu/backend.hpp"
 
 #ifdef FAIRGPTQ_CUDA
 #include "backend/cuda/backend.hpp"

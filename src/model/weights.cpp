@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "support/checksum.hpp"
+#include "support/deal.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -88,6 +89,28 @@ std::size_t bytes_of(const WantedList& list) {
     return total;
 }
 
+/// Where a list's tensors lie in their memory: one rank's after another's.
+struct Layout {
+    std::vector<int> owners;
+    std::vector<std::size_t> places;
+    std::vector<std::size_t> parts;  // bytes of each rank
+
+    Layout(const WantedList& list, int ranks) : places(list.size()), parts(static_cast<std::size_t>(ranks)) {
+        std::vector<std::int64_t> sizes;
+        for (const Wanted& wanted : list)
+            sizes.push_back(static_cast<std::int64_t>(aligned(wanted.bytes())));
+        owners = deal(sizes, ranks);
+        std::size_t place = 0;
+        for (int rank = 0; rank < ranks; ++rank)
+            for (std::size_t i = 0; i < list.size(); ++i) {
+                if (owners[i] != rank) continue;
+                places[i] = place;
+                place += static_cast<std::size_t>(sizes[i]);
+                parts[static_cast<std::size_t>(rank)] += static_cast<std::size_t>(sizes[i]);
+            }
+    }
+};
+
 /// Whether a value has all exponent bits set: NaN or infinity. A loop without branches, so that it runs at memory's
 /// speed.
 template <class Bits>
@@ -122,30 +145,47 @@ std::string check_and_hash(const HostTensor& tensor) {
     return hasher.hash();
 }
 
-/// Checks and hashes every tensor of the list, which brings it from the disk to the host's memory.
-TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list) {
-    for (const Wanted& wanted : list)
-        checkpoint.will_need(wanted.name);
+/// Tells the kernel what a rank will read. @returns it
+std::vector<std::size_t> announce(const Checkpoint& checkpoint, const WantedList& list, const Layout& layout,
+                                  int rank) {
+    std::vector<std::size_t> mine;
+    for (std::size_t i = 0; i < list.size(); ++i)
+        if (layout.owners[i] == rank) mine.push_back(i);
+    for (const std::size_t i : mine)
+        checkpoint.will_need(list[i].name);
+    return mine;
+}
+
+/// Checks and hashes a rank's tensors of the list, which brings them from the disk to the host's memory.
+TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list, ReadShare share) {
     TensorHashes hashes;
-    for (const Wanted& wanted : list)
-        hashes[wanted.name] = check_and_hash(checkpoint.tensor(wanted.name, wanted.shape));
+    for (const std::size_t i : announce(checkpoint, list, Layout(list, share.ranks), share.rank))
+        hashes[list[i].name] = check_and_hash(checkpoint.tensor(list[i].name, list[i].shape));
     return hashes;
 }
 
-/// Uploads every tensor of the list to `memory`, of bytes_of(list), and notes their places. Returns when they are
-/// there.
+/// Uploads a rank's tensors of the list to `memory`, of bytes_of(list), and notes the places of all. Returns when they
+/// are there.
 /// @param hashes empty, unless bring_to_host has seen the tensors; else each is checked and hashed before it goes
-void upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const WantedList& list, TensorHashes& hashes,
-                    void* memory) {
+/// @returns the bytes of each rank
+std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const WantedList& list,
+                                        TensorHashes& hashes, void* memory, ReadShare share) {
     const bool checked = !hashes.empty();
-    if (!checked)
-        for (const Wanted& wanted : list)
-            checkpoint.will_need(wanted.name);
-    auto* place = static_cast<std::byte*>(memory);
-    for (const Wanted& wanted : list) {
+    const Layout layout(list, share.ranks);
+    const auto view_of = [&](std::size_t i) {
+        return TensorView(static_cast<std::byte*>(memory) + layout.places[i], list[i].type, list[i].rows(),
+                          list[i].cols());
+    };
+    for (std::size_t i = 0; i < list.size(); ++i) {
+        if (list[i].matrix != nullptr)
+            *list[i].matrix = view_of(i);
+        else
+            *list[i].vector = static_cast<const float*>(view_of(i).data);
+    }
+    for (const std::size_t i : announce(checkpoint, list, layout, share.rank)) {
+        const Wanted& wanted = list[i];
         const HostTensor& tensor = checkpoint.tensor(wanted.name, wanted.shape);
         if (!checked) hashes[wanted.name] = check_and_hash(tensor);
-        const TensorView view(place, wanted.type, wanted.rows(), wanted.cols());
         // The format does not promise that a tensor begins at a multiple of its element size.
         const std::byte* source = tensor.bytes.data();
         std::vector<std::byte> copy;
@@ -154,15 +194,11 @@ void upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const Wa
             copy.assign(tensor.bytes.begin(), tensor.bytes.end());
             source = copy.data();
         }
-        transfers.upload(view, source, tensor.dtype());
-        if (wanted.matrix != nullptr)
-            *wanted.matrix = view;
-        else
-            *wanted.vector = static_cast<const float*>(view.data);
-        place += aligned(wanted.bytes());
+        transfers.upload(view_of(i), source, tensor.dtype());
         checkpoint.done_with(wanted.name);
     }
     transfers.finish();
+    return layout.parts;
 }
 
 }  // namespace
@@ -171,17 +207,18 @@ LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint
     LayerWeights weights;
     weights.layer = layer;
     weights.memory.push_back(backend.allocate(layer_bytes(family, backend.activation_type())));
-    upload_tensors(*backend.make_transfers(), checkpoint,
-                   wanted_of_layer(family, layer, backend.activation_type(), weights), weights.hashes,
-                   weights.memory.front().data());
+    weights.parts = upload_tensors(*backend.make_transfers(), checkpoint,
+                                   wanted_of_layer(family, layer, backend.activation_type(), weights), weights.hashes,
+                                   weights.memory.front().data(), {});
     return weights;
 }
 
-OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint) {
+OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint, ReadShare share) {
     OuterWeights weights;
     weights.memory.push_back(backend.allocate(outer_bytes(family, backend.activation_type())));
-    upload_tensors(*backend.make_transfers(), checkpoint, wanted_outside(family, backend.activation_type(), weights),
-                   weights.hashes, weights.memory.front().data());
+    weights.parts = upload_tensors(*backend.make_transfers(), checkpoint,
+                                   wanted_outside(family, backend.activation_type(), weights), weights.hashes,
+                                   weights.memory.front().data(), share);
     if (family.lm_head == family.embedding) weights.lm_head = weights.embedding;
     return weights;
 }
@@ -215,6 +252,7 @@ struct LayerPrefetcher::Impl {
     const Checkpoint& checkpoint;
     const std::int64_t first, end;
     const ReadAhead ahead;
+    const ReadShare share;
     const std::unique_ptr<Transfers> transfers;
     std::int64_t handed_out = 0;
 
@@ -229,13 +267,14 @@ struct LayerPrefetcher::Impl {
     std::jthread thread;  // last: it starts when the rest is there, and is joined before the rest goes
 
     Impl(Backend& device, const Family& description, const Checkpoint& source, std::int64_t from, std::int64_t to,
-         ReadAhead where)
+         ReadAhead where, ReadShare part)
         : backend(device),
           family(description),
           checkpoint(source),
           first(from),
           end(to),
           ahead(where),
+          share(part),
           transfers(device.make_transfers()) {
         const std::int64_t most = ahead == ReadAhead::to_device ? 2 : ahead == ReadAhead::to_host ? 1 : 0;
         const std::int64_t at_once = std::min(end - first, most);
@@ -263,8 +302,9 @@ struct LayerPrefetcher::Impl {
         weights.layer = layer;
         weights.hashes = std::move(hashes);
         weights.memory.push_back(std::move(memory));
-        upload_tensors(*transfers, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights),
-                       weights.hashes, weights.memory.front().data());
+        weights.parts =
+            upload_tensors(*transfers, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights),
+                           weights.hashes, weights.memory.front().data(), share);
         return weights;
     }
 
@@ -290,8 +330,8 @@ struct LayerPrefetcher::Impl {
             try {
                 if (ahead == ReadAhead::to_host) {
                     LayerWeights places;
-                    hashes =
-                        bring_to_host(checkpoint, wanted_of_layer(family, layer, backend.activation_type(), places));
+                    hashes = bring_to_host(checkpoint,
+                                           wanted_of_layer(family, layer, backend.activation_type(), places), share);
                 } else {
                     const std::size_t bytes = layer_bytes(family, backend.activation_type());
                     weights = upload(layer, ahead == ReadAhead::to_device ? lend(slot) : backend.allocate(bytes));
@@ -336,8 +376,8 @@ struct LayerPrefetcher::Impl {
 };
 
 LayerPrefetcher::LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint,
-                                 std::int64_t first, std::int64_t end, ReadAhead ahead)
-    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end, ahead)) {}
+                                 std::int64_t first, std::int64_t end, ReadAhead ahead, ReadShare share)
+    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end, ahead, share)) {}
 LayerPrefetcher::~LayerPrefetcher() = default;
 LayerWeights LayerPrefetcher::next() {
     return impl_->next();

@@ -22,6 +22,13 @@ struct LinearWeights {
     const float* bias = nullptr;
 };
 
+/// A rank's part in reading weights: ranks may each read some of the tensors, whole ones dealt out by their size, and
+/// send them to each other. Views of the others' tensors are there, and their contents are not, until they are sent.
+struct ReadShare {
+    int rank = 0;
+    int ranks = 1;
+};
+
 /// One decoder layer on the device. Owns its memory, or gives it back to the LayerPrefetcher that it came from.
 struct LayerWeights {
     std::int64_t layer = -1;
@@ -33,6 +40,7 @@ struct LayerWeights {
     Norm input_norm, mlp_norm, query_norm, key_norm;
     TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;
+    std::vector<std::size_t> parts;  // bytes of memory.front() that each rank reads, in rank order
 };
 
 /// Embedding, positions, final norm, head. Owns its memory. lm_head.data == embedding.data where tied.
@@ -43,11 +51,12 @@ struct OuterWeights {
     TensorView lm_head;   // [vocab, hidden]
     TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;
+    std::vector<std::size_t> parts;  // as a layer's
 };
 
 /// @throws InvalidInput naming a missing tensor, one of the wrong shape, or one that holds NaN or infinity
 LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t layer);
-OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint);
+OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint, ReadShare share = {});
 /// Checks names, shapes and element types of every tensor that the family wants, without reading any: before work
 /// begins.
 void check_tensors(const Family& family, const Checkpoint& checkpoint);
@@ -85,7 +94,7 @@ enum class ReadAhead : std::uint8_t {
 class LayerPrefetcher {
   public:
     LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t first,
-                    std::int64_t end, ReadAhead ahead = ReadAhead::to_device);
+                    std::int64_t end, ReadAhead ahead = ReadAhead::to_device, ReadShare share = {});
     ~LayerPrefetcher();
     LayerWeights next();
 

@@ -66,10 +66,10 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         sizes.solver =
             std::max(sizes.solver, solver_bytes(rows, stage.cols(), solvers, settings.solver, true) + given_back);
         if (device.gpu)
-            sizes.scratch =
-                std::max(sizes.scratch,
-                         cuda::solver_scratch(mine, stage.cols(),
-                                              resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), pairs));
+            sizes.scratch = std::max(
+                sizes.scratch,
+                cuda::solver_scratch(mine, stage.cols(),
+                                     resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), pairs));
     }
     // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;

@@ -3,6 +3,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <numeric>
+
 #include "model/weights.hpp"
 #include "pipeline/calibration_state.hpp"
 #include "pipeline/solve_shares.hpp"
@@ -46,7 +48,8 @@ class QuantizeRun {
                  resources.residency.tokens),
           statistics_(backend_, collectives_, family, chunks),
           copies_(backend_),
-          source_(comm_, checkpoint, targets) {
+          share_(share_of_reading(resources)),
+          source_(comm_, checkpoint, targets, share_.ranks > 1) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -55,14 +58,17 @@ class QuantizeRun {
     /// The next layer's weights. A collective.
     LayerWeights read_layer(LayerPrefetcher& weights, std::int64_t index) {
         LayerWeights layer;
-        source_.read(index, [&]() -> const TensorHashes& {
+        layer.hashes = source_.read(index, [&]() -> const TensorHashes& {
             layer = weights.next();
             progress_.enter(Phase::exchange);  // ranks compare what they have read
             return layer.hashes;
         });
+        gather(layer.memory.front(), layer.parts);
         progress_.enter(Phase::read);
         return layer;
     }
+    /// What this rank reads of the weights.
+    ReadShare share() const { return share_; }
 
     void replay_layer(LayerWeights layer) {
         if (sequential()) {
@@ -111,14 +117,35 @@ class QuantizeRun {
   private:
     bool sequential() const { return settings_.inputs == InputsFrom::sequential; }
 
+    /// Where GPUs send to each other, each tensor is read once from the file system, which many nodes would wait for.
+    /// Through a host's memory it would take longer than to read it.
+    static ReadShare share_of_reading(const RunResources& resources) {
+        if (resources.backend.host_accessible() || !resources.collectives.direct()) return {};
+        return {resources.comm.rank(), resources.comm.size()};
+    }
+
+    /// Brings what the others have read.
+    /// @param parts bytes of each rank
+    void gather(const Buffer& memory, std::span<const std::size_t> parts) {
+        if (share_.ranks == 1) return;
+        progress_.enter(Phase::exchange);
+        const auto rank = static_cast<std::ptrdiff_t>(share_.rank);
+        auto* all = memory.as<std::byte>();
+        auto* mine = all + std::accumulate(parts.begin(), parts.begin() + rank, std::size_t{0});
+        const std::size_t total = std::accumulate(parts.begin(), parts.end(), std::size_t{0});
+        Exchange exchange(collectives_);
+        exchange.all_gather({mine, parts[static_cast<std::size_t>(rank)]}, {all, total}, parts);
+        exchange.finish();
+    }
+
     void embed(const Checkpoint& checkpoint) {
         progress_.enter(Phase::read);
         OuterWeights outer;
-        source_.read(-1, [&]() -> const TensorHashes& {
-            outer = read_outer(backend_, family_, checkpoint);
+        outer_hashes_ = source_.read(-1, [&]() -> const TensorHashes& {
+            outer = read_outer(backend_, family_, checkpoint, share_);
             return outer.hashes;
         });
-        outer_hashes_ = outer.hashes;
+        gather(outer.memory.front(), outer.parts);
         progress_.enter(Phase::forward);
         state_.for_each({.writes_hidden = true},
                         [&](const Chunk& chunk, ChunkState& state) { decoder_.embed(outer, chunk.tokens, state); });
@@ -215,6 +242,7 @@ class QuantizeRun {
     CalibrationState state_;
     StageStatistics statistics_;
     RecordCopies copies_;
+    ReadShare share_;
     SourceWeights source_;
     TensorHashes outer_hashes_;
 };
@@ -235,7 +263,8 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
     if (targets.size() > 1 && settings.inputs == InputsFrom::sequential)
         throw Failure("several runs in one pass need statistics of the original model");
     QuantizeRun quantize(settings, family, checkpoint, chunks, targets, resources, progress);
-    LayerPrefetcher weights(resources.backend, family, checkpoint, 0, settings.layers, resources.residency.weights);
+    LayerPrefetcher weights(resources.backend, family, checkpoint, 0, settings.layers, resources.residency.weights,
+                            quantize.share());
     Communicator& comm = resources.comm;
     std::vector<LayerWriter> writers(targets.size());
     const auto finish_writing = [&] {

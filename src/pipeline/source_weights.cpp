@@ -8,19 +8,25 @@
 
 namespace fairgptq {
 
-TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm) {
+TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm, int root) {
     if (comm.size() == 1) return hashes;
-    return nlohmann::json::parse(comm.broadcast_string(nlohmann::json(hashes).dump(), 0)).get<TensorHashes>();
+    return nlohmann::json::parse(comm.broadcast_string(nlohmann::json(hashes).dump(), root)).get<TensorHashes>();
 }
 
-void SourceWeights::read(std::int64_t layer, const std::function<const TensorHashes&()>& read) const {
+TensorHashes SourceWeights::read(std::int64_t layer, const std::function<const TensorHashes&()>& read) const {
     const TensorHashes* mine = nullptr;
     together(comm_, [&] {
         mine = &read();
         for (const RunTarget& target : targets_)
             require_same_tensors(*mine, target.source_tensors, layer, checkpoint_, *target.run);
     });
-    if (comm_.size() == 1) return;
+    if (comm_.size() == 1) return *mine;
+    if (shared_) {
+        TensorHashes all;
+        for (int rank = 0; rank < comm_.size(); ++rank)
+            all.merge(broadcast_hashes(*mine, comm_, rank));
+        return all;
+    }
     const TensorHashes first = broadcast_hashes(*mine, comm_);
     together(comm_, [&] {
         for (const auto& [name, hash] : *mine)
@@ -30,6 +36,7 @@ void SourceWeights::read(std::int64_t layer, const std::function<const TensorHas
                     "the copy on this rank's node",
                     name, checkpoint_.tensor(name).file);
     });
+    return *mine;
 }
 
 }  // namespace fairgptq

@@ -12,26 +12,30 @@
 
 namespace fairgptq {
 
-/// Rank 0's hashes at every rank (a collective).
-TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm);
+/// A rank's hashes at every rank (a collective).
+TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm, int root = 0);
 
 /// Nothing is read for the comparison alone: hashes come with the weights. A tensor that no finished layer was made of
 /// may have changed; the run is what the model as it is now gives, since all that came before it is the same.
 class SourceWeights {
   public:
-    SourceWeights(Communicator& comm, const Checkpoint& checkpoint, std::span<const RunTarget> targets)
-        : comm_(comm), checkpoint_(checkpoint), targets_(targets) {}
+    /// @param shared whether each rank reads some of the tensors, instead of all of them
+    SourceWeights(Communicator& comm, const Checkpoint& checkpoint, std::span<const RunTarget> targets, bool shared)
+        : comm_(comm), checkpoint_(checkpoint), targets_(targets), shared_(shared) {}
 
-    /// A collective: reads at every rank, and compares with the targets' finished layers and between ranks.
+    /// A collective: reads at every rank, and compares with the targets' finished layers and, what all read, between
+    /// ranks.
     /// @param layer whose weights these are; −1: those outside all layers
     /// @param read reads, and gives the hashes; it must not call collectives
+    /// @returns the hashes of all tensors
     /// @throws SharedFailure, with the sentence of what `read` threw, or naming layer, tensor and file that differ
-    void read(std::int64_t layer, const std::function<const TensorHashes&()>& read) const;
+    TensorHashes read(std::int64_t layer, const std::function<const TensorHashes&()>& read) const;
 
   private:
     Communicator& comm_;
     const Checkpoint& checkpoint_;
     std::span<const RunTarget> targets_;
+    bool shared_;
 };
 
 }  // namespace fairgptq

@@ -24,10 +24,7 @@ class RankFigures {
   public:
     /// @param segments of the rank's rows
     RankFigures(Backend& backend, std::vector<RowShares::Segment> segments, std::int64_t tiles, std::int64_t cols)
-        : backend_(backend),
-          segments_(std::move(segments)),
-          cols_(cols),
-          tiles_(static_cast<std::size_t>(tiles)) {}
+        : backend_(backend), segments_(std::move(segments)), cols_(cols), tiles_(static_cast<std::size_t>(tiles)) {}
 
     /// The first module that has a value at this rank that is not finite, or −1.
     std::int64_t module_not_finite(MatrixView<const float> weights);

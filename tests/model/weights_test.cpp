@@ -224,6 +224,47 @@ TEST_F(Prefetcher, GivesTheSameWhereverLayersWait) {
     }
 }
 
+/// As ranks do that send each other what they have read; of more ranks than tensors some read nothing.
+TEST_F(Prefetcher, RanksReadEachTensorOnce) {
+    for (const ReadAhead ahead : {ReadAhead::to_device, ReadAhead::to_host, ReadAhead::to_keep})
+        for (const int ranks : {1, 2, 3, 4, 11}) {
+            SCOPED_TRACE(ranks);
+            std::vector<std::unique_ptr<LayerPrefetcher>> readers;
+            for (int rank = 0; rank < ranks; ++rank)
+                readers.push_back(std::make_unique<LayerPrefetcher>(*backend_, model_.family(), checkpoint_, 0, 2,
+                                                                    ahead, ReadShare{rank, ranks}));
+            for (std::int64_t index = 0; index < 2; ++index) {
+                std::vector<LayerWeights> parts;
+                TensorHashes hashes;
+                std::size_t tensors = 0, place = 0, most = 0;
+                for (auto& reader : readers) {
+                    parts.push_back(reader->next());
+                    const LayerWeights& part = parts.back();
+                    ASSERT_EQ(part.parts, parts.front().parts);
+                    const std::size_t bytes = part.parts.at(parts.size() - 1);
+                    std::memcpy(parts.front().memory.front().as<std::byte>() + place,
+                                part.memory.front().as<std::byte>() + place, parts.size() == 1 ? 0 : bytes);
+                    place += bytes;
+                    most = std::max(most, bytes);
+                    tensors += part.hashes.size();
+                    hashes.insert(part.hashes.begin(), part.hashes.end());
+                }
+                EXPECT_EQ(place, layer_bytes(model_.family(), DType::float32));
+                EXPECT_LT(most, ranks == 1 ? place + 1 : place * 2 / 3);
+                const LayerWeights read = this->read(index);
+                EXPECT_EQ(hashes, read.hashes);
+                EXPECT_EQ(tensors, read.hashes.size());
+                for (const auto& [name, linear] : read.linears) {
+                    const TensorView found = parts.front().linears.at(name).weight;
+                    const auto bytes = static_cast<std::size_t>(found.rows * found.cols) * sizeof(float);
+                    EXPECT_EQ(std::memcmp(found.data, linear.weight.data, bytes), 0) << name;
+                }
+                EXPECT_EQ(std::memcmp(parts.front().input_norm.weight, read.input_norm.weight, 24 * sizeof(float)), 0);
+                EXPECT_EQ(std::memcmp(parts.front().mlp_norm.weight, read.mlp_norm.weight, 24 * sizeof(float)), 0);
+            }
+        }
+}
+
 TEST_F(Prefetcher, AHeldLayerIsNotOverwritten) {
     LayerPrefetcher on_device(*backend_, model_.family(), checkpoint_, 0, 2);
     const LayerWeights first = on_device.next(), second = on_device.next();
