@@ -6,7 +6,8 @@
   simulate.py predict --rates rates.json|h100 --shape 70b --ranks 1,8,64     a table
 
 The model of a run is the program's own: ranks share chunks of tokens, rows of weights and large factorizations, the sums of H and C
-(packed float64) are all-reduced, codes and parts of factors are all-gathered, reading and writing overlap with computing.
+(packed float64) are all-reduced, codes, parts of factors and, between GPUs, weights are all-gathered, reading and writing overlap with
+computing.
 """
 import json
 import math
@@ -21,7 +22,7 @@ from support import InvalidInput, Parser, read_json_object, read_text, run
 H100 = {"name": "H100, measured on one; links as stated", "cores_per_node": None, "ranks_per_node": 8, "forward": 6.2e14, "covariance": 3.3e14,
         "factor": 7.9e13, "factor_seconds": 1.2e-6, "columns": 7.2e13, "column_seconds": 1.2e-6, "figures": 1.25e14, "link": 3.0e11,
         "network": 2.5e10, "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 2, "stage_seconds": 2e-4,
-        "weight_bytes": 2, "factor_panel": 2048, "shared_least": 6144}
+        "weight_bytes": 2, "shared_reading": True, "factor_panel": 2048, "shared_least": 6144}
 
 
 def factorization(n, ranks, rates, rate, bandwidth):
@@ -87,9 +88,14 @@ class Work:
             phases["columns"] += self.layers * (columns / (rates["columns"] * share) + n * rates["column_seconds"])
             phases["figures"] += self.layers * (1 if not self.pairs else 2 if self.shifted else 3) * 2 * mine * n * n / (rates["figures"] * share)
             phases["exchange"] += self.layers * rates["stage_seconds"]
+        # Every node reads every layer from the shared disk, but for GPUs, which read it once and send it to each other. It overlaps
+        # with computing, and so does writing; files of quantized layers are small.
+        size = self.layers * self.weights * rates["weight_bytes"]
+        if ranks > 1 and rates["shared_reading"]:
+            phases["exchange"] += size * (ranks - 1) / ranks / bandwidth
+            nodes = 1
+        reading = size * nodes / rates["disk_read"]
         computing = sum(phases.values())
-        # Every node reads every layer from the shared disk; files of quantized layers are small. Both overlap with computing.
-        reading = self.layers * self.weights * rates["weight_bytes"] * nodes / rates["disk_read"]
         writing = self.layers * self.weights * 0.55 / rates["disk_write"]
         phases["read"] = max(0.0, reading - computing)
         phases["write"] = max(0.0, writing - computing) + writing / max(self.layers, 1)
@@ -119,7 +125,7 @@ def read_run(folder):
 
 def measure(folders, cores):
     """Rates out of a run of one rank, and the links' out of one of several ranks."""
-    rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0, "factor_seconds": 0.0,
+    rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0, "factor_seconds": 0.0, "shared_reading": False,
              "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8,
              "stage_seconds": 0.0, "weight_bytes": 2, "factor_panel": 0, "shared_least": 512}
     work, ranks, _, done = read_run(folders[0])
