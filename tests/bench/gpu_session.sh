@@ -53,7 +53,11 @@ step() { # NAME FUNCTION..
     printf '== %s: exit code %d, %d s\n' "$name" "$code" $((SECONDS - begin)) | tee -a "$results/summary.log"
 }
 use_programs() {
-    if [[ -f $bundle.tar.xz && ! -d $bundle ]]; then tar -C build -xf "$bundle.tar.xz"; fi
+    if [[ -f $bundle.tar.xz && ! -d $bundle ]]; then
+        tar -C build -xf "$bundle.tar.xz"
+        # An Open MPI that is there has an mpirun and plugins of its own version.
+        if ldconfig -p | grep -q 'libmpi\.so\.40'; then rm -f "$bundle"/lib/lib{mpi,open-rte,open-pal,hwloc,event_core-2.1,event_pthreads-2.1}.so*; fi
+    fi
     if [[ -x $bundle/fairgptq ]]; then
         programs=$bundle
         # CUDA's libraries may be there as Python's packages alone, all in one folder.
