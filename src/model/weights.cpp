@@ -156,20 +156,52 @@ std::vector<std::size_t> announce(const Checkpoint& checkpoint, const WantedList
     return mine;
 }
 
-/// Checks and hashes a rank's tensors of the list, which brings them from the disk to the host's memory.
-TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list, ReadShare share) {
+/// Checks and hashes tensors, a thread each, which brings them from the disk to the host's memory.
+void check_and_hash(const Checkpoint& checkpoint, const WantedList& list, std::span<const std::size_t> which,
+                    TensorHashes& all) {
+    std::vector<std::string> hashes(which.size());
+    std::vector<std::exception_ptr> problems(which.size());
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(which.size()))
+    for (std::size_t k = 0; k < which.size(); ++k) {
+        const Wanted& wanted = list[which[k]];
+        try {
+            hashes[k] = check_and_hash(checkpoint.tensor(wanted.name, wanted.shape));
+        } catch (...) {
+            problems[k] = std::current_exception();
+        }
+    }
+    for (std::size_t k = 0; k < which.size(); ++k) {
+        if (problems[k]) std::rethrow_exception(problems[k]);
+        all[list[which[k]].name] = std::move(hashes[k]);
+    }
+}
+
+/// A CPU reads with one core, while the others compute; beside a GPU they have nothing else to do.
+std::size_t reading_threads(const Backend& backend) {
+    return backend.host_accessible() ? 1 : static_cast<std::size_t>(std::clamp(omp_get_max_threads() / 2, 1, 4));
+}
+
+/// Goes through a rank's tensors, as many at a time as there are threads: no more are in memory at once.
+template <class Work>
+void in_batches(std::span<const std::size_t> tensors, std::size_t threads, const Work& work) {
+    for (std::size_t begin = 0; begin < tensors.size(); begin += threads)
+        work(tensors.subspan(begin, std::min(threads, tensors.size() - begin)));
+}
+
+/// Checks and hashes a rank's tensors of the list.
+TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list, ReadShare share, std::size_t threads) {
     TensorHashes hashes;
-    for (const std::size_t i : announce(checkpoint, list, Layout(list, share.ranks), share.rank))
-        hashes[list[i].name] = check_and_hash(checkpoint.tensor(list[i].name, list[i].shape));
+    in_batches(announce(checkpoint, list, Layout(list, share.ranks), share.rank), threads,
+               [&](std::span<const std::size_t> batch) { check_and_hash(checkpoint, list, batch, hashes); });
     return hashes;
 }
 
 /// Uploads a rank's tensors of the list to `memory`, of bytes_of(list), and notes the places of all. Returns when they
 /// are there.
-/// @param hashes empty, unless bring_to_host has seen the tensors; else each is checked and hashed before it goes
+/// @param hashes empty, unless bring_to_host has seen the tensors; else they are checked and hashed before they go
 /// @returns the bytes of each rank
 std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& checkpoint, const WantedList& list,
-                                        TensorHashes& hashes, void* memory, ReadShare share) {
+                                        TensorHashes& hashes, void* memory, ReadShare share, std::size_t threads) {
     const bool checked = !hashes.empty();
     const Layout layout(list, share.ranks);
     const auto view_of = [&](std::size_t i) {
@@ -182,10 +214,8 @@ std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& 
         else
             *list[i].vector = static_cast<const float*>(view_of(i).data);
     }
-    for (const std::size_t i : announce(checkpoint, list, layout, share.rank)) {
-        const Wanted& wanted = list[i];
-        const HostTensor& tensor = checkpoint.tensor(wanted.name, wanted.shape);
-        if (!checked) hashes[wanted.name] = check_and_hash(tensor);
+    const auto upload = [&](std::size_t i) {
+        const HostTensor& tensor = checkpoint.tensor(list[i].name, list[i].shape);
         // The format does not promise that a tensor begins at a multiple of its element size.
         const std::byte* source = tensor.bytes.data();
         std::vector<std::byte> copy;
@@ -195,8 +225,12 @@ std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& 
             source = copy.data();
         }
         transfers.upload(view_of(i), source, tensor.dtype());
-        checkpoint.done_with(wanted.name);
-    }
+        checkpoint.done_with(list[i].name);
+    };
+    in_batches(announce(checkpoint, list, layout, share.rank), threads, [&](std::span<const std::size_t> batch) {
+        if (!checked) check_and_hash(checkpoint, list, batch, hashes);
+        std::ranges::for_each(batch, upload);
+    });
     transfers.finish();
     return layout.parts;
 }
@@ -209,7 +243,7 @@ LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint
     weights.memory.push_back(backend.allocate(layer_bytes(family, backend.activation_type())));
     weights.parts = upload_tensors(*backend.make_transfers(), checkpoint,
                                    wanted_of_layer(family, layer, backend.activation_type(), weights), weights.hashes,
-                                   weights.memory.front().data(), {});
+                                   weights.memory.front().data(), {}, reading_threads(backend));
     return weights;
 }
 
@@ -218,7 +252,7 @@ OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint
     weights.memory.push_back(backend.allocate(outer_bytes(family, backend.activation_type())));
     weights.parts = upload_tensors(*backend.make_transfers(), checkpoint,
                                    wanted_outside(family, backend.activation_type(), weights), weights.hashes,
-                                   weights.memory.front().data(), share);
+                                   weights.memory.front().data(), share, reading_threads(backend));
     if (family.lm_head == family.embedding) weights.lm_head = weights.embedding;
     return weights;
 }
@@ -254,6 +288,7 @@ struct LayerPrefetcher::Impl {
     const ReadAhead ahead;
     const ReadShare share;
     const std::unique_ptr<Transfers> transfers;
+    const std::size_t threads;
     std::int64_t handed_out = 0;
 
     std::mutex mutex;
@@ -275,7 +310,8 @@ struct LayerPrefetcher::Impl {
           end(to),
           ahead(where),
           share(part),
-          transfers(device.make_transfers()) {
+          transfers(device.make_transfers()),
+          threads(reading_threads(device)) {
         const std::int64_t most = ahead == ReadAhead::to_device ? 2 : ahead == ReadAhead::to_host ? 1 : 0;
         const std::int64_t at_once = std::min(end - first, most);
         for (std::int64_t slot = 0; slot < at_once; ++slot)
@@ -304,13 +340,12 @@ struct LayerPrefetcher::Impl {
         weights.memory.push_back(std::move(memory));
         weights.parts =
             upload_tensors(*transfers, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights),
-                           weights.hashes, weights.memory.front().data(), share);
+                           weights.hashes, weights.memory.front().data(), share, threads);
         return weights;
     }
 
     void read_ahead(const std::stop_token& stop) {
-        // One core reads; the others are computing. (OpenMP's count is each thread's own.)
-        omp_set_num_threads(1);
+        omp_set_num_threads(static_cast<int>(threads));  // OpenMP's count is each thread's own
         for (std::int64_t layer = first; layer < end; ++layer) {
             std::size_t slot = 0;
             {
@@ -330,8 +365,8 @@ struct LayerPrefetcher::Impl {
             try {
                 if (ahead == ReadAhead::to_host) {
                     LayerWeights places;
-                    hashes = bring_to_host(checkpoint,
-                                           wanted_of_layer(family, layer, backend.activation_type(), places), share);
+                    hashes = bring_to_host(
+                        checkpoint, wanted_of_layer(family, layer, backend.activation_type(), places), share, threads);
                 } else {
                     const std::size_t bytes = layer_bytes(family, backend.activation_type());
                     weights = upload(layer, ahead == ReadAhead::to_device ? lend(slot) : backend.allocate(bytes));

@@ -2,6 +2,7 @@
 #include "model/weights.hpp"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <limits>
 
@@ -263,6 +264,39 @@ TEST_F(Prefetcher, RanksReadEachTensorOnce) {
                 EXPECT_EQ(std::memcmp(parts.front().mlp_norm.weight, read.mlp_norm.weight, 24 * sizeof(float)), 0);
             }
         }
+}
+
+/// Beside a GPU several threads read, a tensor each.
+TEST_F(Prefetcher, ThreadsReadTheSame) {
+#ifdef __SANITIZE_THREAD__
+    GTEST_SKIP() << "GCC's OpenMP is not instrumented: its threads look like races";
+#endif
+    testing::DistantBackend distant;
+    const LayerWeights expected = read(1);
+    const int before = omp_get_max_threads();
+    for (const int threads : {1, 2, 4, 6, 8, 16}) {
+        SCOPED_TRACE(threads);
+        omp_set_num_threads(threads);
+        for (const ReadAhead ahead : {ReadAhead::to_device, ReadAhead::to_host}) {
+            LayerPrefetcher layers(distant, model_.family(), checkpoint_, 1, 2, ahead);
+            const LayerWeights layer = layers.next();
+            EXPECT_EQ(layer.hashes, expected.hashes);
+            for (const auto& [name, linear] : expected.linears) {
+                const TensorView found = layer.linears.at(name).weight;
+                const auto bytes = static_cast<std::size_t>(found.rows * found.cols) * sizeof(float);
+                EXPECT_EQ(std::memcmp(found.data, linear.weight.data, bytes), 0) << name;
+            }
+        }
+    }
+    // Of two broken tensors the first is named, whoever comes to it first.
+    const std::string up = "model.layers.1.mlp.up_proj.weight";
+    for (const std::string& name : {up, down})
+        model_.tensors().at(name).values.back() = std::numeric_limits<float>::quiet_NaN();
+    model_.write();
+    const Checkpoint broken(model_.path());
+    for (int repetition = 0; repetition < 10; ++repetition)
+        expect_refused([&] { read_layer(distant, model_.family(), broken, 1); }, {"'" + up + "'", "NaN or infinity"});
+    omp_set_num_threads(before);
 }
 
 TEST_F(Prefetcher, AHeldLayerIsNotOverwritten) {
