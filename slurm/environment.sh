@@ -20,7 +20,8 @@ launcher=mpirun             # or srun
 launch_options=()           # for the launcher, beyond the number of ranks
 threads=                    # of each rank; empty: its share of the cores
 site=${SITE:-laptop}
-gpus=${SLURM_JOB_GPUS:-${SLURM_GPUS_ON_NODE:-}}
+gpus=${SLURM_JOB_GPUS:-${SLURM_GPUS_ON_NODE:-}} # the first lists them, the second counts
+[[ -n ${SLURM_JOB_GPUS:-} || $gpus != 0 ]] || gpus=
 [[ -n ${SITE:-} || -z $gpus ]] || site=gpu-cluster
 [[ $site == */* ]] || site=$fairgptq_home/slurm/sites/$site.sh
 [[ -f $site ]] || die "SITE: there is no profile $site; copy one of $fairgptq_home/slurm/sites"

@@ -180,7 +180,9 @@ def test_where_there_are_gpus_a_job_takes_a_program_for_them(tmp_path):
     build("release", "CPU")
     assert "none has no config.json" in refusal()
     assert "none has no config.json" in refusal(**under_slurm | {"SLURM_JOB_GPUS": ""})
-    assert "build/cuda/fairgptq: build it (bash jobs/setup.sh; cmake --preset cuda; " in refusal(**under_slurm)
+    assert "none has no config.json" in refusal(**under_slurm | {"SLURM_JOB_GPUS": "", "SLURM_GPUS_ON_NODE": "0"})
+    for gpus in ({}, {"SLURM_JOB_GPUS": "0"}, {"SLURM_JOB_GPUS": "", "SLURM_GPUS_ON_NODE": "2"}):
+        assert "build/cuda/fairgptq: build it (bash jobs/setup.sh; cmake --preset cuda; " in refusal(**under_slurm | gpus)
     (tmp_path / "bin/nvidia-smi").unlink()
     (tmp_path / "bin/nvidia-smi").symlink_to("/bin/true")
     assert "build/cuda/fairgptq: build it" in refusal()
