@@ -129,12 +129,12 @@ class QuantizeRun {
     void gather(const Buffer& memory, std::span<const std::size_t> parts) {
         if (share_.ranks == 1) return;
         progress_.enter(Phase::exchange);
-        const auto rank = static_cast<std::ptrdiff_t>(share_.rank);
-        auto* all = memory.as<std::byte>();
-        auto* mine = all + std::accumulate(parts.begin(), parts.begin() + rank, std::size_t{0});
-        const std::size_t total = std::accumulate(parts.begin(), parts.end(), std::size_t{0});
+        const auto rank = static_cast<std::size_t>(share_.rank);
+        const std::span<std::byte> all(memory.as<std::byte>(), memory.bytes());
+        const auto before = parts.first(rank);
+        const auto mine = all.subspan(std::accumulate(before.begin(), before.end(), std::size_t{0}), parts[rank]);
         Exchange exchange(collectives_);
-        exchange.all_gather({mine, parts[static_cast<std::size_t>(rank)]}, {all, total}, parts);
+        exchange.all_gather(mine, all, parts);
         exchange.finish();
     }
 

@@ -8,9 +8,19 @@
 
 namespace fairgptq {
 
-TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm, int root) {
-    if (comm.size() == 1) return hashes;
-    return nlohmann::json::parse(comm.broadcast_string(nlohmann::json(hashes).dump(), root)).get<TensorHashes>();
+namespace {
+
+std::string text_of(const TensorHashes& hashes) {
+    return nlohmann::json(hashes).dump();
+}
+TensorHashes hashes_of(const std::string& text) {
+    return nlohmann::json::parse(text).get<TensorHashes>();
+}
+
+}  // namespace
+
+TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm) {
+    return comm.size() == 1 ? hashes : hashes_of(comm.broadcast_string(text_of(hashes), 0));
 }
 
 TensorHashes SourceWeights::read(std::int64_t layer, const std::function<const TensorHashes&()>& read) const {
@@ -23,8 +33,8 @@ TensorHashes SourceWeights::read(std::int64_t layer, const std::function<const T
     if (comm_.size() == 1) return *mine;
     if (shared_) {
         TensorHashes all;
-        for (int rank = 0; rank < comm_.size(); ++rank)
-            all.merge(broadcast_hashes(*mine, comm_, rank));
+        for (const std::string& text : comm_.gather_strings(text_of(*mine)))
+            all.merge(hashes_of(text));
         return all;
     }
     const TensorHashes first = broadcast_hashes(*mine, comm_);

@@ -12,8 +12,8 @@
 
 namespace fairgptq {
 
-/// A rank's hashes at every rank (a collective).
-TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm, int root = 0);
+/// Rank 0's hashes at every rank (a collective).
+TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm);
 
 /// Nothing is read for the comparison alone: hashes come with the weights. A tensor that no finished layer was made of
 /// may have changed; the run is what the model as it is now gives, since all that came before it is the same.

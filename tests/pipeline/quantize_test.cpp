@@ -66,6 +66,17 @@ TEST_F(QuantizeTest, LayersSayWhatTheyWereMadeOf) {
         for (std::size_t layer = 0; layer < 2; ++layer)
             EXPECT_EQ(alone[layer].source_tensors, others[layer].source_tensors);
     }
+    // GPUs read each some of the tensors, and of more ranks than tensors some none; all know of all.
+    for (const int ranks : {2, 11})
+        for (const ReadAhead weights : {ReadAhead::to_device, ReadAhead::to_host}) {
+            const std::vector<LayerRecord> others =
+                quantize({.ranks = ranks, .nccl = true, .residency = {1 << 20, weights}, .make = [] {
+                              return std::make_unique<testing::DistantBackend>();
+                          }});
+            expect_same(alone, others);
+            for (std::size_t layer = 0; layer < 2; ++layer)
+                EXPECT_EQ(alone[layer].source_tensors, others[layer].source_tensors);
+        }
 }
 
 TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
