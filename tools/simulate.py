@@ -27,19 +27,19 @@ H100 = {"name": "H100, measured on one; links as stated", "cores_per_node": None
 
 def factorization(n, ranks, rates, rate, bandwidth):
     """Seconds to compute the Cholesky factor of an n × n matrix and its triangular inverse, and for its parts to travel."""
-    own_way = n * rates["factor_seconds"]  # what waits for the step before it, whatever the ranks
-    alone = own_way + 2 / 3 * n ** 3 / rate
+    latency = n * rates["factor_seconds"]  # steps that wait for the one before, whatever the ranks
+    alone = latency + 2 / 3 * n ** 3 / rate
     if ranks == 1 or n < rates["shared_least"]:
         return alone, 0.0
     if panel := rates["factor_panel"]:
         # Each rank factors the blocks on the diagonal, and divides all panels by them.
-        own = own_way + n * n * panel / 2 / rate
+        own = latency + n * n * panel / 2 / rate
         moved, exchanges = 4 * n * n, n / panel + math.log2(n / 1024)
     else:
         half = n  # halves are shared as long as they are large; each rank does the rest for itself
         while half >= rates["shared_least"]:
             half /= 2
-        own = own_way + 2 / 3 * n * half ** 2 / rate
+        own = latency + 2 / 3 * n * half ** 2 / rate
         moved, exchanges = 7 * n * n, 4 * n / half
     return own + max(alone - own, 0) / ranks, moved / bandwidth + exchanges * rates["latency"] * math.log2(ranks)
 

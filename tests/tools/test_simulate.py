@@ -4,6 +4,7 @@ import re
 
 import pytest
 from running import refused, run_tool
+from simulate import H100
 
 CONFIG = {"hidden_size": 256, "intermediate_size": 640, "num_attention_heads": 4, "num_key_value_heads": 2}
 PHASES = ("setup", "read", "forward", "covariance", "all_reduce", "factor", "columns", "figures", "exchange", "write")
@@ -66,13 +67,27 @@ def test_the_table(rates):
 
 
 def test_factorizations_are_shared():
-    """By hand, 70B on 8 GPUs: 2/3·28672³ / 5e13 = 0.314 s alone for down_proj; an eighth of it, and each rank's own blocks."""
+    """By hand, 70B on 8 GPUs: 2/3·28672³ / 7.9e13 = 0.199 s of products for down_proj, an eighth of it and each rank's own blocks;
+    and 28672 · 1.2e-6 = 0.034 s that steps wait for each other."""
     done = run_tool("simulate.py", "predict", "--shape", "70b", "--ranks", "8", "--disk", "1000")
     assert done.returncode == 0, done.stderr
     total = float(re.search(r"^70b +8 +([0-9.]+) s", done.stdout, re.M)[1])
     factor = total * float(re.search(r"factor ([0-9]+) %", done.stdout)[1]) / 100
-    alone = 80 * 2 / 3 * (28672 ** 3 + 3 * 8192 ** 3) / 5e13
-    assert alone / 8 < factor < alone / 3
+    latency = 80 * (28672 + 3 * 8192) * 1.2e-6
+    products = 80 * 2 / 3 * (28672 ** 3 + 3 * 8192 ** 3) / 7.9e13
+    assert latency + products / 8 < factor < latency + products / 3
+
+
+def test_gpus_read_a_model_once_and_nodes_of_cpus_each_for_themselves(tmp_path):
+    """140 GB at 1 GB/s: more than all else takes."""
+    def seconds(source, ranks):
+        done = run_tool("simulate.py", "predict", "--rates", source, "--shape", "70b", "--ranks", str(ranks), "--disk", "1")
+        number, unit = re.search(rf"^70b +{ranks} +([0-9.]+) (s|min|h)", done.stdout, re.M).groups()
+        return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+    assert 130 < seconds("h100", 8) < 150 and seconds("h100", 512) == pytest.approx(seconds("h100", 8), rel=0.1)
+    (tmp_path / "each.json").write_text(json.dumps(H100 | {"shared_reading": False}))
+    assert seconds(tmp_path / "each.json", 512) > 50 * seconds("h100", 512)
 
 
 def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
