@@ -116,8 +116,7 @@ run_tests() {
     "$tests/test_backend" --gtest_brief=1 --gtest_filter='CudaMemory*:CudaColumns.*' || code=1
     sharded "$tests/test_backend" --gtest_brief=1 --gtest_filter='*/cuda:*/cuda_float*:DeviceTest.*:Cuda*:TiledAttention.*' || code=1
     "$tests/test_model" --gtest_brief=1 --gtest_filter='*CudaForward*' || code=1
-    FAIRGPTQ_SHARED_DIR=${FAIRGPTQ_SHARED_DIR:-$PWD/../shared} sharded "$tests/test_solver" --gtest_brief=1 \
-        --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
+    sharded "$tests/test_solver" --gtest_brief=1 --gtest_filter='CudaSolve.*:*Official*/cuda' || code=1
     "$tests/test_comm" --gtest_brief=1 --gtest_filter='NcclTest.*' || code=1
     if "$python" -c 'import pytest, h5py, safetensors' 2>/dev/null; then
         local piece=${PIECE:-}
