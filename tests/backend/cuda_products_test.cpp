@@ -82,8 +82,8 @@ TEST_F(CudaProducts, SoIsOneOfATransposedFactor) {
                              c = memory->allocate(static_cast<std::size_t>(rows * cols) * sizeof(float));
                 memory->copy_to_device(device_a.data(), a.values.data(), device_a.bytes());
                 memory->copy_to_device(device_b.data(), b.values.data(), device_b.bytes());
-                split.multiply_transposed(device_a.matrix<const float>(inner, rows),
-                                          device_b.matrix<const float>(inner, cols), c.matrix<float>(rows, cols));
+                split.multiply_any(cuda::Transpose::yes, cuda::Transpose::no, device_a.matrix<float>(inner, rows),
+                                   device_b.matrix<float>(inner, cols), 0, c.matrix<float>(rows, cols));
                 HostMatrix found(rows, cols);
                 memory->copy_to_host(found.values.data(), c.data(), c.bytes());
                 for (std::int64_t r = 0; r < rows; ++r)

@@ -120,20 +120,15 @@ void Products::multiply(Transpose transpose_b, float alpha, MatrixView<const flo
           "cublasSgemm");
 }
 
-// However few rows a has: a split product of few costs what writing c does.
-void Products::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> c) {
-    if (c.empty()) return;
-    const std::int64_t whole = at_once(DType::bfloat16);
-    if (c.cols >= split_.least && c.rows % whole == 0 && c.cols % whole == 0)
-        return multiply_split(Transpose::yes, Transpose::no, 1, a, b, 0, c);
-    memory_.use();
-    product(Transpose::yes, Transpose::no, 1, tensor(a), tensor(b), 0, c);
-}
-
 void Products::multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
                             TensorView c) {
     if (c.empty()) return;
     if (a.type != b.type) throw Failure("a matrix product's operands should be of one element type");
+    // aᵀ · b of however few rows: a split product of few costs what writing c does.
+    const std::int64_t whole = at_once(DType::bfloat16);
+    if (a.type == DType::float32 && c.type == DType::float32 && transpose_a == Transpose::yes &&
+        transpose_b == Transpose::no && c.cols >= split_.least && c.rows % whole == 0 && c.cols % whole == 0)
+        return multiply_split(transpose_a, transpose_b, 1, a.float32(), b.float32(), beta, c.float32());
     memory_.use();
     product(transpose_a, transpose_b, 1, a, b, beta, c);
 }

@@ -51,10 +51,8 @@ class Products {
     /// rows are beside it.
     void fixed_order(Transpose transpose_b, float alpha, MatrixView<const float> a, MatrixView<const float> b,
                      float beta, MatrixView<float> c);
-    /// c = aᵀ · b, float32 or nearly as accurate.
-    void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> c);
-    /// c = op(a) · op(b) + beta · c for any element types: bfloat16 and float16 on tensor cores. a and b are of one
-    /// type.
+    /// c = op(a) · op(b) + beta · c for any element types: bfloat16 and float16 on tensor cores, and float32 aᵀ · b,
+    /// which is nearly as accurate there. a and b are of one type.
     void multiply_any(Transpose transpose_a, Transpose transpose_b, TensorView a, TensorView b, float beta,
                       TensorView c);
     /// right = right · lower⁻ᵀ; what `lower` has above its diagonal is not read.

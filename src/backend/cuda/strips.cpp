@@ -9,13 +9,8 @@ void lower_gram(Products& products, TensorView inputs, MatrixView<float> out, St
     for (std::int64_t begin = 0; begin < inputs.cols; begin += sizes.strip) {
         const std::int64_t cols = std::min(sizes.strip, inputs.cols - begin);
         const std::int64_t rows = inputs.cols - begin;
-        const MatrixView<float> part = out.block(begin, begin, rows, cols);
-        if (inputs.type == DType::float32)
-            products.multiply_transposed(inputs.cols_from(begin, rows).float32(),
-                                         inputs.cols_from(begin, cols).float32(), part);
-        else
-            products.multiply_any(Transpose::yes, Transpose::no, inputs.cols_from(begin, rows),
-                                  inputs.cols_from(begin, cols), 0, part);
+        products.multiply_any(Transpose::yes, Transpose::no, inputs.cols_from(begin, rows),
+                              inputs.cols_from(begin, cols), 0, out.block(begin, begin, rows, cols));
     }
 }
 
