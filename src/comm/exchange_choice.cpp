@@ -1,30 +1,15 @@
 #include "comm/exchange_choice.hpp"
 
-#include <unistd.h>
-
-#include <array>
-#include <fstream>
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <utility>
 
 #include "support/error.hpp"
+#include "support/machine.hpp"
 
 namespace fairgptq {
 namespace {
-
-std::string host_name() {
-    std::array<char, 256> name{};
-    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
-
-/// Of this boot of the machine: containers on it may have names of their own, and share its GPUs.
-std::string machine_id() {
-    std::ifstream file("/proc/sys/kernel/random/boot_id");
-    std::string id;
-    std::getline(file, id);
-    return id.empty() ? host_name() : id;
-}
 
 /// "ranks 0 and 1 share GPU 0000:3B:00.0 of node1", of the first two that share one.
 std::optional<std::string> shared_gpu(const std::vector<RankDevice>& devices) {
@@ -56,6 +41,13 @@ std::vector<RankDevice> gather_devices(const Backend& backend, Communicator& com
     for (std::size_t rank = 0; rank < hosts.size(); ++rank)
         devices.push_back({hosts[rank], machines[rank], gpus[rank]});
     return devices;
+}
+
+int ranks_on_device(const std::vector<RankDevice>& devices, int rank) {
+    const RankDevice& mine = devices[static_cast<std::size_t>(rank)];
+    return static_cast<int>(std::count_if(devices.begin(), devices.end(), [&](const RankDevice& other) {
+        return other.machine == mine.machine && other.gpu == mine.gpu;
+    }));
 }
 
 void check_comm_choice(CommChoice asked, bool with_nccl) {

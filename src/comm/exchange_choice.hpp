@@ -25,6 +25,9 @@ struct RankDevice {
 /// A collective: every rank's device, in rank order, at every rank.
 std::vector<RankDevice> gather_devices(const Backend& backend, Communicator& comm);
 
+/// How many ranks, this one included, compute on the device of `rank`: a GPU, or a machine's CPU.
+int ranks_on_device(const std::vector<RankDevice>& devices, int rank);
+
 struct ExchangeChoice {
     bool nccl = false;
     std::string notice;  // what the user should know, or empty

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "calibration/tokens.hpp"
+#include "comm/exchange_choice.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "eval/divergence.hpp"
@@ -164,10 +165,11 @@ std::vector<std::vector<std::int32_t>> continue_prompts(const Work& work, const 
     const auto rank = static_cast<std::size_t>(comm.rank());
     const auto mine =
         std::span(work.prompts).subspan(count * rank / ranks, count * (rank + 1) / ranks - count * rank / ranks);
+    const int sharing = ranks_on_device(gather_devices(*work.backend, comm), comm.rank());
     ProgressBar bar("generating", comm.rank() == 0);
-    const auto continuations =
-        generate_greedily({*work.backend, work.original.family, work.original.checkpoint, original}, mine,
-                          work.continuation_tokens, [&](double share) { bar.at(share); });
+    const auto continuations = generate_greedily(
+        {*work.backend, work.original.family, work.original.checkpoint, original}, mine, work.continuation_tokens,
+        [&](double share) { bar.at(share); }, sharing);
     std::vector<std::vector<std::int32_t>> sequences(mine.begin(), mine.end());
     for (std::size_t index = 0; index < sequences.size(); ++index)
         sequences[index].insert(sequences[index].end(), continuations[index].begin(), continuations[index].end());

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "comm/exchange_choice.hpp"
+#include "comm/shared_limits.hpp"
 #include "commands/options.hpp"
 #include "support/error.hpp"
 
@@ -36,19 +35,16 @@ std::vector<std::string> what_waits(const MemoryPlan& plan) {
 }
 
 MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicator& comm, std::size_t runs) {
-    const std::vector<RankDevice> devices = gather_devices(backend, comm);
-    const RankDevice& mine = devices[static_cast<std::size_t>(comm.rank())];
-    const auto sharing = std::count_if(devices.begin(), devices.end(), [&](const RankDevice& other) {
-        return other.machine == mine.machine && other.gpu == mine.gpu;
-    });
+    const int sharing = ranks_on_device(gather_devices(backend, comm), comm.rank());
+    const std::vector<SharedLimit> limits = shared_limits(memory_limits(), comm);
     PlanDevice device{backend.activation_type(), !backend.host_accessible(), inputs.device_memory};
     MemoryPlan plan;
     together(comm, [&] {
         // A little stays free: an allocator rounds up.
         constexpr double usable = 0.97;
         if (const auto available = backend.available(); available && !device.limit)
-            device.limit = gpu_context_bytes + static_cast<std::size_t>(usable * static_cast<double>(*available) /
-                                                                        static_cast<double>(sharing));
+            device.limit =
+                gpu_context_bytes + static_cast<std::size_t>(usable * static_cast<double>(*available) / sharing);
         plan =
             plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, comm.size(), device, runs);
         if (!plan.fits)
@@ -57,6 +53,7 @@ MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicato
                 "or fewer tokens (fairgptq plan shows what needs it)",
                 inputs.device_memory ? "--device-memory" : backend.name(),
                 static_cast<double>(plan.needed(device.gpu)) / gibibyte, static_cast<double>(*device.limit) / gibibyte);
+        if (const auto missing = missing_host_memory(plan, limits)) throw InvalidInput("{}", *missing);
     });
     return plan;
 }

@@ -1,35 +1,28 @@
 #include "model/generate.hpp"
 
 #include <algorithm>
-#include <fstream>
 #include <numeric>
-#include <string>
 
 #include "support/error.hpp"
+#include "support/machine.hpp"
 
 namespace fairgptq {
 namespace {
 
-/// What Linux says new work may take without swapping; 0 if it does not say.
-std::size_t available_memory() {
-    std::ifstream stream("/proc/meminfo");
-    std::string name, unit;
-    std::size_t kibibytes = 0;
-    while (stream >> name >> kibibytes) {
-        if (name == "MemAvailable:") return kibibytes * 1024;
-        std::getline(stream, unit);
-    }
-    return 0;
+/// Where layers would be kept, in bytes.
+double free_memory(const Backend& backend) {
+    if (const auto of_device = backend.available()) return static_cast<double>(*of_device);
+    return available_memory();
 }
 
 /// A model's layers, gone through once for every token.
 class Layers {
   public:
-    explicit Layers(const ForwardModel& model) : model_(model) {
+    Layers(const ForwardModel& model, int sharing) : model_(model) {
         const std::int64_t layers = model.family.config.layers;
         const std::size_t bytes =
             layer_bytes(model.family, model.backend.activation_type()) * static_cast<std::size_t>(layers);
-        if (bytes > available_memory() / 2) return;
+        if (static_cast<double>(bytes) > free_memory(model.backend) / sharing / 2) return;
         read(ReadAhead::to_keep, [&](LayerWeights layer) { resident_.push_back(std::move(layer)); });
     }
 
@@ -171,13 +164,13 @@ class Batch {
 std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& model,
                                                          std::span<const std::vector<std::int32_t>> prompts,
                                                          std::int64_t tokens,
-                                                         const std::function<void(double)>& progress,
+                                                         const std::function<void(double)>& progress, int sharing,
                                                          std::int64_t batch_tokens) {
     std::vector<std::vector<std::int32_t>> all;
     if (prompts.empty()) return all;
     const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
     if (model.override_weights.outer) model.override_weights.outer(outer);
-    const Layers layers(model);
+    const Layers layers(model, sharing);
     for (std::size_t first = 0; first < prompts.size();) {
         std::size_t count = 0;
         std::int64_t positions = 0;

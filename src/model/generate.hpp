@@ -13,9 +13,10 @@ namespace fairgptq {
 /// The most probable token after each prompt, the one after that, and so on; of equally probable ones the first.
 /// An end token is a token like any other. All prompts of a batch go through a layer together; a batch is as large as
 /// `batch_tokens` positions of prompt and continuation allow, one prompt at least. Weights stay in memory where they
-/// fit into half of what is free, and are read anew for every token where not.
+/// fit into half of this rank's share of what is free, and are read anew for every token where not.
 /// @param prompts  none empty
 /// @param progress hears of the share that is done; may be empty
+/// @param sharing  ranks that share the device's memory
 /// @returns [prompts], `tokens` tokens each
 /// @throws InvalidInput as read_layer does, or if a sequence outgrows learned positions;
 ///         Failure if the backend has no attention over cached keys
@@ -23,6 +24,6 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
                                                          std::span<const std::vector<std::int32_t>> prompts,
                                                          std::int64_t tokens,
                                                          const std::function<void(double)>& progress = {},
-                                                         std::int64_t batch_tokens = 8192);
+                                                         int sharing = 1, std::int64_t batch_tokens = 8192);
 
 }  // namespace fairgptq

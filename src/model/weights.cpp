@@ -178,7 +178,7 @@ void check_and_hash(const Checkpoint& checkpoint, const WantedList& list, std::s
 
 /// A CPU reads with one core, while the others compute; beside a GPU they have nothing else to do.
 std::size_t reading_threads(const Backend& backend) {
-    return backend.host_accessible() ? 1 : static_cast<std::size_t>(std::clamp(omp_get_max_threads() / 2, 1, 4));
+    return backend.host_accessible() ? 1 : static_cast<std::size_t>(std::clamp(omp_get_max_threads() / 2, 1, tensors_at_once));
 }
 
 /// Goes through a rank's tensors, as many at a time as there are threads: no more are in memory at once.

@@ -54,6 +54,9 @@ struct OuterWeights {
     std::vector<std::size_t> parts;  // as a layer's
 };
 
+/// How many tensors are read at once, at most, beside a GPU: so many of them are in the host's memory.
+constexpr int tensors_at_once = 4;
+
 /// @throws InvalidInput naming a missing tensor, one of the wrong shape, or one that holds NaN or infinity
 LayerWeights read_layer(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t layer);
 OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint& checkpoint, ReadShare share = {});

@@ -1,5 +1,7 @@
 #include "pipeline/memory_plan.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -45,6 +47,8 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
     }
     const int solvers = dealt > 0 ? 1 : ranks;
     std::int64_t biased_rows = 0;
+    // H of float32 inputs is made as C is.
+    const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
     for (const StageSpec& stage : family.stages) {
         std::int64_t rows = 0;
@@ -67,9 +71,9 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
             std::max(sizes.solver, solver_bytes(rows, stage.cols(), solvers, settings.solver, true) + given_back);
         if (device.gpu)
             sizes.scratch = std::max(
-                sizes.scratch,
-                cuda::solver_scratch(mine, stage.cols(),
-                                     resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), pairs));
+                sizes.scratch, cuda::solver_scratch(
+                                   mine, stage.cols(),
+                                   resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), covariance));
     }
     // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;
@@ -151,14 +155,18 @@ class Planner {
     }
 
     void fill_host(MemoryPlan& plan) const {
-        // One layer is computed while the last one is written. A tensor's pages of its file are in memory while it is
-        // read, and those of a layer that waits in host memory until it is uploaded.
+        // One layer is computed while the last one is written. Tensors' pages of their files are in memory while they
+        // are read, one at a time or several beside a GPU, and those of a layer that waits in host memory until it is
+        // uploaded.
         const auto at_once = static_cast<std::size_t>(std::min<std::int64_t>(2, settings_.layers));
         const std::size_t program = std::size_t{45} << 20U;
         const std::size_t stored = size_of(family_.config.weight_type());
-        const std::size_t start_pages = product(family_.config.vocab_size, family_.config.hidden_size) * stored;
-        const std::size_t layer_pages =
-            device_.gpu && plan.residency.weights == ReadAhead::to_host ? sizes_.layer : sizes_.largest * stored;
+        const std::size_t embedding = product(family_.config.vocab_size, family_.config.hidden_size) * stored;
+        const bool both = device_.gpu && family_.lm_head != family_.embedding;
+        const std::size_t start_pages = embedding * (both ? 2 : 1);
+        std::size_t layer_pages = sizes_.largest * stored;
+        if (device_.gpu) layer_pages = std::min(sizes_.layer, layer_pages * tensors_at_once);
+        if (device_.gpu && plan.residency.weights == ReadAhead::to_host) layer_pages = sizes_.layer;
         const std::size_t spilled = state_bytes(plan.spilled_tokens);
         const std::size_t on_their_way = device_.gpu ? upload_bytes : 0;
         // Codes on their way to the records; ranks that share a GPU gather them through as much again.
@@ -179,6 +187,9 @@ class Planner {
         const std::size_t layers_host = always + at_once * sizes_.codes + layer_pages;
         plan.host_peak = std::max(start_host, layers_host);
         plan.shared_peak = std::max(plan.start_device + start_host, sum(plan.device) + layers_host);
+        plan.host_kept = device_.gpu ? layers_host - layer_pages
+                                     : std::max(plan.start_device + start_host - start_pages,
+                                                sum(plan.device) + layers_host - layer_pages);
     }
 
     const Family& family_;
@@ -213,6 +224,21 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
     if (!plan.fits) return plan;
     residency.tokens = static_cast<std::int64_t>((*device.limit - plan.device_peak) / planner.state_bytes(1));
     return planner.plan(residency);
+}
+
+std::optional<std::string> missing_host_memory(const MemoryPlan& plan, std::span<const SharedLimit> limits) {
+    for (const SharedLimit& shared : limits)
+        if (static_cast<double>(plan.host_kept) > shared.share())
+            return fmt::format(
+                "{} {} {:.2f} GiB of host memory, and {} {:.2f}; take more machines, fewer ranks on each, a smaller "
+                "--chunk-tokens or fewer tokens (fairgptq plan shows what needs it)",
+                shared.ranks == 1 ? "a rank" : fmt::format("{} ranks on one machine", shared.ranks),
+                shared.ranks == 1 ? "needs" : "need", static_cast<double>(plan.host_kept) * shared.ranks / (1U << 30U),
+                shared.limit.cgroup.empty()
+                    ? "this machine has"
+                    : fmt::format("the cgroup {} (a container's, or a Slurm job's: --mem) allows", shared.limit.cgroup),
+                shared.limit.amount / (1U << 30U));
+    return std::nullopt;
 }
 
 }  // namespace fairgptq

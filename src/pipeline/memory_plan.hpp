@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "comm/shared_limits.hpp"
 #include "pipeline/chunks.hpp"
 #include "pipeline/quantize.hpp"
 #include "pipeline/residency.hpp"
@@ -30,6 +32,7 @@ struct MemoryPlan {
     std::size_t device_peak = 0;
     std::size_t start_device = 0;  // before the first layer, when the embedding is there
     std::size_t host_peak = 0;
+    std::size_t host_kept = 0;    // of the host's memory, but for pages of files, which Linux drops when it must
     std::size_t shared_peak = 0;  // of both where they are the same memory: their peaks come at different times
     Residency residency;
     std::int64_t tokens = 0, spilled_tokens = 0;  // of the rank; how many of them are in host memory
@@ -41,6 +44,10 @@ struct MemoryPlan {
 /// @param runs made in one pass
 MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
                        const QuantizeSettings& settings, int ranks, const PlanDevice& device, std::size_t runs = 1);
+
+/// The sentence that refuses a run whose ranks need more of the host's memory than the machine has or a cgroup allows
+/// them: the kernel would end it in the middle. Nothing if it fits.
+std::optional<std::string> missing_host_memory(const MemoryPlan& plan, std::span<const SharedLimit> limits);
 
 /// What a GPU's driver and libraries take before anything is allocated. An estimate: it has not been measured.
 constexpr std::size_t gpu_context_bytes = std::size_t{768} << 20U;

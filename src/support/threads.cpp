@@ -9,7 +9,9 @@
 #include <span>
 #include <string>
 
+#include "comm/shared_limits.hpp"
 #include "support/checksum.hpp"
+#include "support/machine.hpp"
 
 namespace fairgptq {
 
@@ -24,6 +26,8 @@ int use_fair_share_of_cores(Communicator& comm) {
         const bool shared = comm.all_reduce_max(digest) == -comm.all_reduce_max(-digest);
         threads = std::max(1, CPU_COUNT(&mask) / (shared ? comm.local_size() : 1));
     }
+    for (const SharedLimit& quota : shared_limits(core_limits(), comm))
+        threads = std::min(threads, std::max(1, static_cast<int>(quota.share())));
     if (std::getenv("OMP_NUM_THREADS") == nullptr) omp_set_num_threads(threads);
     return omp_get_max_threads();
 }

@@ -7,7 +7,8 @@ namespace fairgptq {
 
 /// Sets OpenMP's thread count to this rank's share of the cores it may run on, unless OMP_NUM_THREADS says otherwise:
 /// all of them if the launcher bound each rank to cores of its own, an equal part where the ranks of a host share
-/// theirs.
+/// theirs, and no more than a cgroup's quota of processor time (a container's) allows: threads beyond it would wait for
+/// each other while the kernel holds some of them back.
 /// @returns the count
 int use_fair_share_of_cores(Communicator& comm);
 

@@ -1,6 +1,8 @@
 """`fairgptq plan` against the memory that a run then takes, where buffers and not the program itself are most of it."""
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from workshop import refused, run, write_model, write_tokens
@@ -101,3 +103,45 @@ def test_quantize_keeps_to_the_same_limit(inputs, tmp_path):
     start = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[0])
     assert start["comm"] == "one rank" and start["spilled_tokens"] == 0
     assert start["planned_device_bytes"] < needed * 1.01 * 2 ** 30
+
+
+@pytest.fixture
+def cgroup():
+    """A cgroup of this process's own cgroup, in which memory can be limited."""
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for left, right in mounts:
+        root, mount = left.split()[3:5]
+        one = right.startswith("cgroup ") and "memory" in right.split()[2].split(",")
+        if not one and not right.startswith("cgroup2 "):
+            continue
+        # Version 2 lets memory be limited only where no process is: in its root.
+        folder = Path(mount) / (os.path.relpath(own["memory"], root) if one else ".") / f"fairgptq-test-{os.getpid()}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        limit = folder / ("memory.limit_in_bytes" if one else "memory.max")
+        if limit.exists() and os.access(limit, os.W_OK):
+            yield folder, limit
+            folder.rmdir()
+            return
+        folder.rmdir()
+    pytest.skip("no cgroup can be made here")
+
+
+def test_ranks_that_a_cgroup_would_kill_are_refused(inputs, tmp_path, cgroup):
+    """What a Slurm job's --mem and a container's memory are."""
+    folder, limit = cgroup
+    arguments = ("--model", inputs[0], "--tokens", inputs[1])
+    shown = run(0, "plan", *arguments, "--ranks", "2").stdout
+    peak = float(re.search(r"peak of each rank +([0-9.]+) MiB", shown)[1])
+    limit.write_text(str(int(1.4 * peak * 2**20)))  # enough for one rank
+
+    def join():
+        (folder / "cgroup.procs").write_text("0")
+
+    said = refused("quantize", *arguments, "--out", tmp_path / "run", ranks=2, preexec_fn=join)
+    assert said.startswith("fairgptq: 2 ranks on one machine need ") and f"{folder.name} (a container's, or a Slurm job's: --mem) allows" in said
+    assert not (tmp_path / "run").exists()
+    run(1, "quantize", *arguments, "--out", tmp_path / "run", preexec_fn=join)

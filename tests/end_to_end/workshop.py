@@ -40,9 +40,9 @@ def start(ranks, *arguments):
                             text=True, start_new_session=True)
 
 
-def refused(*arguments, ranks=0):
+def refused(*arguments, ranks=0, **more):
     """The one sentence with which the program refuses: exit code 2."""
-    lines = [line for line in run(ranks, *arguments, code=2).stderr.splitlines() if line.startswith("fairgptq:")]
+    lines = [line for line in run(ranks, *arguments, code=2, **more).stderr.splitlines() if line.startswith("fairgptq:")]
     assert len(lines) == 1, lines
     return lines[0]
 

@@ -47,7 +47,7 @@ TEST_P(Generate, ContinuesAsPlainLoopsDo) {
     EXPECT_EQ(generate_greedily(forward, prompts, 9, [&](double share) { progress = share; }), expected);
     EXPECT_EQ(progress, 1);
     for (const std::int64_t batch_tokens : {1, 20, 25})  // one prompt at a time, one or two
-        EXPECT_EQ(generate_greedily(forward, prompts, 9, {}, batch_tokens), expected) << batch_tokens;
+        EXPECT_EQ(generate_greedily(forward, prompts, 9, {}, 1, batch_tokens), expected) << batch_tokens;
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Generate, ::testing::ValuesIn(testing::tiny_model_cases()),

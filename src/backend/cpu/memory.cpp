@@ -1,23 +1,18 @@
 // On the CPU the device's memory is the host's: copies are plain, and only `upload` computes.
 #include "backend/memory.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/pages.hpp"
+#include "support/machine.hpp"
 
 namespace fairgptq {
 
 namespace {
 
 constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
-
-std::size_t machine_bytes() {
-    return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-}
 
 float to_float(float value) {
     return value;
@@ -39,12 +34,12 @@ void convert(const T* host, MatrixView<float> to) {
 
 Buffer CpuBackend::allocate(std::size_t bytes) {
     // Linux promises more memory than there is and kills whoever uses it, so sizes that cannot be are refused here.
-    const std::size_t available = machine_bytes();
+    static const double available = smallest_amount(memory_limits());
     void* data = nullptr;
-    if (bytes <= available) data = allocate_pages(bytes);
+    if (static_cast<double>(bytes) <= available) data = allocate_pages(bytes);
     if (data == nullptr)
-        throw Failure("cannot allocate {} bytes ({:.1f} GiB) of memory; this machine has {:.1f} GiB in all", bytes,
-                      static_cast<double>(bytes) / gibibyte, static_cast<double>(available) / gibibyte);
+        throw Failure("cannot allocate {} bytes ({:.1f} GiB) of memory; this process may have {:.1f} GiB in all", bytes,
+                      static_cast<double>(bytes) / gibibyte, available / gibibyte);
     return {data, bytes, [bytes](void* pointer) { release_pages(pointer, bytes); }};
 }
 
