@@ -64,6 +64,7 @@ Model open_model(const std::filesystem::path& dir) {
 struct Work {
     Model original;
     std::optional<RunDirectory> run;
+    TensorHashes recorded;  // what the run's layers were made of
     std::optional<Model> other;
     std::vector<std::vector<std::int32_t>> prompts;
     std::int64_t prompt_tokens = 0, continuation_tokens = 0;
@@ -113,7 +114,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     if (!parsed) return;
     if ((parsed->count("run") > 0) == (parsed->count("other") > 0))
         throw InvalidInput("one of --run RUN and --other DIR is needed, and not both");
-    Work found{open_model(required_path(*parsed, "model")), {}, {}, {}, 0, 0, ByModule::no, {}, nullptr};
+    Work found{open_model(required_path(*parsed, "model")), {}, {}, {}, {}, 0, 0, ByModule::no, {}, nullptr};
     if (parsed->count("by-module") > 0) {
         found.by_module =
             choose<ByModule>(*parsed, "by-module", {{"kinds", ByModule::kinds}, {"modules", ByModule::modules}});
@@ -121,7 +122,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     }
     if (parsed->count("run") > 0) {
         found.run = RunDirectory::open(required_path(*parsed, "run"));
-        found.run->require_finished();
+        found.recorded = found.run->require_finished();
         found.run->set_model_path(found.original.dir);
         try {
             check_model_unchanged(*found.run, found.original.checkpoint);
@@ -198,18 +199,15 @@ std::vector<Selection> selections(const Work& work) {
     return result;
 }
 
-/// Quantizes what is selected, and leaves the rest as it was.
-WeightsOverride quantize_only(const Work& work, const WeightsOverride& original, const Selection& selection) {
-    return {[&work, selection, check = original.layer](LayerWeights& weights) {
-                check(weights);
-                if (weights.layer >= work.run->layers() || (selection.layer >= 0 && selection.layer != weights.layer))
-                    return;
-                LayerRecord record = work.run->layer(weights.layer);
-                std::erase_if(record.modules,
-                              [&](const ModuleSolution& module) { return module.name != selection.linear; });
-                dequantize_layer(*work.backend, record, weights);
-            },
-            original.outer};
+/// The run's weights in the place of the original's, all or those that are selected.
+WeightsOverride quantize(const Work& work, LinearChoice which = {}) {
+    return quantized_layers(*work.backend, *work.run, work.original.checkpoint, work.recorded, std::move(which));
+}
+
+LinearChoice choice(const Selection& selection) {
+    return [selection](std::int64_t layer, const std::string& linear) {
+        return linear == selection.linear && (selection.layer < 0 || selection.layer == layer);
+    };
 }
 
 }  // namespace
@@ -219,24 +217,21 @@ int diverge(int argc, char** argv, Communicator& comm) {
     std::optional<Work> work;
     together(comm, [&] { prepare(work, argc, argv, comm); });
     if (!work) return exit_done;
-    WeightsOverride original;
-    together(comm, [&] {
-        if (work->run) original = original_layers(*work->run, work->original.checkpoint);
-    });
+    const WeightsOverride original =
+        work->run ? original_layers(*work->run, work->original.checkpoint, work->recorded) : WeightsOverride();
     const auto sequences = continue_prompts(*work, original, comm);
     const Model& other = work->other ? *work->other : work->original;
     const auto measure = [&](WeightsOverride override_weights) {
         ModelScorer scorer({*work->backend, other.family, other.checkpoint, std::move(override_weights)});
         return measure_divergence(sequences, work->prompt_tokens, scorer, comm);
     };
-    const Divergence whole = measure(work->run ? quantized_layers(*work->backend, *work->run, work->original.checkpoint)
-                                               : WeightsOverride());
+    const Divergence whole = measure(work->run ? quantize(*work) : WeightsOverride());
     DivergenceByModule by_module;
     if (work->by_module != ByModule::no) {
         ProgressBar bar("checking modules", comm.rank() == 0);
         const std::vector<Selection> all = selections(*work);
         for (const Selection& selection : all) {
-            by_module.emplace_back(selection.name, measure(quantize_only(*work, original, selection)));
+            by_module.emplace_back(selection.name, measure(quantize(*work, choice(selection))));
             bar.at(static_cast<double>(by_module.size()) / static_cast<double>(all.size()));
         }
     }

@@ -30,22 +30,23 @@ ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed) {
     const bool has_model = parsed.count("model") > 0;
     if (!has_model && parsed.count("run") == 0) throw InvalidInput("--model DIR or --run RUN is needed");
     std::optional<RunDirectory> run;
+    TensorHashes recorded;
     std::filesystem::path model_dir;
     if (has_model) model_dir = parsed["model"].as<std::string>();
     if (parsed.count("run") > 0) {
         run = open_run_with_model(parsed["run"].as<std::string>(), model_dir);
-        run->require_finished();
+        recorded = run->require_finished();
         model_dir = run->model_path();
     }
     Family family = describe_family(read_config(model_dir));
     Checkpoint checkpoint(model_dir);
     check_tensors(family, checkpoint);
     if (run) check_model_unchanged(*run, checkpoint);
-    return {model_dir, std::move(run), std::move(family), std::move(checkpoint)};
+    return {model_dir, std::move(run), std::move(recorded), std::move(family), std::move(checkpoint)};
 }
 
 WeightsOverride ModelOrRun::override_weights(Backend& backend) const {
-    return run ? quantized_layers(backend, *run, checkpoint) : WeightsOverride();
+    return run ? quantized_layers(backend, *run, checkpoint, recorded) : WeightsOverride();
 }
 
 }  // namespace fairgptq::commands

@@ -17,6 +17,7 @@ void add_model_or_run(cxxopts::Options& options);
 struct ModelOrRun {
     std::filesystem::path model_dir;
     std::optional<RunDirectory> run;
+    TensorHashes recorded;  // what the run's layers were made of
     Family family;
     Checkpoint checkpoint;
 

@@ -35,7 +35,8 @@ void run_model(const ForwardModel& model, std::span<const ChunkTokens> chunks,
         first += chunk.tokens();
         decoder.embed(outer, chunk, states.back());
     }
-    LayerPrefetcher layers(backend, model.family, model.checkpoint, 0, config.layers);
+    LayerPrefetcher layers(backend, model.family, model.checkpoint, 0, config.layers, ReadAhead::to_device, {},
+                           model.override_weights.replaces);
     for (std::int64_t index = 0; index < config.layers; ++index) {
         LayerWeights layer = layers.next();
         if (model.override_weights.layer) model.override_weights.layer(layer);

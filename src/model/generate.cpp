@@ -42,7 +42,8 @@ class Layers {
   private:
     template <class Take>
     void read(ReadAhead ahead, const Take& take) const {
-        LayerPrefetcher layers(model_.backend, model_.family, model_.checkpoint, 0, model_.family.config.layers, ahead);
+        LayerPrefetcher layers(model_.backend, model_.family, model_.checkpoint, 0, model_.family.config.layers, ahead,
+                               {}, model_.override_weights.replaces);
         for (std::int64_t index = 0; index < model_.family.config.layers; ++index) {
             LayerWeights layer = layers.next();
             if (model_.override_weights.layer) model_.override_weights.layer(layer);

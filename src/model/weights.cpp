@@ -33,6 +33,7 @@ struct Wanted {
     DType type;
     TensorView* matrix = nullptr;    // either this
     const float** vector = nullptr;  // or this
+    bool read = true;
 
     std::int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
     std::int64_t cols() const { return shape.back(); }
@@ -46,15 +47,17 @@ void want_norm(WantedList& list, const std::string& name, NormKind kind, std::in
     if (kind == NormKind::layer) list.push_back({name + ".bias", {size}, DType::float32, nullptr, &norm.bias});
 }
 
-WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type, LayerWeights& weights) {
+WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type, LayerWeights& weights,
+                           const LinearChoice& unread = {}) {
     const std::string prefix = family.layer(layer);
     const ModelConfig& config = family.config;
     WantedList list;
     for (const StageSpec& stage : family.stages)
         for (const LinearSpec& linear : stage.linears) {
             LinearWeights& place = weights.linears[linear.name];
+            const bool read = !unread || !unread(layer, linear.name);
             list.push_back(
-                {prefix + linear.name + ".weight", {linear.rows, linear.cols}, type, &place.weight, nullptr});
+                {prefix + linear.name + ".weight", {linear.rows, linear.cols}, type, &place.weight, nullptr, read});
             if (linear.bias)
                 list.push_back({prefix + linear.name + ".bias", {linear.rows}, DType::float32, nullptr, &place.bias});
         }
@@ -150,7 +153,7 @@ std::vector<std::size_t> announce(const Checkpoint& checkpoint, const WantedList
                                   int rank) {
     std::vector<std::size_t> mine;
     for (std::size_t i = 0; i < list.size(); ++i)
-        if (layout.owners[i] == rank) mine.push_back(i);
+        if (list[i].read && layout.owners[i] == rank) mine.push_back(i);
     for (const std::size_t i : mine)
         checkpoint.will_need(list[i].name);
     return mine;
@@ -178,7 +181,9 @@ void check_and_hash(const Checkpoint& checkpoint, const WantedList& list, std::s
 
 /// A CPU reads with one core, while the others compute; beside a GPU they have nothing else to do.
 std::size_t reading_threads(const Backend& backend) {
-    return backend.host_accessible() ? 1 : static_cast<std::size_t>(std::clamp(omp_get_max_threads() / 2, 1, tensors_at_once));
+    return backend.host_accessible()
+               ? 1
+               : static_cast<std::size_t>(std::clamp(omp_get_max_threads() / 2, 1, tensors_at_once));
 }
 
 /// Goes through a rank's tensors, as many at a time as there are threads: no more are in memory at once.
@@ -287,6 +292,7 @@ struct LayerPrefetcher::Impl {
     const std::int64_t first, end;
     const ReadAhead ahead;
     const ReadShare share;
+    const LinearChoice unread;
     const std::unique_ptr<Transfers> transfers;
     const std::size_t threads;
     std::int64_t handed_out = 0;
@@ -302,7 +308,7 @@ struct LayerPrefetcher::Impl {
     std::jthread thread;  // last: it starts when the rest is there, and is joined before the rest goes
 
     Impl(Backend& device, const Family& description, const Checkpoint& source, std::int64_t from, std::int64_t to,
-         ReadAhead where, ReadShare part)
+         ReadAhead where, ReadShare part, LinearChoice passed_over)
         : backend(device),
           family(description),
           checkpoint(source),
@@ -310,6 +316,7 @@ struct LayerPrefetcher::Impl {
           end(to),
           ahead(where),
           share(part),
+          unread(std::move(passed_over)),
           transfers(device.make_transfers()),
           threads(reading_threads(device)) {
         const std::int64_t most = ahead == ReadAhead::to_device ? 2 : ahead == ReadAhead::to_host ? 1 : 0;
@@ -338,9 +345,9 @@ struct LayerPrefetcher::Impl {
         weights.layer = layer;
         weights.hashes = std::move(hashes);
         weights.memory.push_back(std::move(memory));
-        weights.parts =
-            upload_tensors(*transfers, checkpoint, wanted_of_layer(family, layer, backend.activation_type(), weights),
-                           weights.hashes, weights.memory.front().data(), share, threads);
+        weights.parts = upload_tensors(*transfers, checkpoint,
+                                       wanted_of_layer(family, layer, backend.activation_type(), weights, unread),
+                                       weights.hashes, weights.memory.front().data(), share, threads);
         return weights;
     }
 
@@ -365,8 +372,9 @@ struct LayerPrefetcher::Impl {
             try {
                 if (ahead == ReadAhead::to_host) {
                     LayerWeights places;
-                    hashes = bring_to_host(
-                        checkpoint, wanted_of_layer(family, layer, backend.activation_type(), places), share, threads);
+                    hashes = bring_to_host(checkpoint,
+                                           wanted_of_layer(family, layer, backend.activation_type(), places, unread),
+                                           share, threads);
                 } else {
                     const std::size_t bytes = layer_bytes(family, backend.activation_type());
                     weights = upload(layer, ahead == ReadAhead::to_device ? lend(slot) : backend.allocate(bytes));
@@ -411,8 +419,9 @@ struct LayerPrefetcher::Impl {
 };
 
 LayerPrefetcher::LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint,
-                                 std::int64_t first, std::int64_t end, ReadAhead ahead, ReadShare share)
-    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end, ahead, share)) {}
+                                 std::int64_t first, std::int64_t end, ReadAhead ahead, ReadShare share,
+                                 LinearChoice unread)
+    : impl_(std::make_unique<Impl>(backend, family, checkpoint, first, end, ahead, share, std::move(unread))) {}
 LayerPrefetcher::~LayerPrefetcher() = default;
 LayerWeights LayerPrefetcher::next() {
     return impl_->next();

@@ -71,11 +71,15 @@ std::size_t outer_bytes(const Family& family, DType activation_type);
 /// Hash of a model's config.json as it stands in the file.
 std::string config_hash(const std::filesystem::path& model_dir);
 
+/// Chooses linears by layer and LinearSpec::name.
+using LinearChoice = std::function<bool(std::int64_t layer, const std::string& linear)>;
+
 /// What sees weights after they are read, before they are used. It may refuse them, and may change a layer's: a run's
-/// quantized modules in place of the originals. Either may be empty.
+/// quantized modules in place of the originals. Each may be empty.
 struct WeightsOverride {
     std::function<void(LayerWeights&)> layer = {};
     std::function<void(const OuterWeights&)> outer = {};
+    LinearChoice replaces = {};  // whose weights `layer` writes: they need not be read
 };
 
 /// Where a layer waits while the one before it is used.
@@ -88,7 +92,8 @@ enum class ReadAhead : std::uint8_t {
 
 /// Hands out layers first, first + 1, …, end − 1 in order; a thread reads the next one while the caller works with this
 /// one, and copies it to the device beside what the device computes. A failure in the thread is thrown by next(), every
-/// time. What the constructor is given must outlive the object.
+/// time. What the constructor is given must outlive the object. Weights of linears that are `unread` have their place,
+/// and neither contents nor hash.
 ///
 /// But for ReadAhead::to_keep, all device memory is allocated by the constructor, and a layer's is used again for
 /// another one when the LayerWeights go: what the device was asked to do with them must be done by then, and they must
@@ -97,7 +102,8 @@ enum class ReadAhead : std::uint8_t {
 class LayerPrefetcher {
   public:
     LayerPrefetcher(Backend& backend, const Family& family, const Checkpoint& checkpoint, std::int64_t first,
-                    std::int64_t end, ReadAhead ahead = ReadAhead::to_device, ReadShare share = {});
+                    std::int64_t end, ReadAhead ahead = ReadAhead::to_device, ReadShare share = {},
+                    LinearChoice unread = {});
     ~LayerPrefetcher();
     LayerWeights next();
 

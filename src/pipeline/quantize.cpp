@@ -11,6 +11,7 @@
 #include "pipeline/source_weights.hpp"
 #include "run/layer_writer.hpp"
 #include "run/quantized_model.hpp"
+#include "run/record_reader.hpp"
 #include "run/stop_signal.hpp"
 #include "solver/record_copies.hpp"
 #include "solver/solve.hpp"
@@ -49,7 +50,8 @@ class QuantizeRun {
           statistics_(backend_, collectives_, family, chunks),
           copies_(backend_),
           share_(share_of_reading(resources)),
-          source_(comm_, checkpoint, targets, share_.ranks > 1) {
+          source_(comm_, checkpoint, targets, share_.ranks > 1),
+          replayed_(*targets.front().run, targets.front().finished) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -72,7 +74,7 @@ class QuantizeRun {
 
     void replay_layer(LayerWeights layer) {
         if (sequential()) {
-            const LayerRecord record = targets_.front().run->layer(layer.layer);
+            const LayerRecord record = replayed_.layer(layer.layer);
             dequantize_layer(backend_, record, layer);
         }
         progress_.enter(Phase::forward);
@@ -244,6 +246,7 @@ class QuantizeRun {
     RecordCopies copies_;
     ReadShare share_;
     SourceWeights source_;
+    RecordReader replayed_;  // of layers that are there; nothing is written before they are used
     TensorHashes outer_hashes_;
 };
 

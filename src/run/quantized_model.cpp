@@ -1,7 +1,10 @@
 #include "run/quantized_model.hpp"
 
+#include <memory>
+#include <set>
 #include <utility>
 
+#include "run/record_reader.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -67,22 +70,43 @@ void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights&
     }
 }
 
-WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& checkpoint) {
-    const auto check = [run, &checkpoint, recorded = run.require_finished()](const TensorHashes& read,
-                                                                             std::int64_t layer) {
+WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& checkpoint, TensorHashes recorded) {
+    const auto check = [run, &checkpoint, recorded = std::move(recorded)](const TensorHashes& read,
+                                                                          std::int64_t layer) {
         require_same_tensors(read, recorded, layer, checkpoint, run);
     };
     return {[check](LayerWeights& weights) { check(weights.hashes, weights.layer); },
             [check](const OuterWeights& weights) { check(weights.hashes, -1); }};
 }
 
-WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint) {
-    WeightsOverride original = original_layers(run, checkpoint);
-    return {[&backend, run, check = std::move(original.layer)](LayerWeights& weights) {
-                check(weights);
-                if (weights.layer < run.layers()) dequantize_layer(backend, run.layer(weights.layer), weights);
-            },
-            std::move(original.outer)};
+WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint,
+                                 TensorHashes recorded, LinearChoice which) {
+    WeightsOverride original = original_layers(run, checkpoint, std::move(recorded));
+    const auto replaces = [layers = run.layers(), which = std::move(which)](std::int64_t layer,
+                                                                            const std::string& linear) {
+        return layer < layers && (!which || which(layer, linear));
+    };
+    const auto replace = [&backend, run, replaces, check = std::move(original.layer),
+                          records = std::make_shared<RecordReader>(run, run.layers())](LayerWeights& weights) {
+        check(weights);
+        std::set<std::string> wanted;
+        bool more = false;
+        for (const auto& [name, linear] : weights.linears) {
+            if (replaces(weights.layer, name)) wanted.insert(name);
+            more = more || replaces(weights.layer + 1, name);
+        }
+        if (wanted.empty()) return;
+        LayerRecord record = records->layer(weights.layer, more);
+        std::erase_if(record.modules, [&](const ModuleSolution& module) {
+            // What the model does not have is not wanted either, and is refused below.
+            return weights.linears.contains(module.name) && wanted.erase(module.name) == 0;
+        });
+        if (!wanted.empty())
+            throw InvalidInput("layer {} of {} has no module {}, which the model has", weights.layer,
+                               run.path().string(), *wanted.begin());
+        dequantize_layer(backend, record, weights);
+    };
+    return {replace, std::move(original.outer), replaces};
 }
 
 }  // namespace fairgptq

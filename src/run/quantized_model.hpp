@@ -11,7 +11,8 @@
 namespace fairgptq {
 
 // A run's codes mean nothing with other weights around them, and a fine-tuned model has files of the same names, sizes
-// and headers. So the files are compared at once, which reads no weight, and each tensor when it is read.
+// and headers. So the files are compared at once, which reads no weight, and each tensor when it is read: those that a
+// run's codes replace are not.
 
 /// @throws InvalidInput saying what has changed since the run was made: names, sizes or headers of files, or
 /// config.json
@@ -29,12 +30,16 @@ void dequantize_layer(Backend& backend, const LayerRecord& record, LayerWeights&
 
 /// Leaves a model's weights as they are, and compares those that a finished run was made of. Layers that a trial
 /// (--max-layers) did not come to have nothing to be compared with. `checkpoint` must outlive what is returned.
-/// @throws InvalidInput if the run is not finished; when called, as require_same_tensors says
-WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& checkpoint);
+/// @param recorded what the run's layers were made of (RunDirectory::require_finished)
+/// @throws InvalidInput when called, as require_same_tensors says
+WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& checkpoint, TensorHashes recorded);
 
-/// The same, with the linears of every layer that the run quantizes replaced. `backend` and `checkpoint` must outlive
-/// what is returned.
-/// @throws InvalidInput as above; when called, also as RunDirectory::layer and dequantize_layer say
-WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint);
+/// The same, with linears of the layers that the run quantizes replaced; the model's own weights of those are not read.
+/// `backend` and `checkpoint` must outlive what is returned.
+/// @param which of them; empty: all
+/// @throws InvalidInput when called, as above, and as RunDirectory::layer and dequantize_layer say; if the run lacks
+/// one
+WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint,
+                                 TensorHashes recorded, LinearChoice which = {});
 
 }  // namespace fairgptq

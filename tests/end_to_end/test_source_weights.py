@@ -109,17 +109,20 @@ def test_what_reads_a_run_compares_what_it_reads(tiny, model, finished, tmp_path
     expected = logits(tmp_path / "before.h5", tiny[1], "--run", finished, "--model", model)
     change(model, name)
     tokens = ("--tokens", tiny[1])
-    for command in (("logits", "--run", finished, "--model", model, *tokens, "--out", tmp_path / "logits.h5"),
-                    ("diverge", "--run", finished, "--model", model, *tokens, "--prompts", "2", "--continuation-tokens", "2")):
-        assert f"'{name}'" in refused(*command), command[0]
-    assert not (tmp_path / "logits.h5").exists()
+    with_run = ("logits", "--run", finished, "--model", model, *tokens, "--out", tmp_path / "logits.h5")
     export = ("export", finished, "--model", model, "--format", "dense", "--dtype", "f32", "--out", tmp_path / "export")
-    if name == UP.format(0):  # an export puts the run's codes in its place, and does not read it
+    if name == UP.format(0):  # the run's codes are put in its place, and it is not read
+        assert (logits(tmp_path / "logits.h5", tiny[1], "--run", finished, "--model", model) == expected).all()
         run(0, *export)
         assert abs(logits(tmp_path / "after.h5", tiny[1], "--model", tmp_path / "export") - expected).max() < 1e-3
     else:
-        assert f"'{name}'" in refused(*export)
+        for command in (with_run, export):
+            assert f"'{name}'" in refused(*command), command[0]
+        assert not (tmp_path / "logits.h5").exists()
         assert not (tmp_path / "export").exists()
+    # This one continues the original's own prompts.
+    assert f"'{name}'" in refused("diverge", "--run", finished, "--model", model, *tokens, "--prompts", "2",
+                                  "--continuation-tokens", "2")
 
 
 @pytest.mark.parametrize("ranks", [0, 2])

@@ -5,6 +5,7 @@
 
 #include "backend/cpu/backend.hpp"
 #include "fairgptq/run.hpp"
+#include "run/record_reader.hpp"
 #include "run/sample.hpp"
 #include "support/error.hpp"
 
@@ -73,15 +74,56 @@ TEST(QuantizedModel, AFinishedTrialReplacesItsLayersAndLeavesTheRest) {
     const Checkpoint checkpoint;
     const RunDirectory run = RunDirectory::create(folder / "run", settings_of(2));
     write_layer(run.layer_path(0), {0, run.fingerprint(), sample_modules()});
-    EXPECT_THROW(quantized_layers(backend, run, checkpoint), InvalidInput) << "half a run was taken for a whole one";
+    EXPECT_THROW((void)run.require_finished(), InvalidInput) << "half a run was taken for a whole one";
     write_layer(run.layer_path(1), {1, run.fingerprint(), sample_modules()});
-    const WeightsOverride change = quantized_layers(backend, run, checkpoint);
-    for (const std::int64_t layer : {0, 1, 2}) {
+    const WeightsOverride change = quantized_layers(backend, run, checkpoint, {});
+    // As a model's layers come, and once more; a layer on its own, too.
+    for (const std::int64_t layer : {0, 1, 2, 0, 1, 2, 1}) {
         LayerWeights weights = sevens(backend, layer, sample_modules());
         change.layer(weights);
         const float expected = layer < 2 ? value_at(sample_modules()[0], 3, 40) : 7.0F;
         EXPECT_EQ(weights.linears.at("self_attn.q_proj").weight.float32()(3, 40), expected) << "layer " << layer;
+        EXPECT_EQ(change.replaces(layer, "self_attn.q_proj"), layer < 2);
     }
+}
+
+TEST(QuantizedModel, OnlyTheChosenLinearsAreReplacedAndNoneMayBeMissing) {
+    const ScratchFolder folder;
+    CpuBackend backend;
+    const Checkpoint checkpoint;
+    const RunDirectory run = RunDirectory::create(folder / "run", settings_of(2));
+    for (const std::int64_t layer : {0, 1})
+        write_layer(run.layer_path(layer), {layer, run.fingerprint(), sample_modules()});
+    const auto choose = [](std::int64_t layer, const std::string& linear) {
+        return layer == 1 && linear == "mlp.down_proj";
+    };
+    const WeightsOverride change = quantized_layers(backend, run, checkpoint, {}, choose);
+    for (const std::int64_t layer : {0, 1}) {
+        LayerWeights weights = sevens(backend, layer, sample_modules());
+        change.layer(weights);
+        EXPECT_EQ(weights.linears.at("self_attn.q_proj").weight.float32()(3, 40), 7.0F);
+        EXPECT_EQ(weights.linears.at("mlp.down_proj").weight.float32()(3, 40),
+                  layer == 1 ? value_at(sample_modules()[1], 3, 40) : 7.0F);
+    }
+    // What would not be read, and not be written either.
+    auto shapes = sample_modules();
+    shapes.push_back(sample_module("mlp.up_proj", {.rows = 2, .cols = 32}, 3));
+    LayerWeights weights = sevens(backend, 0, shapes);
+    EXPECT_THROW(quantized_layers(backend, run, checkpoint, {}).layer(weights), InvalidInput);
+}
+
+TEST(RecordReader, GivesLayersInAnyOrderAndFailsForTheOneThatIsMissing) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", settings_of(3));
+    for (const std::int64_t layer : {0, 1})
+        write_layer(run.layer_path(layer), {layer, run.fingerprint(), sample_modules()});
+    RecordReader records(run, 3);
+    for (const std::int64_t layer : {0, 1, 0, 0, 1})
+        EXPECT_EQ(records.layer(layer).layer, layer);
+    EXPECT_THROW(records.layer(2), InvalidInput);
+    EXPECT_EQ(records.layer(1, false).layer, 1);
+    EXPECT_THROW(records.layer(2), InvalidInput);
+    EXPECT_EQ(records.layer(0).layer, 0);  // and goes while the next one is being read
 }
 
 TEST(PublicRun, ReadsWhatARunHolds) {
