@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -108,8 +109,11 @@ void write_module(const h5::Group& parent, const ModuleSolution& module) {
     group.set("sym", module.symmetric);
     for (const auto& [name, member] : figures)
         group.set(name, module.*member);
-    group.write<std::uint8_t>("codes", pack_codes(module.codes, module.rows, module.cols, module.bits),
-                              {module.rows, packed_bytes(module.cols, module.bits)});
+    const std::array<std::int64_t, 2> packed_shape{module.rows, packed_bytes(module.cols, module.bits)};
+    const auto bytes = static_cast<std::size_t>(packed_shape[0] * packed_shape[1]);
+    const auto packed = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
+    pack_codes(module.codes, module.rows, module.cols, module.bits, {packed.get(), bytes});
+    group.write<std::uint8_t>("codes", std::span<const std::uint8_t>(packed.get(), bytes), packed_shape);
     const std::array<std::int64_t, 2> per_group{module.rows, module.groups};
     if (module.scales_float32)
         group.write<float>("scales", module.scales, per_group);
@@ -148,7 +152,8 @@ ModuleSolution read_module(const h5::Group& parent, const std::string& name) {
     const std::vector<std::int64_t> per_group{module.rows, module.groups};
     const std::int64_t row_bytes = packed_bytes(module.cols, module.bits);
     const auto packed = read_exactly<std::uint8_t>(group, "codes", {module.rows, row_bytes});
-    module.codes = unpack_codes(packed, module.rows, module.cols, module.bits);
+    module.codes.resize(static_cast<std::size_t>(module.rows * module.cols));
+    unpack_codes(packed, module.rows, module.cols, module.bits, module.codes);
     module.scales = read_exactly<float>(group, "scales", per_group);
     module.scales_float32 = group.element_bytes("scales") > 2;
     module.zeros = read_exactly<std::uint8_t>(group, "zeros", per_group);
@@ -242,17 +247,33 @@ void pack_whole_bytes(const std::uint8_t* codes, std::uint8_t* packed, std::int6
         packed[byte] = static_cast<std::uint8_t>(value);
     }
 }
+
+/// Eight codes in three bytes.
+void pack_threes(const std::uint8_t* codes, std::uint8_t* packed, std::int64_t bytes) {
+    for (std::int64_t byte = 0; byte < bytes; byte += 3, codes += 8) {
+        unsigned word = 0;
+        for (unsigned i = 0; i < 8; ++i)
+            word |= static_cast<unsigned>(codes[i]) << (i * 3);
+        for (int i = 0; i < 3; ++i)
+            packed[byte + i] = static_cast<std::uint8_t>(word >> (8 * i));
+    }
+}
+
+/// Bytes of a row that no code shares with what follows, in steps of the functions above.
+std::int64_t whole_bytes(std::int64_t cols, int bits) {
+    return bits == 3 ? cols / 8 * 3 : cols * bits / 8;
+}
 }  // namespace
 
-std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols,
-                                     int bits) {
+void pack_codes(std::span<const std::uint8_t> codes, std::int64_t rows, std::int64_t cols, int bits,
+                std::span<std::uint8_t> packed) {
     const std::int64_t row_bytes = packed_bytes(cols, bits);
-    std::vector<std::uint8_t> packed(static_cast<std::size_t>(rows * row_bytes));
     for (std::int64_t row = 0; row < rows; ++row) {
         const std::uint8_t* code = codes.data() + row * cols;
         std::uint8_t* place = packed.data() + row * row_bytes;
-        const std::int64_t whole = 8 % bits == 0 ? cols * bits / 8 : 0;
+        const std::int64_t whole = whole_bytes(cols, bits);
         if (bits == 2) pack_whole_bytes<2>(code, place, whole);
+        if (bits == 3) pack_threes(code, place, whole);
         if (bits == 4) pack_whole_bytes<4>(code, place, whole);
         if (bits == 8) pack_whole_bytes<8>(code, place, whole);
         place += whole;
@@ -265,29 +286,55 @@ std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std
         }
         if (filled > 0) *place = static_cast<std::uint8_t>(word);
     }
-    return packed;
 }
 
-std::vector<std::uint8_t> unpack_codes(const std::vector<std::uint8_t>& packed, std::int64_t rows, std::int64_t cols,
-                                       int bits) {
-    std::vector<std::uint8_t> codes;
-    codes.reserve(static_cast<std::size_t>(rows * cols));
+namespace {
+/// Of bits that divide 8.
+template <int bits>
+void unpack_whole_bytes(const std::uint8_t* packed, std::uint8_t* codes, std::int64_t bytes) {
+    constexpr int codes_in_byte = 8 / bits;
+    constexpr unsigned mask = (1U << bits) - 1U;
+    for (std::int64_t byte = 0; byte < bytes; ++byte)
+        for (int i = 0; i < codes_in_byte; ++i)
+            codes[byte * codes_in_byte + i] = static_cast<std::uint8_t>((packed[byte] >> (i * bits)) & mask);
+}
+
+/// Eight codes in three bytes.
+void unpack_threes(const std::uint8_t* packed, std::uint8_t* codes, std::int64_t bytes) {
+    for (std::int64_t byte = 0; byte < bytes; byte += 3, codes += 8) {
+        const unsigned word = packed[byte] | static_cast<unsigned>(packed[byte + 1]) << 8U |
+                              static_cast<unsigned>(packed[byte + 2]) << 16U;
+        for (unsigned i = 0; i < 8; ++i)
+            codes[i] = static_cast<std::uint8_t>((word >> (i * 3)) & 7U);
+    }
+}
+}  // namespace
+
+void unpack_codes(std::span<const std::uint8_t> packed, std::int64_t rows, std::int64_t cols, int bits,
+                  std::span<std::uint8_t> codes) {
     const std::uint32_t mask = (1U << static_cast<unsigned>(bits)) - 1U;
-    const std::uint8_t* byte = packed.data();
+    const std::int64_t row_bytes = packed_bytes(cols, bits);
+    const std::int64_t whole = whole_bytes(cols, bits);
     for (std::int64_t row = 0; row < rows; ++row) {
+        const std::uint8_t* byte = packed.data() + row * row_bytes;
+        std::uint8_t* code = codes.data() + row * cols;
+        if (bits == 2) unpack_whole_bytes<2>(byte, code, whole);
+        if (bits == 3) unpack_threes(byte, code, whole);
+        if (bits == 4) unpack_whole_bytes<4>(byte, code, whole);
+        if (bits == 8) unpack_whole_bytes<8>(byte, code, whole);
+        byte += whole;
         std::uint32_t word = 0;
         int filled = 0;
-        for (std::int64_t col = 0; col < cols; ++col) {
+        for (std::int64_t col = whole * 8 / bits; col < cols; ++col) {
             if (filled < bits) {
                 word |= static_cast<std::uint32_t>(*byte++) << filled;
                 filled += 8;
             }
-            codes.push_back(static_cast<std::uint8_t>(word & mask));
+            code[col] = static_cast<std::uint8_t>(word & mask);
             word >>= static_cast<unsigned>(bits);
             filled -= bits;
         }
     }
-    return codes;
 }
 
 }  // namespace fairgptq

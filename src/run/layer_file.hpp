@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,9 +35,11 @@ LayerRecord read_layer_header(const std::filesystem::path& file);
 LayerRecord read_layer_file(const std::filesystem::path& file);
 
 /// Codes of `bits` bits, least significant first, each row padded to whole bytes; and back.
-std::vector<std::uint8_t> pack_codes(const std::vector<std::uint8_t>& codes, std::int64_t rows, std::int64_t cols,
-                                     int bits);
-std::vector<std::uint8_t> unpack_codes(const std::vector<std::uint8_t>& packed, std::int64_t rows, std::int64_t cols,
-                                       int bits);
+/// @param codes [rows, cols]
+/// @param packed [rows, ⌈cols · bits / 8⌉]
+void pack_codes(std::span<const std::uint8_t> codes, std::int64_t rows, std::int64_t cols, int bits,
+                std::span<std::uint8_t> packed);
+void unpack_codes(std::span<const std::uint8_t> packed, std::int64_t rows, std::int64_t cols, int bits,
+                  std::span<std::uint8_t> codes);
 
 }  // namespace fairgptq

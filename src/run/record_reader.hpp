@@ -22,8 +22,7 @@ class RecordReader {
         LayerRecord record = ahead_.valid() && index == ahead_of_ ? ahead_.get() : run_.layer(index);
         ahead_ = {};  // another one, where layers are not asked for in order
         ahead_of_ = index + 1;
-        if (next && ahead_of_ < end_)
-            ahead_ = std::async(std::launch::async, [this, index = ahead_of_] { return run_.layer(index); });
+        if (next && ahead_of_ < end_) ahead_ = std::async([this, index = ahead_of_] { return run_.layer(index); });
         return record;
     }
 

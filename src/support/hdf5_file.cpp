@@ -1,14 +1,17 @@
 // Opening files that others may have damaged, and writing files that are whole or not there.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <future>
 
 #include "support/checksum.hpp"
 #include "support/error.hpp"
@@ -37,6 +40,44 @@ std::string seal_block(std::uint64_t bytes, std::uint64_t checksum) {
     block.resize(user_block, '\0');
     return block;
 }
+
+// A new file's image, in pages straight from the kernel, huge ones where it has them: HDF5 asks for 4 KiB more at a
+// time, and malloc would hand out what must be touched page by page. How much there is stands before the image.
+constexpr std::size_t image_head = 4096;
+
+std::size_t& capacity_of(void* image) {
+    return *reinterpret_cast<std::size_t*>(static_cast<std::byte*>(image) - image_head);
+}
+
+void* image_of(void* mapped, std::size_t bytes) {
+    if (mapped == MAP_FAILED) return nullptr;
+    ::madvise(mapped, bytes, MADV_HUGEPAGE);  // a wish, not a need
+    void* image = static_cast<std::byte*>(mapped) + image_head;
+    capacity_of(image) = bytes - image_head;
+    return image;
+}
+
+void* grow_image(void* image, std::size_t size, H5FD_file_image_op_t, void*) {
+    constexpr std::size_t step = std::size_t{2} << 20U;
+    const std::size_t before = image == nullptr ? 0 : capacity_of(image);
+    if (size <= before) return image;
+    const std::size_t bytes = (std::max(size, before + before / 2) + image_head + step - 1) / step * step;
+    if (image == nullptr)
+        return image_of(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), bytes);
+    return image_of(::mremap(static_cast<std::byte*>(image) - image_head, before + image_head, bytes, MREMAP_MAYMOVE),
+                    bytes);
+}
+
+void* allocate_image(std::size_t size, H5FD_file_image_op_t operation, void* data) {
+    return grow_image(nullptr, size, operation, data);
+}
+
+herr_t free_image(void* image, H5FD_file_image_op_t, void*) {
+    if (image != nullptr) ::munmap(static_cast<std::byte*>(image) - image_head, capacity_of(image) + image_head);
+    return 0;
+}
+
+H5FD_file_image_callbacks_t image_memory = {allocate_image, nullptr, grow_image, free_image, nullptr, nullptr, nullptr};
 
 }  // namespace
 
@@ -159,6 +200,7 @@ File File::create(const std::filesystem::path& path) {
     H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
     H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_fapl_core(access.get(), image_growth, 0);
+    H5Pset_file_image_callbacks(access.get(), &image_memory);
     Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
     if (file.get() < 0) throw Failure("{} cannot be created: HDF5 refused it", name);
     Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
@@ -177,8 +219,9 @@ void File::seal() {
     // The core driver's handle is the address of its pointer to the file's image.
     const std::string_view image(*static_cast<const char**>(handle), static_cast<std::size_t>(size));
     const std::string_view contents = image.substr(user_block);
-    write_all(output_->file, seal_block(contents.size(), checksum_of(std::as_bytes(std::span(contents)))), path_);
-    write_all(output_->file, contents, path_);
+    auto checksum = std::async([&] { return checksum_of(std::as_bytes(std::span(contents))); });
+    write_all_at(output_->file, contents, user_block, path_);
+    write_all_at(output_->file, seal_block(contents.size(), checksum.get()), 0, path_);
     flush_to_disk(output_->file, path_);
     rename_into_place(output_->temporary, path_);
     output_->guard.keep();
