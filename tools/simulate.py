@@ -18,10 +18,11 @@ from model_shapes import SHAPES
 from support import InvalidInput, Parser, read_json_object, read_text, run
 
 # An H100 node of 8: what computes as measured on one H100 (an 8B model, 2 layers of a 70B one, and factorizations of 4096 to 28672
-# columns: tests/bench/gpu_session.sh); links and disk as vendors state them. No run on several GPUs is behind these figures.
+# columns: tests/bench/gpu_session.sh); links and disk as vendors state them, but for writing, which is what one core
+# takes to pack, check and write a layer's file (2 cores of another machine, 1.0 GB/s). No run on several GPUs is behind these figures.
 H100 = {"name": "H100, measured on one; links as stated", "cores_per_node": None, "ranks_per_node": 8, "forward": 6.2e14, "covariance": 3.3e14,
         "factor": 7.9e13, "factor_seconds": 1.2e-6, "columns": 7.2e13, "column_seconds": 1.2e-6, "figures": 1.25e14, "link": 3.0e11,
-        "network": 2.5e10, "latency": 2e-5, "disk_read": 5e9, "disk_write": 2e9, "setup_seconds": 2, "stage_seconds": 2e-4,
+        "network": 2.5e10, "latency": 2e-5, "disk_read": 5e9, "disk_write": 1e9, "setup_seconds": 2, "stage_seconds": 2e-4,
         "weight_bytes": 2, "shared_reading": True, "factor_panel": 2048, "shared_least": 6144}
 
 
@@ -176,19 +177,27 @@ def parse_ranks(text):
 
 def predict(options):
     rates = dict(load_rates(options.rates))
-    if options.disk:
+    for name in ("tokens", "pair_columns", "chunk_tokens", "sequence"):
+        least = 0 if name == "pair_columns" else 1
+        if getattr(options, name) < least:
+            raise InvalidInput(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(options, name)}")
+    if options.disk is not None and options.disk <= 0:
+        raise InvalidInput(f"--disk must be above 0, not {options.disk}")
+    for name in options.shape.split(","):
+        if name not in SHAPES:
+            raise InvalidInput(f"--shape {name}: known are {', '.join(SHAPES)}")
+    counts = parse_ranks(options.ranks)
+    if options.disk is not None:
         rates["disk_read"] = options.disk * 1e9
     print(f"{rates['name']}; {options.tokens} calibration tokens, {options.pair_columns} pair columns, chunks of {options.chunk_tokens}; predicted")
     print(f"{'shape':<14}{'ranks':>6}{'time':>11}{'speed-up':>10}{'efficiency':>12}  most time in")
     for name in options.shape.split(","):
-        if name not in SHAPES:
-            raise InvalidInput(f"--shape {name}: known are {', '.join(SHAPES)}")
         shape = SHAPES[name]
         widths = (shape.hidden, shape.intermediate, shape.layers, shape.key_value_width, shape.hidden)
         chunks = math.ceil(options.tokens / options.chunk_tokens)
         work = Work(widths, shape.layers, options.tokens, options.tokens, options.pair_columns, chunks, options.tokens * options.sequence)
         alone = sum(work.predict(rates, 1).values())
-        for ranks in parse_ranks(options.ranks):
+        for ranks in counts:
             phases = work.predict(rates, ranks)
             total = sum(phases.values())
             most = sorted(phases, key=phases.get, reverse=True)[:3]

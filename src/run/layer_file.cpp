@@ -100,7 +100,8 @@ std::optional<std::string> wrong_precision(const ModuleSolution& module) {
     return {};
 }
 
-void write_module(const h5::Group& parent, const ModuleSolution& module) {
+/// @param packed room for the codes
+void write_module(const h5::Group& parent, const ModuleSolution& module, std::span<std::uint8_t> packed) {
     const h5::Group group = parent.create_group(module.name);
     group.set("rows", module.rows);
     group.set("cols", module.cols);
@@ -110,10 +111,9 @@ void write_module(const h5::Group& parent, const ModuleSolution& module) {
     for (const auto& [name, member] : figures)
         group.set(name, module.*member);
     const std::array<std::int64_t, 2> packed_shape{module.rows, packed_bytes(module.cols, module.bits)};
-    const auto bytes = static_cast<std::size_t>(packed_shape[0] * packed_shape[1]);
-    const auto packed = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
-    pack_codes(module.codes, module.rows, module.cols, module.bits, {packed.get(), bytes});
-    group.write<std::uint8_t>("codes", std::span<const std::uint8_t>(packed.get(), bytes), packed_shape);
+    packed = packed.first(static_cast<std::size_t>(packed_shape[0] * packed_shape[1]));
+    pack_codes(module.codes, module.rows, module.cols, module.bits, packed);
+    group.write<std::uint8_t>("codes", packed, packed_shape);
     const std::array<std::int64_t, 2> per_group{module.rows, module.groups};
     if (module.scales_float32)
         group.write<float>("scales", module.scales, per_group);
@@ -203,6 +203,7 @@ LayerRecord read_header(const h5::Group& root) {
 
 void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
     nlohmann::json names = nlohmann::json::array();
+    std::int64_t most_packed = 0;
     for (const ModuleSolution& module : record.modules) {
         auto wrong = wrong_sizes(module);
         if (!wrong) wrong = wrong_contents(module);
@@ -210,6 +211,7 @@ void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
         if (wrong)
             throw Failure("{} is not written: {} of layer {} has {}", file.string(), module.name, record.layer, *wrong);
         names.push_back(module.name);
+        most_packed = std::max(most_packed, module.rows * packed_bytes(module.cols, module.bits));
     }
     h5::File out = h5::File::create(file);
     out.root().set("format", std::string(format_name));
@@ -218,8 +220,10 @@ void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
     out.root().set("fingerprint", record.fingerprint);
     out.root().set("modules", names.dump());
     out.root().set("source_tensors", nlohmann::json(record.source_tensors).dump());
+    // Once for all: touching fresh memory costs as much as packing.
+    const auto packed = std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(most_packed));
     for (const ModuleSolution& module : record.modules)
-        write_module(out.root(), module);
+        write_module(out.root(), module, {packed.get(), static_cast<std::size_t>(most_packed)});
     out.seal();
 }
 

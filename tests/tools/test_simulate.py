@@ -92,7 +92,9 @@ def test_gpus_read_a_model_once_and_nodes_of_cpus_each_for_themselves(tmp_path):
 
 def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
     assert "9b" in refused(run_tool("simulate.py", "predict", "--shape", "9b"))
-    assert "--ranks" in refused(run_tool("simulate.py", "predict", "--ranks", "0"))
+    for option in ("--ranks", "--tokens", "--chunk-tokens", "--sequence", "--disk"):
+        done = run_tool("simulate.py", "predict", option, "0")
+        assert option in refused(done) and not done.stdout
     half = write_run(tmp_path / "half", 1, ONE, done=False)
     assert "half" in refused(run_tool("simulate.py", "check", "--rates", rates, half))
     two = write_run(tmp_path / "two", 2, ONE)
