@@ -73,6 +73,7 @@ class GroupSolver {
     std::span<const ModuleTask* const> modules_;
     double alpha_;
     std::int64_t n_;
+    bool whole_rows_ = false;  // what the reference solvers do with a group of all columns depends on how it was said
     RowShares shares_;
     ColumnPlan plan_;
     double damp_used_ = 0;
@@ -137,7 +138,7 @@ void GroupSolver::quantize(MatrixView<const float> inverse, Share& share) {
     ColumnProblem columns{
         share.target, inverse,      grid,       ScaleMoment::group_start, share.loop_group_buffer.as<std::int32_t>(),
         share.codes,  share.scales, share.zeros};
-    if (!joint() && grid.group_size == n_) {
+    if (!joint() && whole_rows_) {
         columns.scale_moment = ScaleMoment::given;  // a whole row's scale comes from the weights before the shift
         backend_.find_scales(share.weights, grid, share.scales, share.zeros);
     } else if (settings_.static_groups) {
@@ -154,6 +155,7 @@ void GroupSolver::quantize(MatrixView<const float> inverse, Share& share) {
 
 std::vector<ModuleSolution> GroupSolver::solve() {
     const auto started = std::chrono::steady_clock::now();
+    whole_rows_ = settings_.grid.group_size == -1;
     settings_.grid.group_size = resolve_group_size(settings_.grid.group_size, n_, modules_.front()->name);
     plan_ = plan_columns(diagonals_.sum(joint() ? alpha_ : 0), settings_.order, settings_.grid.group_size,
                          settings_.static_groups);

@@ -118,6 +118,27 @@ TEST(Solve, GptqBeatsRoundingToNearestAndBiasFallsWithAlpha) {
     }
 }
 
+TEST(Solve, AReferencesGroupOfAllColumnsIsABlocksUnlessTheRowWasMeant) {
+    RandomProblem problem(70, 128, 7);
+    StageOptions options;
+    options.keep_target = true;
+    for (const std::int64_t group_size : {std::int64_t{128}, std::int64_t{-1}}) {
+        const SolverSettings settings = settings_of(SolverKind::reference, group_size);
+        const ModuleSolution solution =
+            solve_stage(*backend, *make_single_rank(), problem.stage(0.5), settings, options).front();
+        // What a block begins with is W*; a row's scale is that of W.
+        std::vector<float> from = group_size == -1 ? problem.weights : solution.target;
+        std::vector<float> scales(70);
+        std::vector<std::uint8_t> zeros(70);
+        Grid grid = settings.grid;
+        grid.group_size = 128;
+        backend->find_scales({from.data(), 70, 128}, grid, {scales.data(), 70, 1}, {zeros.data(), 70, 1});
+        EXPECT_EQ(solution.group_size, 128);
+        EXPECT_EQ(solution.scales, scales) << group_size;
+        EXPECT_GT(solution.shift_norm, 0);
+    }
+}
+
 TEST(Solve, RanksChangeNoBit) {
     // Modules of unequal heights and alphas, one shorter than a tile, none a multiple of one.
     RandomProblem tall(150, 128, 4);
