@@ -267,6 +267,12 @@ def _give_titles(subjects):
     if len(ends) > 1:
         for subject in originals:
             subject.title = f"original ({ends[Path(subject.model)]})"
+    # One model measured more than once: the reports' own names.
+    files = {title: distinct_ends({subject.path for subject in originals if subject.title == title})
+             for title in {subject.title for subject in originals}}
+    for subject in originals:
+        if len(files[subject.title]) > 1:
+            subject.title = f"original ({files[subject.title][subject.path]})"
 
 
 def distinct_ends(paths):

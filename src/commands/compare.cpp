@@ -30,10 +30,12 @@ int compare(int argc, char** argv, Communicator&) {
     if (parsed->count("reports") == 0)
         throw InvalidInput("no report is given: fairgptq compare REPORT.json REPORT.json …");
 
+    const auto& named = (*parsed)["reports"].as<std::vector<std::string>>();
+    const std::vector<std::filesystem::path> files(named.begin(), named.end());
     std::vector<nlohmann::json> reports;
-    for (const std::string& file : (*parsed)["reports"].as<std::vector<std::string>>())
+    for (const std::filesystem::path& file : files)
         reports.push_back(read_report(file));
-    std::vector<std::string> titles = report_titles(reports);
+    std::vector<std::string> titles = report_titles(reports, files);
     if (parsed->count("names") > 0) {
         titles = (*parsed)["names"].as<std::vector<std::string>>();
         if (titles.size() != reports.size())

@@ -179,7 +179,7 @@ std::string as_markdown(const Comparison& comparison) {
     for (std::size_t row = 0; row < rows.size(); ++row) {
         text += "|";
         for (const std::string& cell : rows[row])
-            text += " " + escaped(escaped(escaped(cell, '|', "\\|"), '*', "\\*"), '\n', " ") + " |";
+            text += " " + escaped(escaped(printable(cell), '|', "\\|"), '*', "\\*") + " |";
         text += "\n";
         if (row > 0) continue;
         text += "| ---";

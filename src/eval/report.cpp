@@ -138,7 +138,8 @@ nlohmann::json read_report(const std::filesystem::path& file) {
     return report;
 }
 
-std::vector<std::string> report_titles(std::span<const nlohmann::json> reports) {
+std::vector<std::string> report_titles(std::span<const nlohmann::json> reports,
+                                       std::span<const std::filesystem::path> files) {
     std::vector<std::string> titles;
     std::map<std::string, std::vector<std::size_t>> alike;
     for (std::size_t report = 0; report < reports.size(); ++report)
@@ -148,6 +149,9 @@ std::vector<std::string> report_titles(std::span<const nlohmann::json> reports) 
         std::vector<std::filesystem::path> paths;
         for (const std::size_t place : places)
             paths.push_back(place_of(reports[place]));
+        if (!files.empty() && std::set(paths.begin(), paths.end()).size() < paths.size())
+            for (std::size_t index = 0; index < places.size(); ++index)
+                paths[index] = files[places[index]];
         const std::vector<std::string> ends = distinct_ends(paths);
         for (std::size_t index = 0; index < places.size(); ++index)
             titles[places[index]] += fmt::format(" ({})", ends[index]);

@@ -37,7 +37,9 @@ std::string hash_of_data(const Task& task);
 nlohmann::json read_report(const std::filesystem::path& file);
 
 /// Short headings for these reports: "original", "GPTQ 4-bit", "Fair-GPTQ α=0.1"; where two would be the same, with as
-/// much of the ends of their runs' paths as tells them apart.
-std::vector<std::string> report_titles(std::span<const nlohmann::json> reports);
+/// much of the ends of their runs' (or models') paths as tells them apart, or of the reports' own.
+/// @param files of the reports; may be empty
+std::vector<std::string> report_titles(std::span<const nlohmann::json> reports,
+                                       std::span<const std::filesystem::path> files = {});
 
 }  // namespace fairgptq

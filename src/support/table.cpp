@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <utility>
 
 namespace fairgptq {
 namespace {
@@ -17,7 +18,16 @@ std::size_t shown_width(std::string_view text) {
 
 }  // namespace
 
-std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+std::string printable(std::string text) {
+    std::replace_if(
+        text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; }, ' ');
+    return text;
+}
+
+std::string format_table(std::vector<std::vector<std::string>> rows) {
+    for (auto& row : rows)
+        std::transform(row.begin(), row.end(), row.begin(),
+                       [](std::string& cell) { return printable(std::move(cell)); });
     std::vector<std::size_t> widths;
     for (const auto& row : rows) {
         widths.resize(std::max(widths.size(), row.size()), 0);

@@ -6,9 +6,13 @@
 
 namespace fairgptq {
 
+/// Without what a terminal would act on instead of showing it: control characters become blanks.
+std::string printable(std::string text);
+
 /// A line per row, the first one a heading set off by a rule. The first column is aligned left, the others right; each
-/// is as wide as its widest cell, counted in characters of UTF-8. Missing cells at a row's end are blank.
-std::string format_table(const std::vector<std::vector<std::string>>& rows);
+/// is as wide as its widest cell, counted in characters of UTF-8, and printable. Missing cells at a row's end are
+/// blank.
+std::string format_table(std::vector<std::vector<std::string>> rows);
 
 /// A measured value in four digits or so; counts in full.
 std::string format_figure(double value);

@@ -159,6 +159,14 @@ TEST(Report, TitlesComeFromSettings) {
                                               report_of(run_with(0.5, "/runs/two/run/"))};
     EXPECT_THAT(report_titles(of_jobs),
                 ElementsAre("Fair-GPTQ α=0.5 (one/run)", "Fair-GPTQ α=0.5 (two/run)", "Fair-GPTQ α=0.5 (two/run)"));
+    // One model, measured twice: the reports are told apart by their own names.
+    const std::vector<std::filesystem::path> files{"one/words.json", "two/words.json", "fair.json"};
+    EXPECT_THAT(report_titles(std::vector<nlohmann::json>{report_of(original), report_of(original),
+                                                          report_of(run_with(0.5, "/runs/fair"))},
+                              files),
+                ElementsAre("original (one/words.json)", "original (two/words.json)", "Fair-GPTQ α=0.5"));
+    EXPECT_THAT(report_titles(alike, files),
+                ElementsAre("Fair-GPTQ α=0.5 (four)", "Fair-GPTQ α=0.5 (three)", "GPTQ 3-bit"));
     Subject rounded = run_with(0, "/runs/rtn");
     rounded.settings["damp"] = 1e6;
     EXPECT_THAT(report_titles(std::vector<nlohmann::json>{report_of(rounded), report_of(run_with(0, "/runs/gptq"))}),

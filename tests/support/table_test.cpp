@@ -14,6 +14,7 @@ TEST(Table, IsAlignedByCharacters) {
               "mean |Δ|      1  22\n"
               "x             3\n");
     EXPECT_EQ(format_table({}), "");
+    EXPECT_EQ(format_table({{"a\nb"}, {"\x1b[31m\t\x7f."}}), "a b\n--------\n [31m  .\n");
 }
 
 TEST(Table, FiguresHaveFourDigits) {

@@ -217,6 +217,9 @@ def test_titles_of_runs_in_folders_of_one_name(tmp_path):
         "Fair-GPTQ α = 0.1, 4-bit (one/run)", "Fair-GPTQ α = 0.1, 4-bit (two/run)", "Fair-GPTQ α = 0.1, 4-bit (two/run)"]
     originals = [write_report(tmp_path / f"{name}.json", tasks(1, 1), model=f"/{name}/model") for name in ("small", "large")]
     assert [report.title for report in read_inputs(originals)[0]] == ["original (small/model)", "original (large/model)"]
+    again = tmp_path / "again.json"
+    again.write_bytes(originals[0].read_bytes())
+    assert [report.title for report in read_inputs([originals[0], again])[0]] == [f"original ({originals[0].name})", "original (again.json)"]
 
 
 def test_reports_alone_runs_alone_and_unfinished_runs(inputs, tmp_path):
