@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "backend/cpu/backend.hpp"
 #include "comm/exchange_choice.hpp"
 #include "comm/shared_limits.hpp"
 #include "commands/options.hpp"
@@ -53,6 +54,7 @@ MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicato
                 "or fewer tokens (fairgptq plan shows what needs it)",
                 inputs.device_memory ? "--device-memory" : backend.name(),
                 static_cast<double>(plan.needed(device.gpu)) / gibibyte, static_cast<double>(*device.limit) / gibibyte);
+        if (!device.gpu) check_address_space(plan.host_kept);
         if (const auto missing = missing_host_memory(plan, limits)) throw InvalidInput("{}", *missing);
     });
     return plan;

@@ -1,5 +1,6 @@
 #include "support/machine.hpp"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -156,6 +157,14 @@ double available_memory() {
         std::getline(stream, unit);
     }
     return 0;
+}
+
+double address_space_left() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return std::numeric_limits<double>::infinity();
+    const double pages = read_number("/proc/self/statm").value_or(0);
+    return static_cast<double>(limit.rlim_cur) - pages * static_cast<double>(::sysconf(_SC_PAGESIZE));
 }
 
 std::vector<Limit> core_limits(const fs::path& proc) {

@@ -2,10 +2,12 @@
 import json
 import os
 import re
+import resource
+import subprocess
 from pathlib import Path
 
 import pytest
-from workshop import refused, run, write_model, write_tokens
+from workshop import ENVIRONMENT, command, refused, run, write_model, write_tokens
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +147,21 @@ def test_ranks_that_a_cgroup_would_kill_are_refused(inputs, tmp_path, cgroup):
     assert said.startswith("fairgptq: 2 ranks on one machine need ") and f"{folder.name} (a container's, or a Slurm job's: --mem) allows" in said
     assert not (tmp_path / "run").exists()
     run(1, "quantize", *arguments, "--out", tmp_path / "run", preexec_fn=join)
+
+
+def test_too_little_address_space_is_refused(inputs, tmp_path):
+    """OpenBLAS waits without end for memory that ulimit -v does not give."""
+    arguments = ("--model", inputs[0], "--tokens", inputs[1])
+    left = (300, 500, 700, 900)  # MiB: no room for a thread; none for the run; …
+    said = []
+    for mebibytes in left:
+        def limit(bytes_left=mebibytes * 2**20):
+            resource.setrlimit(resource.RLIMIT_AS, (bytes_left, bytes_left))
+        process = subprocess.run(command(0, "quantize", *arguments, "--out", tmp_path / f"run_{mebibytes}", "--max-layers", "1"),
+                                 env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100, preexec_fn=limit)
+        assert process.returncode in (0, 2), process.stderr
+        if process.returncode == 2:
+            assert "ulimit -v" in process.stderr and len(process.stderr.splitlines()) == 1
+            assert not (tmp_path / f"run_{mebibytes}").exists()
+        said.append(process.returncode)
+    assert said[0] == 2 and said == sorted(said, reverse=True)
