@@ -1,12 +1,16 @@
 // Looks the command up, turns exceptions into messages and exit codes.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <malloc.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -17,7 +21,8 @@
 #include "comm/nccl_calls.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
-#include "support/error.hpp"
+#include "support/problem.hpp"
+#include "support/say.hpp"
 #include "support/threads.hpp"
 
 namespace {
@@ -60,13 +65,8 @@ std::string one_line(std::string text) {
     return text;
 }
 
-void complain(const Communicator& comm, const char* said, bool name_rank) {
-    const std::string message = one_line(said);
-    if (name_rank)
-        fmt::print(stderr, "fairgptq: rank {}: {}\n", comm.rank(), message);
-    else
-        fmt::print(stderr, "fairgptq: {}\n", message);
-    std::fflush(stderr);
+void complain(const std::string& said, int rank = -1) {
+    say("fairgptq: {}{}\n", rank < 0 ? "" : fmt::format("rank {}: ", rank), one_line(said));
 }
 
 /// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and
@@ -78,32 +78,41 @@ void let_lower_ranks_speak(const Communicator& comm) {
 /// Runs a command to its exit code. Failures that all ranks share end quietly; one that a rank meets alone ends the
 /// job.
 int run(const Entry& entry, int argc, char** argv, Communicator& comm) {
-    int code = exit_failed;
     try {
         return entry.function(argc, argv, comm);
     } catch (const SharedFailure& failure) {
-        if (comm.rank() == failure.speaker) complain(comm, failure.what(), failure.speaker != 0);
+        if (comm.rank() == failure.speaker) complain(failure.what(), failure.speaker != 0 ? comm.rank() : -1);
         return failure.exit_code;
-    } catch (const InvalidInput& error) {
-        code = exit_invalid;
+    } catch (const std::exception&) {
+        const Problem problem = current_problem();
         let_lower_ranks_speak(comm);
-        complain(comm, error.what(), comm.size() > 1);
-    } catch (const std::bad_alloc&) {
-        let_lower_ranks_speak(comm);
-        complain(comm, "out of memory; `fairgptq plan` shows what a run needs", comm.size() > 1);
-    } catch (const std::exception& error) {
-        let_lower_ranks_speak(comm);
-        complain(comm, error.what(), comm.size() > 1);
+        complain(problem.message, comm.size() > 1 ? comm.rank() : -1);
+        // The other ranks may be waiting for this one in a collective: end them all.
+        if (comm.size() > 1) comm.abort(problem.exit_code);
+        return problem.exit_code;
     }
-    // The other ranks may be waiting for this one in a collective: end them all.
-    if (comm.size() > 1) comm.abort(code);
-    return code;
+}
+
+/// A descriptor that was closed would be the next file's that is opened, and what is printed would go into it.
+void keep_standard_streams_apart() {
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+        if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF)
+            (void)::open(stream == STDOUT_FILENO ? "/dev/full" : "/dev/null", O_RDWR);
+}
+
+/// A result that did not reach its reader is a failure.
+int after_output(int code) {
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+    complain("what was to be printed cannot be written");
+    return code == exit_done ? exit_failed : code;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
     restart_with_short_spins(argv);
+    keep_standard_streams_apart();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file larger than ulimit -f allows is a failed write like any other
     // Malloc, too, gives large blocks back at once (pages.hpp): otherwise it would keep pieces of up to 32 MiB.
     ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
     if (argc < 2) {
@@ -113,31 +122,31 @@ int main(int argc, char** argv) {
     const std::string_view name = argv[1];
     if (name == "--help" || name == "-h" || name == "help") {
         print_usage(stdout);
-        return exit_done;
+        return after_output(exit_done);
     }
     if (name == "--version") {
         fmt::print("fairgptq {} ({})\n", FAIRGPTQ_VERSION,
                    !built_with_cuda()  ? "CPU"
                    : built_with_nccl() ? "CPU, CUDA, NCCL"
                                        : "CPU, CUDA");
-        return exit_done;
+        return after_output(exit_done);
     }
     for (const Entry& entry : entries) {
         if (entry.name != name) continue;
         spdlog::set_default_logger(spdlog::stderr_color_mt("fairgptq"));
         spdlog::set_pattern("fairgptq: %^%l%$: %v");
         try {
+            // Who reads along may go; hours of work go on.
+            if (entry.uses_ranks) std::signal(SIGPIPE, SIG_IGN);
             const auto comm = entry.uses_ranks ? make_communicator(&argc, &argv) : make_single_rank();
             if (comm->rank() != 0) spdlog::set_level(spdlog::level::err);
-            return run(entry, argc - 1, argv + 1, *comm);
-        } catch (const InvalidInput& error) {
-            fmt::print(stderr, "fairgptq: {}\n", error.what());
-            return exit_invalid;
-        } catch (const std::exception& error) {
-            fmt::print(stderr, "fairgptq: {}\n", error.what());
-            return exit_failed;
+            return after_output(run(entry, argc - 1, argv + 1, *comm));
+        } catch (const std::exception&) {
+            const Problem problem = current_problem();
+            complain(problem.message);
+            return problem.exit_code;
         }
     }
-    fmt::print(stderr, "fairgptq: there is no command '{}'; fairgptq --help lists them\n", name);
+    say("fairgptq: there is no command '{}'; fairgptq --help lists them\n", name);
     return exit_invalid;
 }

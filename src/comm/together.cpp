@@ -1,9 +1,9 @@
 #include "comm/together.hpp"
 
-#include <new>
+#include <utility>
 
-#include "support/error.hpp"
 #include "support/exit_codes.hpp"
+#include "support/problem.hpp"
 
 namespace fairgptq {
 
@@ -12,15 +12,10 @@ void together(Communicator& comm, const std::function<void()>& work) {
     int code = exit_done;
     try {
         work();
-    } catch (const InvalidInput& error) {
-        message = error.what();
-        code = exit_invalid;
-    } catch (const std::bad_alloc&) {
-        message = "out of memory; `fairgptq plan` shows what a run needs";
-        code = exit_failed;
-    } catch (const std::exception& error) {
-        message = error.what();
-        code = exit_failed;
+    } catch (const std::exception&) {
+        Problem problem = current_problem();
+        message = std::move(problem.message);
+        code = problem.exit_code;
     }
     const auto worst = static_cast<int>(comm.all_reduce_max(code));
     if (worst == exit_done) return;

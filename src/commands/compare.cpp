@@ -7,6 +7,7 @@
 #include "commands/options.hpp"
 #include "eval/comparison.hpp"
 #include "eval/report.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::commands {
 
@@ -43,7 +44,7 @@ int compare(int argc, char** argv, Communicator&) {
     }
     fmt::print("{}", write(compare_reports(reports, std::move(titles), parsed->count("by-group") > 0)));
     for (const std::string& task : tasks_of_different_data(reports))
-        fmt::print(stderr, "fairgptq: warning: the reports' figures of task {} come from different sequences\n", task);
+        say("fairgptq: warning: the reports' figures of task {} come from different sequences\n", task);
     return exit_done;
 }
 

@@ -19,6 +19,7 @@
 #include "support/files.hpp"
 #include "support/json.hpp"
 #include "support/progress_bar.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -148,7 +149,7 @@ std::optional<ScoreJournal> open_journal(const Work& work) {
     std::filesystem::path file = work.out->path();
     file += ".scores";
     ScoreJournal journal(file, name_evaluation(work));
-    if (!journal.finished().empty()) fmt::print(stderr, "going on with what {} holds\n", file.string());
+    if (!journal.finished().empty()) say("going on with what {} holds\n", file.string());
     return journal;
 }
 

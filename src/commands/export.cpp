@@ -8,6 +8,7 @@
 #include "commands/command.hpp"
 #include "commands/model_or_run.hpp"
 #include "commands/options.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -54,7 +55,7 @@ int export_model(int argc, char** argv, Communicator&) {
     std::filesystem::path moved_model;
     if (parsed->count("model") > 0) moved_model = required_path(*parsed, "model");
     export_run(open_run_with_model((*parsed)["run"].as<std::string>(), moved_model), out, wanted);
-    fmt::print(stderr, "{} written ({})\n", out.string(), wanted.format);
+    say("{} written ({})\n", out.string(), wanted.format);
     return exit_done;
 }
 

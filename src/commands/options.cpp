@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <cmath>
+#include <iterator>
+#include <system_error>
+
 namespace fairgptq::commands {
 namespace {
 
@@ -41,6 +46,18 @@ std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, c
     } catch (const cxxopts::exceptions::exception& error) {
         throw InvalidInput("{} (see fairgptq {} --help)", error.what(), argv[0]);
     }
+}
+
+std::istream& operator>>(std::istream& stream, Real& real) {
+    const std::string text{std::istreambuf_iterator<char>(stream), {}};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), real.value);
+    const bool whole = error == std::errc() && end == text.data() + text.size() && std::isfinite(real.value);
+    stream.clear(whole ? std::ios::goodbit : std::ios::failbit);
+    return stream;
+}
+
+double real(const cxxopts::ParseResult& parsed, const std::string& option) {
+    return parsed[option].as<Real>().value;
 }
 
 std::filesystem::path required_path(const cxxopts::ParseResult& parsed, const std::string& option) {

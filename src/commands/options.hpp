@@ -3,6 +3,7 @@
 
 #include <cxxopts.hpp>
 #include <filesystem>
+#include <istream>
 #include <optional>
 #include <string>
 
@@ -12,12 +13,21 @@
 
 namespace fairgptq::commands {
 
+/// An option's number, which must be all of what was given: in "0,5" and "0.5x" the stream's own would read 0 and 0.5.
+struct Real {
+    double value = 0;
+};
+std::istream& operator>>(std::istream& stream, Real& real);
+
 /// Parses; returns nothing if help was asked for (and prints it if `show_help`).
 /// @throws InvalidInput for an unknown option, a value of the wrong kind, or a stray argument
 std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, char** argv, bool show_help = true);
 
 /// A required option's value. @throws InvalidInput naming the option
 std::filesystem::path required_path(const cxxopts::ParseResult& parsed, const std::string& option);
+
+/// The number of an option of type Real.
+double real(const cxxopts::ParseResult& parsed, const std::string& option);
 
 /// Whether a switch is on: "--resume", and "--resume=false" is not.
 bool flag(const cxxopts::ParseResult& parsed, const std::string& option);

@@ -17,7 +17,7 @@ constexpr double gibibyte = 1U << 30U;
 
 std::optional<std::size_t> read_device_memory(const cxxopts::ParseResult& parsed) {
     if (parsed.count("device-memory") == 0) return std::nullopt;
-    const auto gibibytes = parsed["device-memory"].as<double>();
+    const auto gibibytes = real(parsed, "device-memory");
     constexpr double most = 1e6;
     if (!(gibibytes > 0 && gibibytes < most))
         throw InvalidInput("--device-memory must be a number of GiB above 0, not {}", gibibytes);

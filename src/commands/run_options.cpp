@@ -34,7 +34,7 @@ void add_run_options(cxxopts::Options& options) {
          cxxopts::value<std::int64_t>()->default_value("8192"))                                          //
         ("max-layers", "quantize only the first N layers (for trials)", cxxopts::value<std::int64_t>())  //
         ("device-memory", "GiB of its device that a rank may use (default: all that a GPU has free)",
-         cxxopts::value<double>())                     //
+         cxxopts::value<Real>())                       //
         ("device", "auto, cpu or cuda", text("auto"))  //
         ("comm", "how ranks exchange: auto (nccl where every rank has a GPU of its own), mpi or nccl", text("auto"));
 }

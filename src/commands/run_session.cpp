@@ -25,6 +25,7 @@
 #include "run/run_lock.hpp"
 #include "run/stop_signal.hpp"
 #include "support/phase_clock.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -110,7 +111,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     if (targets.empty()) {
         if (comm.rank() == 0)
             for (const OpenedRun& one : opened)
-                fmt::print(stderr, "{} is already complete: {} layers\n", one.run.path().string(), layers);
+                say("{} is already complete: {} layers\n", one.run.path().string(), layers);
         return exit_done;
     }
     if (comm.rank() == 0) {
@@ -138,13 +139,12 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"chunks", inputs.chunks.all.size()},
                              {"finished_layers", target.finished}});
         for (const std::string& line : what_waits(memory))
-            fmt::print(stderr, "{}\n", line);
-        fmt::print(stderr,
-                   "{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n",
-                   finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
-                   inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
-                   plural(static_cast<std::size_t>(comm.size())), backend.name(),
-                   targets.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets.size()));
+            say("{}\n", line);
+        say("{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n",
+            finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
+            inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
+            plural(static_cast<std::size_t>(comm.size())), backend.name(),
+            targets.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets.size()));
     }
     const double rate = measure_matrix_rate(backend, comm);
     clock.settle_with([&backend] { backend.synchronize(); });
@@ -197,13 +197,13 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     for (const RunTarget& target : targets)
         target.run->log(event);
     if (outcome == Outcome::stopped) {
-        fmt::print(stderr, "stopped on request; every finished layer is saved, start again with --resume\n");
+        say("stopped on request; every finished layer is saved, start again with --resume\n");
         return exit_stopped;
     }
-    fmt::print(stderr, "done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank{}\n", seconds,
-               comm.size(), plural(static_cast<std::size_t>(comm.size())), threads,
-               plural(static_cast<std::size_t>(threads)), ratio, static_cast<double>(peak_kib) / (1 << 20), of_gpu);
-    fmt::print(stderr, "time: {}\n", times_text(times));
+    say("done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank{}\n", seconds, comm.size(),
+        plural(static_cast<std::size_t>(comm.size())), threads, plural(static_cast<std::size_t>(threads)), ratio,
+        static_cast<double>(peak_kib) / (1 << 20), of_gpu);
+    say("time: {}\n", times_text(times));
     return exit_done;
 }
 

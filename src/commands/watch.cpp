@@ -18,17 +18,29 @@ namespace fairgptq::commands {
 namespace {
 
 std::string read_log(const std::filesystem::path& file) {
+    std::error_code ignored;
     std::ifstream in(file, std::ios::binary);
-    if (!in)
+    if (!in || !std::filesystem::is_regular_file(file, ignored))
         throw InvalidInput("{} cannot be read: give the folder of a run that has begun (quantize --out)",
                            file.string());
     return {std::istreambuf_iterator<char>(in), {}};
 }
 
+/// Of a run that failed: the last layer that it logged may not have reached the disk.
+std::int64_t layers_on_disk(const std::filesystem::path& run) {
+    std::int64_t layers = 0;
+    std::error_code ignored;
+    while (std::filesystem::exists(run / "layers" / fmt::format("layer_{:04}.h5", layers), ignored))
+        ++layers;
+    return layers;
+}
+
 RunStatus status_of(const std::filesystem::path& file, const std::string& log, double age) {
     const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     try {
-        return read_status(log, now, age);
+        RunStatus status = read_status(log, now, age);
+        if (status.state == RunState::failed) status.finished = layers_on_disk(file.parent_path());
+        return status;
     } catch (const InvalidInput& problem) {
         throw InvalidInput("{}: {}", file.string(), problem.what());
     }
@@ -44,16 +56,16 @@ int watch(int argc, char** argv, Communicator&) {
     cxxopts::Options options("fairgptq watch",
                              "Shows a run's progress until it ends (exit code 0 done, 75 stopped, 1 failed)");
     options.positional_help("RUN");
-    options.add_options()                                                                        //
-        ("run", "run directory", cxxopts::value<std::string>())                                  //
-        ("once", "show it once (exit code 0)")                                                   //
-        ("interval", "seconds between two looks", cxxopts::value<double>()->default_value("2"))  //
+    options.add_options()                                                                      //
+        ("run", "run directory", cxxopts::value<std::string>())                                //
+        ("once", "show it once (exit code 0)")                                                 //
+        ("interval", "seconds between two looks", cxxopts::value<Real>()->default_value("2"))  //
         ("h,help", "show this");
     options.parse_positional({"run"});
     const auto parsed = parse(options, argc, argv);
     if (!parsed) return exit_done;
     if (parsed->count("run") == 0) throw InvalidInput("the run directory is missing: fairgptq watch RUN");
-    const double interval = (*parsed)["interval"].as<double>();
+    const double interval = real(*parsed, "interval");
     if (!(interval >= 0.01 && interval <= 86400))
         throw InvalidInput("--interval must be from 0.01 to 86400 seconds, not {}", interval);
     const std::filesystem::path run = (*parsed)["run"].as<std::string>();

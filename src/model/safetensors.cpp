@@ -28,7 +28,7 @@ constexpr std::uint64_t largest_header = 100'000'000;  // the format's own limit
 class Mapping {
   public:
     explicit Mapping(const std::string& file) {
-        const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+        const int descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (descriptor < 0) throw InvalidInput("{} cannot be opened: {}", file, std::strerror(errno));
         struct stat info {};
         const bool regular = ::fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);

@@ -82,6 +82,9 @@ void check_alpha(double alpha, const std::string& where) {
 }  // namespace
 
 std::vector<std::pair<std::string, double>> read_alpha_map(const std::filesystem::path& file) {
+    std::error_code ignored;
+    if (std::filesystem::exists(file, ignored) && !std::filesystem::is_regular_file(file, ignored))
+        throw InvalidInput("--alpha-map {} is not a file", file.string());
     std::ifstream stream(file);
     if (!stream) throw InvalidInput("--alpha-map {} cannot be opened", file.string());
     const auto json = nlohmann::ordered_json::parse(stream, nullptr, false);

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "support/say.hpp"
+
 namespace fairgptq {
 namespace {
 
@@ -73,8 +75,7 @@ void Progress::end_layer(std::span<const LayerRecord> records) {
             }
             figures = fmt::format(", reconstruction {:.4g}, bias {:.4g} -> {:.4g}", reconstruction, before, after);
         }
-        fmt::print(stderr, "layer {:>3} of {}: {}{:.1f} s{}\n", layer_ + 1, layers_, replayed_ ? "replayed in " : "",
-                   took, figures);
+        say("layer {:>3} of {}: {}{:.1f} s{}\n", layer_ + 1, layers_, replayed_ ? "replayed in " : "", took, figures);
     }
     draw(static_cast<double>(layer_ + 1));
 }
@@ -94,12 +95,11 @@ void Progress::draw(double layers_done) {
         fmt::format(" layer {}/{}{}{}", std::min(layer_ + 1, layers_), layers_, replayed_ ? ", replaying" : "", left);
     const int width = std::clamp(columns - static_cast<int>(text.size()) - 4, 5, 40);
     const int filled = static_cast<int>(share * width);
-    fmt::print(stderr, "\r[{:=<{}}{:{}}]{}\033[K", "", filled, "", width - filled, text);
-    std::fflush(stderr);
+    say("\r[{:=<{}}{:{}}]{}\033[K", "", filled, "", width - filled, text);
 }
 
 void Progress::close() {
-    if (visible_ && terminal_) fmt::print(stderr, "\n");
+    if (visible_ && terminal_) say("\n");
 }
 
 }  // namespace fairgptq

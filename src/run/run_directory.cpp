@@ -135,6 +135,9 @@ std::int64_t RunDirectory::finished_layers(bool repair, TensorHashes* source_ten
     std::int64_t finished = 0;
     for (; fs::exists(layer_path(finished)); ++finished) {
         const fs::path file = layer_path(finished);
+        // What cannot be read just now is not damaged.
+        if (FileDescriptor(::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)).get() < 0)
+            throw InvalidInput("{} cannot be opened: {}", file.string(), std::strerror(errno));
         try {
             LayerRecord header = read_layer_header(file);
             if (header.fingerprint != fingerprint_ || header.layer != finished)

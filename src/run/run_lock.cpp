@@ -25,6 +25,8 @@
 
 #include "support/error.hpp"
 #include "support/files.hpp"
+#include "support/machine.hpp"
+#include "support/say.hpp"
 #include "support/utc_time.hpp"
 
 namespace fairgptq {
@@ -44,11 +46,6 @@ std::string read_file(const fs::path& file) {
 std::string first_line(const fs::path& file) {
     const std::string text = read_file(file);
     return text.substr(0, text.find('\n'));
-}
-
-std::string host_name() {
-    std::array<char, 256> name{};
-    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
 /// Where process ids mean what they mean here: this boot of this machine, this process namespace (containers).
@@ -210,7 +207,7 @@ RunLock::RunLock(const fs::path& run, Timing timing, std::function<void(const st
 
 std::unique_ptr<RunLock> RunLock::acquire(const fs::path& run) {
     return std::make_unique<RunLock>(run, Timing(), [](const std::string& what) {
-        fmt::print(stderr, "fairgptq: {}; this job ends here, so that two do not write the same run\n", what);
+        say("fairgptq: {}; this job ends here, so that two do not write the same run\n", what);
         std::_Exit(1);
     });
 }

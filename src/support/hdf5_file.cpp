@@ -144,7 +144,7 @@ File File::open(const std::filesystem::path& path, Seal seal) {
     silence();
     const std::string name = path.string();
     {
-        const FileDescriptor file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+        const FileDescriptor file(::open(name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
         if (file.get() < 0) throw InvalidInput("{} cannot be opened: {}", name, std::strerror(errno));
         struct stat info {};
         if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) throw InvalidInput("{} is not a file", name);

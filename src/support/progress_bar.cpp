@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "support/say.hpp"
+
 namespace fairgptq {
 namespace {
 
@@ -30,7 +32,7 @@ ProgressBar::ProgressBar(std::string what, bool visible)
       shown_(start_) {}
 
 ProgressBar::~ProgressBar() {
-    if (drawn_ && terminal_) fmt::print(stderr, "\r\033[K");  // what comes next is the result
+    if (drawn_ && terminal_) say("\r\033[K");  // what comes next is the result
 }
 
 void ProgressBar::at(double share) {
@@ -48,12 +50,10 @@ void ProgressBar::at(double share) {
         left = fmt::format(", {} left", format_duration(seconds(start_) * (1 - share) / (share - first_share_)));
     if (terminal_) {
         const int filled = std::clamp(static_cast<int>(share * bar_width), 0, bar_width);
-        fmt::print(stderr, "\r[{:=<{}}{:{}}] {} {:.0f} %{}\033[K", "", filled, "", bar_width - filled, what_,
-                   100 * share, left);
+        say("\r[{:=<{}}{:{}}] {} {:.0f} %{}\033[K", "", filled, "", bar_width - filled, what_, 100 * share, left);
     } else {
-        fmt::print(stderr, "{}: {:.0f} %{}\n", what_, 100 * share, left);
+        say("{}: {:.0f} %{}\n", what_, 100 * share, left);
     }
-    std::fflush(stderr);
     drawn_ = true;
 }
 

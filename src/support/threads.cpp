@@ -11,12 +11,15 @@
 
 #include "comm/shared_limits.hpp"
 #include "support/checksum.hpp"
+#include "support/error.hpp"
 #include "support/machine.hpp"
 
 namespace fairgptq {
 
 int use_fair_share_of_cores(Communicator& comm) {
+    constexpr int most = 4096;  // more do not start everywhere, and no machine has so many cores
     int threads = omp_get_max_threads();
+    if (threads > most) throw InvalidInput("OMP_NUM_THREADS asks for {} threads, more than {}", threads, most);
     cpu_set_t mask;
     CPU_ZERO(&mask);
     if (::sched_getaffinity(0, sizeof(mask), &mask) == 0) {

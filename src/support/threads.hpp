@@ -10,6 +10,7 @@ namespace fairgptq {
 /// theirs, and no more than a cgroup's quota of processor time (a container's) allows: threads beyond it would wait for
 /// each other while the kernel holds some of them back.
 /// @returns the count
+/// @throws InvalidInput if OMP_NUM_THREADS asks for thousands
 int use_fair_share_of_cores(Communicator& comm);
 
 /// Starts the program anew, once, with a short time for which OpenMP's threads spin while they wait (then they sleep).

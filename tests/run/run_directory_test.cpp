@@ -2,6 +2,7 @@
 #include "run/run_directory.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -205,6 +206,24 @@ TEST(RunDirectory, EveryEventIsALineOfItsOwn) {
     ASSERT_EQ(time.size(), std::string("2026-11-22T16:00:00.123Z").size());
     EXPECT_EQ(time[10], 'T');
     EXPECT_EQ(time.back(), 'Z');
+}
+
+TEST(RunDirectory, ALayerThatCannotBeOpenedJustNowIsNotDamaged) {
+    const ScratchFolder folder;
+    const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
+    add_layer(run, 0);
+    std::filesystem::permissions(run.layer_path(0), std::filesystem::perms::none);
+    for (const std::filesystem::path& above : {folder / "", folder / "run", folder / "run/layers"})
+        std::filesystem::permissions(above, std::filesystem::perms(0755));
+    const uid_t self = ::geteuid();
+    if (self == 0) {  // who may read everything
+        ASSERT_EQ(::seteuid(65534), 0);
+    }
+    EXPECT_THROW((void)run.finished_layers(true), InvalidInput);
+    ASSERT_EQ(::seteuid(self), 0);
+    EXPECT_TRUE(std::filesystem::exists(run.layer_path(0)));
+    std::filesystem::permissions(run.layer_path(0), std::filesystem::perms::owner_read);
+    EXPECT_EQ(run.finished_layers(true), 1);
 }
 
 }  // namespace
