@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <set>
+#include <system_error>
 #include <vector>
 
 #include "support/error.hpp"
@@ -37,7 +38,10 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& where
 nlohmann::json read_json_object(const std::filesystem::path& file, std::size_t max_bytes) {
     const std::string name = file.string();
     std::error_code problem;
-    if (!std::filesystem::is_regular_file(file, problem)) throw InvalidInput("{} is missing or not a file", name);
+    const bool regular = std::filesystem::is_regular_file(file, problem);
+    if (problem && problem != std::errc::no_such_file_or_directory && problem != std::errc::not_a_directory)
+        throw InvalidInput("{} cannot be read: {}", name, problem.message());
+    if (!regular) throw InvalidInput("{} is missing or not a file", name);
     const auto bytes = std::filesystem::file_size(file, problem);
     if (problem) throw InvalidInput("{} cannot be read: {}", name, problem.message());
     if (bytes > max_bytes)

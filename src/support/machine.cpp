@@ -9,6 +9,7 @@
 #include <limits>
 #include <optional>
 #include <sstream>
+#include <utility>
 
 namespace fairgptq {
 namespace {
@@ -160,11 +161,18 @@ double available_memory() {
 }
 
 double address_space_left() {
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-        return std::numeric_limits<double>::infinity();
-    const double pages = read_number("/proc/self/statm").value_or(0);
-    return static_cast<double>(limit.rlim_cur) - pages * static_cast<double>(::sysconf(_SC_PAGESIZE));
+    std::array<double, 6> pages{};  // in all, resident, shared, text, (none), data
+    std::ifstream stream("/proc/self/statm");
+    for (double& count : pages)
+        stream >> count;
+    double left = std::numeric_limits<double>::infinity();
+    for (const auto& [resource, taken] : {std::pair(RLIMIT_AS, pages[0]), std::pair(RLIMIT_DATA, pages[5])}) {
+        rlimit limit{};
+        if (::getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+            left = std::min(left,
+                            static_cast<double>(limit.rlim_cur) - taken * static_cast<double>(::sysconf(_SC_PAGESIZE)));
+    }
+    return left;
 }
 
 std::vector<Limit> core_limits(const fs::path& proc) {

@@ -29,7 +29,7 @@ std::vector<Limit> memory_limits(const std::filesystem::path& proc = "/proc/self
 /// say.
 double available_memory();
 
-/// What `ulimit -v` leaves of this process's address space, in bytes; infinite without a limit.
+/// What `ulimit -v` and `ulimit -d` leave of this process's address space, in bytes; infinite without a limit.
 double address_space_left();
 
 /// Of processor time, in cores: quotas alone. Which cores a process may run on is its affinity.

@@ -23,13 +23,15 @@ void check_address_space(std::size_t bytes) {
     // OpenBLAS maps 128 MiB for each thread, and where it gets none asks again without end; malloc reserves 64 MiB.
     constexpr double of_a_thread = 192.0 * (1U << 20U);
     constexpr double gibibyte = 1U << 30U;
-    const double needed = static_cast<double>(bytes) + of_a_thread * omp_get_max_threads();
+    const int threads = omp_get_max_threads();
+    const double needed = static_cast<double>(bytes) + of_a_thread * threads;
     if (needed > address_space_left())
         throw InvalidInput(
-            "ulimit -v leaves this process {:.2f} GiB of address space, where {:.2f} are needed with {} threads: raise "
-            "it, "
-            "or take fewer threads (OMP_NUM_THREADS)",
-            std::max(address_space_left(), 0.0) / gibibyte, needed / gibibyte, omp_get_max_threads());
+            "ulimit -v or -d leaves this process {:.2f} GiB of address space, where {:.2f} are needed with {} "
+            "thread{}: "
+            "raise it{}",
+            std::max(address_space_left(), 0.0) / gibibyte, needed / gibibyte, threads, threads == 1 ? "" : "s",
+            threads == 1 ? "" : ", or take fewer threads (OMP_NUM_THREADS)");
 }
 
 std::string CpuBackend::name() const {

@@ -69,7 +69,7 @@ class CpuBackend : public Backend {
                      MatrixView<std::uint8_t> zeros) override;
 };
 
-/// @throws InvalidInput if `ulimit -v` leaves too little for so many bytes beside what the libraries take
+/// @throws InvalidInput if `ulimit -v` or `-d` leaves too little for so many bytes beside what the libraries take
 void check_address_space(std::size_t bytes);
 
 }  // namespace fairgptq
