@@ -102,9 +102,9 @@ void keep_standard_streams_apart() {
 
 /// A result that did not reach its reader is a failure.
 int after_output(int code) {
-    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+    if (code != exit_done || (std::fflush(stdout) == 0 && std::ferror(stdout) == 0)) return code;
     complain("what was to be printed cannot be written");
-    return code == exit_done ? exit_failed : code;
+    return exit_failed;
 }
 
 }  // namespace

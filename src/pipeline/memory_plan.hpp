@@ -46,7 +46,7 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
                        const QuantizeSettings& settings, int ranks, const PlanDevice& device, std::size_t runs = 1);
 
 /// The sentence that refuses a run whose ranks need more of the host's memory than the machine has or a cgroup allows
-/// them: the kernel would end it in the middle. Nothing if it fits.
+/// them: the kernel would end it in the middle (or swap without end). Nothing if it fits.
 std::optional<std::string> missing_host_memory(const MemoryPlan& plan, std::span<const SharedLimit> limits);
 
 /// What a GPU's driver and libraries take before anything is allocated. An estimate: it has not been measured.

@@ -13,6 +13,7 @@
 #include "support/error.hpp"
 #include "support/files.hpp"
 #include "support/json.hpp"
+#include "support/problem.hpp"
 #include "support/utc_time.hpp"
 
 namespace fairgptq {
@@ -136,8 +137,12 @@ std::int64_t RunDirectory::finished_layers(bool repair, TensorHashes* source_ten
     for (; fs::exists(layer_path(finished)); ++finished) {
         const fs::path file = layer_path(finished);
         // What cannot be read just now is not damaged.
-        if (FileDescriptor(::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)).get() < 0)
-            throw InvalidInput("{} cannot be opened: {}", file.string(), std::strerror(errno));
+        if (FileDescriptor(::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)).get() < 0) {
+            const std::error_code problem(errno, std::generic_category());
+            const std::string sentence = fmt::format("{} cannot be opened: {}", file.string(), problem.message());
+            if (is_a_users(problem)) throw InvalidInput("{}", sentence);
+            throw Failure("{}", sentence);
+        }
         try {
             LayerRecord header = read_layer_header(file);
             if (header.fingerprint != fingerprint_ || header.layer != finished)

@@ -44,7 +44,7 @@ class RunDirectory {
     /// Number of layers 0 … n−1 that are there, whole (their checksums match) and of this run. A damaged file ends the
     /// count, with a warning; one that cannot be opened is refused. With `repair` it is moved aside, and what
     /// interrupted writes left is removed.
-    /// @throws InvalidInput naming the file that cannot be opened
+    /// @throws InvalidInput or Failure naming the file that cannot be opened
     /// @param source_tensors where not null, gets what those layers were made of (LayerRecord::source_tensors)
     std::int64_t finished_layers(bool repair, TensorHashes* source_tensors = nullptr) const;
     /// @returns what its layers were made of. @throws InvalidInput that says how far the run is, unless every layer is

@@ -27,7 +27,7 @@ constexpr std::size_t image_growth = 4096;
 
 // HDF5 prints a stack of its own for every failure; ours say what matters in one sentence.
 void silence() {
-    static const bool done = [] {
+    thread_local const bool done = [] {  // HDF5 has a stack of errors for each thread
         H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
         return true;
     }();

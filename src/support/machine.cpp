@@ -1,6 +1,8 @@
 #include "support/machine.hpp"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,9 +18,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A cgroup hierarchy as this process sees it: where it is mounted, and the process's place under that.
+/// A cgroup hierarchy as this process sees it: what of it is mounted where, and the process's place under that.
 struct Hierarchy {
-    fs::path mount, place;
+    std::string device;  // the same for all who see it
+    fs::path root, mount, place;
     bool unified = false;  // version 2
 };
 
@@ -56,23 +59,24 @@ std::vector<Hierarchy> hierarchies(const fs::path& proc, const std::string& cont
         if (!unified && (type != "cgroup" || !lists(options, controller))) continue;
         const std::optional<std::string> cgroup = cgroup_of(proc, controller, unified);
         if (!cgroup) continue;
-        // A container may see its own cgroup as the root of the mount, and be told its path on the host.
-        fs::path place = fs::path(*cgroup).lexically_relative(root);
-        if (place.empty() || *place.begin() == "..") place = ".";
-        all.push_back({mount, place, unified});
+        // A container may see its own cgroup as the root of the mount, and be told its path on the host. Of a cgroup
+        // that is not mounted nothing is known.
+        const fs::path place = fs::path(*cgroup).lexically_relative(root);
+        if (!place.empty() && *place.begin() != "..") all.push_back({device, root, mount, place, unified});
     }
     return all;
 }
 
-/// Calls `visit` with every cgroup's folder from the mount down to the process's own, and the name it has there.
+/// Calls `visit` with every cgroup's folder from the mount down to the process's own, and the cgroup's own path.
 template <class Visit>
 void for_each_cgroup(const Hierarchy& hierarchy, const Visit& visit) {
-    fs::path below;
-    visit(hierarchy.mount, std::string("/"));
+    fs::path folder = hierarchy.mount, cgroup = hierarchy.root;
+    visit(folder, cgroup.string());
     for (const fs::path& part : hierarchy.place) {
         if (part == "." || part.empty()) continue;
-        below /= part;
-        visit(hierarchy.mount / below, "/" + below.string());
+        folder /= part;
+        cgroup /= part;
+        visit(folder, cgroup.string());
     }
 }
 
@@ -118,13 +122,13 @@ std::optional<double> cores_of(const fs::path& cgroup, bool unified) {
 
 template <class Read>
 void add_limits(std::vector<Limit>& limits, const fs::path& proc, const std::string& controller, const Read& read) {
-    // Containers see their cgroups under the same names; their namespaces tell them apart.
+    // Containers with namespaces of their own see their cgroups under the same paths.
     std::error_code none;
     const std::string name_space = fs::read_symlink(proc / "ns" / "cgroup", none).string();
     for (const Hierarchy& hierarchy : hierarchies(proc, controller))
-        for_each_cgroup(hierarchy, [&](const fs::path& folder, const std::string& name) {
+        for_each_cgroup(hierarchy, [&](const fs::path& folder, const std::string& cgroup) {
             if (const std::optional<double> amount = read(folder, hierarchy.unified))
-                limits.push_back({*amount, name_space + folder.string(), name});
+                limits.push_back({*amount, fmt::format("{} {} {}", name_space, hierarchy.device, cgroup), cgroup});
         });
 }
 
@@ -140,8 +144,10 @@ std::string machine_id() {
 }
 
 std::vector<Limit> memory_limits(const fs::path& proc) {
-    const double machine =
-        static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+    struct sysinfo machine_info {};
+    ::sysinfo(&machine_info);
+    const double machine = (static_cast<double>(machine_info.totalram) + static_cast<double>(machine_info.totalswap)) *
+                           machine_info.mem_unit;
     std::vector<Limit> limits{{machine, "machine", ""}};
     add_limits(limits, proc, "memory", memory_of);
     // Version 1 says "unlimited" with a number.

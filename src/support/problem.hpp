@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <system_error>
 
 namespace fairgptq {
 
@@ -9,6 +10,9 @@ struct Problem {
     std::string message;
     int exit_code;
 };
+
+/// Whether a user's path is what makes this impossible, or what the user may not do; the rest is what a disk does.
+bool is_a_users(const std::error_code& code);
 
 /// Of the exception that is being handled; call it in a catch block.
 Problem current_problem();

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from workshop import ENVIRONMENT, command, read_run, refused, run
+from workshop import BINARY, ENVIRONMENT, command, read_run, refused, run
 
 
 def arguments(tiny, out, *more):
@@ -13,9 +13,11 @@ def arguments(tiny, out, *more):
 
 
 def shell(redirection, ranks, *words):
-    """The exit code of a command with its streams redirected by bash."""
+    """A command with each rank's streams redirected by bash."""
     script = f'"$0" "$@" {redirection}; exit "${{PIPESTATUS[0]}}"'
-    return subprocess.run(["bash", "-c", script, *command(ranks, *words)], env=ENVIRONMENT, check=False, timeout=100,
+    line = command(ranks, *words)
+    program = line.index(BINARY)
+    return subprocess.run([*line[:program], "bash", "-c", script, *line[program:]], env=ENVIRONMENT, check=False, timeout=100,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -36,9 +38,9 @@ def test_a_run_goes_on_where_nobody_reads_along(tiny, whole, tmp_path, ranks, re
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_a_result_that_cannot_be_printed_is_a_failure(tiny, whole, redirection):
-    for words in (("inspect", whole), ("plan", *arguments(tiny, whole)[1:-2]), ("watch", whole, "--once"), ("--help",), ("--version",)):
+    for words in (("inspect", whole), ("inspect", whole, "--json"), ("plan", *arguments(tiny, whole)[1:-2]), ("watch", whole, "--once"), ("--help",), ("--version",)):
         done = shell(redirection, 0, *words)
-        assert done.returncode == 1 and done.stderr.startswith("fairgptq: "), (words, done)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("fairgptq: "), (words, done)
 
 
 def test_files_of_another_kind_are_refused_at_once(tiny, whole, tmp_path):

@@ -217,7 +217,7 @@ TEST(RunDirectory, ALayerThatCannotBeOpenedJustNowIsNotDamaged) {
         std::filesystem::permissions(above, std::filesystem::perms(0755));
     const uid_t self = ::geteuid();
     if (self == 0) {  // who may read everything
-        ASSERT_EQ(::seteuid(65534), 0);
+        if (::seteuid(65534) != 0) GTEST_SKIP() << "there is no other user here";
     }
     EXPECT_THROW((void)run.finished_layers(true), InvalidInput);
     ASSERT_EQ(::seteuid(self), 0);

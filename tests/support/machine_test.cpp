@@ -77,8 +77,14 @@ TEST_F(MachineTest, AContainerSeesItsCgroupAsTheRoot) {
     write("cpu/cpu.cfs_quota_us", "300000");
     write("cpu/cpu.cfs_period_us", "100000");
     write("two/memory.max", "16384");
-    EXPECT_EQ(of_cgroups(memory_limits(proc())), (Found{{65536, "/"}, {32768, "/inner"}, {16384, "/"}}));
-    EXPECT_EQ(of_cgroups(core_limits(proc())), (Found{{3, "/"}}));
+    // What is not below a mount is not seen.
+    EXPECT_EQ(of_cgroups(memory_limits(proc())), (Found{{65536, "/docker/abc"}, {32768, "/docker/abc/inner"}}));
+    EXPECT_TRUE(core_limits(proc()).empty());
+    const std::string holder = memory_limits(proc())[1].holder;
+    write("cgroup", "4:memory:/docker/def\n");  // another container, mounted at the same place
+    write("mountinfo", mount("memory", "/docker/def", "cgroup cgroup rw,memory"));
+    EXPECT_EQ(of_cgroups(memory_limits(proc())), (Found{{65536, "/docker/def"}}));
+    EXPECT_NE(memory_limits(proc())[1].holder, holder);
 }
 
 TEST_F(MachineTest, WhatCannotBeReadLimitsNothing) {
