@@ -48,11 +48,17 @@ std::optional<cxxopts::ParseResult> parse(cxxopts::Options& options, int argc, c
     }
 }
 
+std::optional<double> read_real(std::string_view text) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+    return value;
+}
+
 std::istream& operator>>(std::istream& stream, Real& real) {
-    const std::string text{std::istreambuf_iterator<char>(stream), {}};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), real.value);
-    const bool whole = error == std::errc() && end == text.data() + text.size() && std::isfinite(real.value);
-    stream.clear(whole ? std::ios::goodbit : std::ios::failbit);
+    const auto value = read_real(std::string{std::istreambuf_iterator<char>(stream), {}});
+    real.value = value.value_or(0);
+    stream.clear(value ? std::ios::goodbit : std::ios::failbit);
     return stream;
 }
 

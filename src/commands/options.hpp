@@ -6,12 +6,16 @@
 #include <istream>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "comm/together.hpp"
 #include "support/error.hpp"
 #include "support/threads.hpp"
 
 namespace fairgptq::commands {
+
+/// A finite number that is all of the text.
+std::optional<double> read_real(std::string_view text);
 
 /// An option's number, which must be all of what was given: in "0,5" and "0.5x" the stream's own would read 0 and 0.5.
 struct Real {

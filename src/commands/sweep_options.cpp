@@ -1,9 +1,9 @@
 #include "commands/sweep_options.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
+#include <string_view>
 
+#include "commands/options.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq::commands {
@@ -21,9 +21,8 @@ std::vector<double> read_alphas(const cxxopts::ParseResult& parsed) {
     std::vector<double> alphas;
     for (std::size_t begin = 0; begin <= list.size();) {
         const std::size_t end = std::min(list.find(',', begin), list.size());
-        double alpha = 0;
-        const auto [stop, error] = std::from_chars(list.data() + begin, list.data() + end, alpha);
-        if (error != std::errc() || stop != list.data() + end || !std::isfinite(alpha) || alpha < 0)
+        const double alpha = read_real(std::string_view(list).substr(begin, end - begin)).value_or(-1);
+        if (alpha < 0)
             throw InvalidInput("--alphas must be numbers of 0 or more with commas between, like 0,0.1,1; '{}' is none",
                                list.substr(begin, end - begin));
         if (std::find(alphas.begin(), alphas.end(), alpha) != alphas.end())

@@ -1,4 +1,4 @@
-// `fairgptq watch`: a live run's progress, from its log alone.
+// `fairgptq watch`: a live run's progress, from its log; of a failed one, also which files are there.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -12,6 +12,7 @@
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "run/run_directory.hpp"
 #include "run/status.hpp"
 
 namespace fairgptq::commands {
@@ -30,7 +31,7 @@ std::string read_log(const std::filesystem::path& file) {
 std::int64_t layers_on_disk(const std::filesystem::path& run) {
     std::int64_t layers = 0;
     std::error_code ignored;
-    while (std::filesystem::exists(run / "layers" / fmt::format("layer_{:04}.h5", layers), ignored))
+    while (std::filesystem::exists(RunDirectory::layer_path(run, layers), ignored))
         ++layers;
     return layers;
 }

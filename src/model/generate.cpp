@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "support/error.hpp"
 #include "support/machine.hpp"
 
 namespace fairgptq {

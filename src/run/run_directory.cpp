@@ -101,8 +101,8 @@ RunDirectory RunDirectory::resume(const fs::path& path, const nlohmann::json& se
     return run;
 }
 
-fs::path RunDirectory::layer_path(std::int64_t layer) const {
-    return path_ / "layers" / fmt::format("layer_{:04}.h5", layer);
+fs::path RunDirectory::layer_path(const fs::path& run, std::int64_t layer) {
+    return run / "layers" / fmt::format("layer_{:04}.h5", layer);
 }
 
 fs::path RunDirectory::model_path() const {

@@ -35,7 +35,8 @@ class RunDirectory {
     const std::filesystem::path& path() const { return path_; }
     const nlohmann::json& settings() const { return settings_; }
     const std::string& fingerprint() const { return fingerprint_; }
-    std::filesystem::path layer_path(std::int64_t layer) const;
+    std::filesystem::path layer_path(std::int64_t layer) const { return layer_path(path_, layer); }
+    static std::filesystem::path layer_path(const std::filesystem::path& run, std::int64_t layer);
     std::filesystem::path model_path() const;
     /// Where the model is now, if it has moved since the run was made. (The file is left as it is.)
     void set_model_path(const std::filesystem::path& folder);

@@ -43,16 +43,11 @@ std::string read_file(const fs::path& file) {
     return {std::istreambuf_iterator<char>(in), {}};
 }
 
-std::string first_line(const fs::path& file) {
-    const std::string text = read_file(file);
-    return text.substr(0, text.find('\n'));
-}
-
 /// Where process ids mean what they mean here: this boot of this machine, this process namespace (containers).
 std::string machine_name() {
     std::array<char, 64> name{};
     const ssize_t length = ::readlink("/proc/self/ns/pid", name.data(), name.size() - 1);
-    return first_line("/proc/sys/kernel/random/boot_id") + " " + std::string(name.data(), length > 0 ? length : 0);
+    return machine_id() + " " + std::string(name.data(), length > 0 ? length : 0);
 }
 
 /// What the kernel says of a process; all empty where there is none, or only its remains.

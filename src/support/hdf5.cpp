@@ -190,9 +190,7 @@ void check_stored(hid_t dataset, std::size_t count, const std::string& described
         throw InvalidInput("{} is truncated or damaged: its shape claims {} values, more than the file can hold",
                            described, count);
 }
-}  // namespace
 
-namespace {
 /// HDF5 has no predefined half type: IEEE binary16 is described field by field (as h5py does).
 Handle half_type() {
     Handle half(H5Tcopy(H5T_IEEE_F32LE));
@@ -220,16 +218,16 @@ std::vector<T> Group::read(const std::string& name, int rank) const {
         throw InvalidInput("{} holds floating-point numbers where integers are expected", describe(name));
     check_stored(dataset.get(), count, describe(name));
     std::vector<T> values(count);
-    const Handle half = half_type();
-    if constexpr (std::is_same_v<T, float>)
-        if (count > 0 && H5Tequal(type.get(), half.get()) > 0) {
-            // HDF5 converts bit by bit, at 50 ns a number.
+    if constexpr (std::is_same_v<T, float>) {
+        const Handle half = half_type();
+        if (count > 0 && H5Tequal(type.get(), half.get()) > 0) {  // HDF5 converts bit by bit, at 50 ns a number
             std::vector<Float16> halves(count);
             if (H5Dread(dataset.get(), half.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, halves.data()) < 0)
                 throw InvalidInput("{} is damaged: its data cannot be read", describe(name));
             std::transform(halves.begin(), halves.end(), values.begin(), [](Float16 value) { return to_float(value); });
             return values;
         }
+    }
     if (count > 0 && H5Dread(dataset.get(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
         throw InvalidInput("{} is damaged: its data cannot be read", describe(name));
     return values;

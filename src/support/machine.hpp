@@ -20,8 +20,8 @@ struct Limit {
     std::string cgroup;  // for messages; empty: the machine itself
 };
 
-/// Of memory, in bytes: the machine's own (with its swap), then those of the cgroups that this process is in, the outermost first.
-/// Versions 1 and 2 of cgroups, one beside the other too; what cannot be read limits nothing.
+/// Of memory, in bytes: the machine's own (with its swap), then those of the cgroups that this process is in, the
+/// outermost first. Versions 1 and 2 of cgroups, one beside the other too; what cannot be read limits nothing.
 /// @param proc where the kernel tells a process about itself; another folder for tests
 std::vector<Limit> memory_limits(const std::filesystem::path& proc = "/proc/self");
 

@@ -108,24 +108,23 @@ def test_quantize_keeps_to_the_same_limit(inputs, tmp_path):
     assert start["planned_device_bytes"] < needed * 1.01 * 2 ** 30
 
 
-@pytest.fixture
-def cgroup():
-    """A cgroup of this process's own cgroup, in which memory can be limited."""
+def make_cgroup(controller, needed):
+    """A cgroup in this process's own, with the files that are needed of version 1 or 2; skips where none can be made."""
     own = {name: path for _, names, path in (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
            for name in names.split(",")}
     mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for left, right in mounts:
         root, mount = left.split()[3:5]
-        one = right.startswith("cgroup ") and "memory" in right.split()[2].split(",")
+        one = right.startswith("cgroup ") and controller in right.split()[2].split(",")
         if not one and not right.startswith("cgroup2 "):
             continue
-        # Version 2 lets memory be limited only where no process is: in its root.
-        folder = Path(mount) / (os.path.relpath(own["memory"], root) if one else ".") / f"fairgptq-test-{os.getpid()}"
+        # Version 2 lets a cgroup be limited only where no process is: in its root.
+        folder = Path(mount) / (os.path.relpath(own[controller], root) if one else ".") / f"fairgptq-test-{os.getpid()}"
         try:
             folder.mkdir()
         except OSError:
             continue
-        limit = folder / ("memory.limit_in_bytes" if one else "memory.max")
+        limit = folder / needed[0 if one else 1]
         if limit.exists() and os.access(limit, os.W_OK):
             yield folder, limit
             for _ in range(50):  # a launcher's helpers may still be ending
@@ -137,6 +136,32 @@ def cgroup():
             return
         folder.rmdir()
     pytest.skip("no cgroup can be made here")
+
+
+@pytest.fixture
+def cgroup():
+    yield from make_cgroup("memory", ("memory.limit_in_bytes", "memory.max"))
+
+
+@pytest.fixture
+def quota():
+    yield from make_cgroup("cpu", ("cpu.cfs_quota_us", "cpu.max"))
+
+
+def test_no_more_threads_than_a_quota_of_processor_time_allows(inputs, quota):
+    folder, limit = quota
+    free = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_NUM_THREADS"}
+
+    def threads(**more):
+        shown = subprocess.run(command(0, "plan", "--model", inputs[0], "--tokens", inputs[1]), env=free, capture_output=True,
+                               text=True, check=True, timeout=100, **more).stdout
+        return int(re.search(r"with ([0-9]+) thread", shown)[1])
+
+    cores = threads()
+    if cores == 1:
+        pytest.skip("there is one core")
+    limit.write_text(f"{100000 * cores - 50000}" + (" 100000" if limit.name == "cpu.max" else ""))
+    assert threads(preexec_fn=lambda: (folder / "cgroup.procs").write_text("0")) == cores - 1
 
 
 def test_ranks_that_a_cgroup_would_kill_are_refused(inputs, tmp_path, cgroup):

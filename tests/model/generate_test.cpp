@@ -48,6 +48,13 @@ TEST_P(Generate, ContinuesAsPlainLoopsDo) {
     EXPECT_EQ(progress, 1);
     for (const std::int64_t batch_tokens : {1, 20, 25})  // one prompt at a time, one or two
         EXPECT_EQ(generate_greedily(forward, prompts, 9, {}, 1, batch_tokens), expected) << batch_tokens;
+    // Kept where they fit; where a thousand million ranks share the memory, read anew for each token.
+    for (const int sharing : {1, 1'000'000'000}) {
+        std::int64_t seen = 0;
+        const ForwardModel counted{*backend_, model.family(), checkpoint, {[&](LayerWeights&) { ++seen; }}};
+        EXPECT_EQ(generate_greedily(counted, prompts, 9, {}, sharing), expected);
+        EXPECT_EQ(seen, model.family().config.layers * (sharing == 1 ? 1 : 9));
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Generate, ::testing::ValuesIn(testing::tiny_model_cases()),
