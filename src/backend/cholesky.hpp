@@ -15,7 +15,7 @@ class CholeskyOperations {
     /// @param peers  ranks with the same matrix, which share the work if there is enough of it
     /// @returns false, at every rank, if the matrix is not positive definite to float32's precision; it is then
     /// undefined
-    /// Source: method.md "The column loop"; one Cholesky and one triangular inverse instead of GPTQ's two and one.
+    /// Source: docs/method.md "The column loop"; one Cholesky and one triangular inverse instead of GPTQ's two and one.
     virtual bool factor_upper(MatrixView<float> matrix, Peers& peers) = 0;
 
     /// Inverts an upper triangular matrix with nonzero diagonal, in place; the strictly lower triangle stays zero.

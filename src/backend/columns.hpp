@@ -18,7 +18,7 @@ struct Grid {
     ScaleType scale_type = ScaleType::float16;
 };
 
-/// From which weights a group's scale is found (method.md "Grids").
+/// From which weights a group's scale is found (docs/method.md "The column loop").
 enum class ScaleMoment : std::uint8_t {
     group_start,  // as updated when the loop reaches the group's first column (`joint`)
     block_start,  // as they stood when the 128-column block began (the authors' code)

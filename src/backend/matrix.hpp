@@ -38,7 +38,7 @@ class MatrixOperations {
     /// @param order      host, [n]
     /// @param target     [rows, n] in the order `order`, holding W on entry
     /// @param bias       host, [ceil(rows / 64)]: the weights' quadratic_forms by `covariance`, which cost nothing here
-    /// Source: method.md "Two solvers, one code path"; Fair-GPTQ (arXiv 2509.15206).
+    /// Source: docs/method.md "Solvers"; Fair-GPTQ (arXiv 2509.15206).
     virtual void shift_target(MatrixView<const float> weights, MatrixView<const float> covariance, float alpha,
                               MatrixView<const float> inverse, std::span<const std::int32_t> order,
                               MatrixView<float> target, std::span<double> bias) = 0;

@@ -21,7 +21,7 @@ class PairDifferenceOperations {
     virtual ~PairDifferenceOperations() = default;
 
     /// differences[p] = mean(inputs of column p's stereotypical tokens) − mean(those of its anti-stereotypical tokens),
-    /// in float32 (method.md "Precision": differences of near-equal numbers are formed before any covariance).
+    /// in float32, before any covariance: they are differences of near-equal numbers.
     /// @param inputs      [tokens, features]
     /// @param columns     on the host; every index lies in the chunk
     /// @param differences [columns.size(), features], overwritten

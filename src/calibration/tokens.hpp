@@ -1,4 +1,4 @@
-// The token file that tools/prepare.py writes (interface.md "Token file").
+// The token file that tools/prepare.py writes (docs/files.md "Token file").
 #pragma once
 
 #include <cstdint>

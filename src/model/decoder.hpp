@@ -1,4 +1,4 @@
-// A decoder block as four stages over a ragged chunk of sequences (method.md "One pass, staged, ragged").
+// A decoder block as four stages over a ragged chunk of sequences (docs/method.md "Where inputs come from").
 #pragma once
 
 #include <cstdint>

@@ -86,7 +86,7 @@ class StageStatistics {
     /// what follows is `covariance` again.
     void begin_hessian_sum(std::int64_t cols, PhaseClock& clock);
     void begin_covariance_sum(std::int64_t cols, PhaseClock& clock);
-    /// Waits for the sums, and divides by columns (method.md "The method": both are means over columns).
+    /// Waits for the sums, and divides by columns (docs/method.md "Objective": both are means over columns).
     /// The wait is of the phase `all_reduce`, the rest `covariance`.
     void finish(std::int64_t cols, PhaseClock& clock);
     /// Valid until the next clear(). The covariance is empty where there are no pairs.

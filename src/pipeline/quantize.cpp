@@ -1,4 +1,4 @@
-// Read it from the top: quantize_model is the run, one line for each step of method.md's "One pass, staged, ragged".
+// Read it from the top: quantize_model is the run, one line for each step (docs/method.md).
 #include "pipeline/quantize.hpp"
 
 #include <spdlog/spdlog.h>

@@ -1,4 +1,4 @@
-// One finished layer on disk: layers/layer_0000.h5 (interface.md "Run directory").
+// One finished layer on disk: layers/layer_0000.h5 (docs/files.md "Layer file").
 #pragma once
 
 #include <cstdint>

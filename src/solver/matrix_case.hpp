@@ -18,7 +18,8 @@ struct MatrixCase {
     std::vector<float> covariance;  // [cols, cols], or empty
 };
 
-/// Reads W with H and C, or with X, the inputs of pairs, from which the backend computes both (interface.md "solve").
+/// Reads W with H and C, or with X, the inputs of pairs, from which the backend computes both (docs/files.md "One
+/// matrix").
 /// @throws InvalidInput naming file and dataset if one is missing, or check_case refuses it
 MatrixCase read_case(const std::filesystem::path& file, Backend& backend);
 

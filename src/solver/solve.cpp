@@ -1,4 +1,4 @@
-// Fair-GPTQ over a stage's modules (method.md "Two solvers, one code path"). Modules of equal alpha are stacked and
+// Fair-GPTQ over a stage's modules (docs/method.md "Solvers"). Modules of equal alpha are stacked and
 // share one factorization, which ranks compute together; the stack's tiles of 64 rows are dealt to them. Whatever
 // decides where a rank goes next (the modules, the damping, whether a weight is finite) is the same at all ranks, so
 // none is left waiting in a collective.

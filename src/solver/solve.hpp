@@ -69,7 +69,7 @@ struct StageOptions {
 /// Hessian does not factor, damping is raised tenfold (a few times); damp_used says what it took.
 /// @throws InvalidInput if the group size does not divide a module's width, naming the module and the sizes that do;
 /// Failure naming the module if no damping makes the Hessian factor, or a weight is not finite
-/// Source: Fair-GPTQ (arXiv 2509.15206), GPTQ (arXiv 2210.17323); method.md "Two solvers, one code path".
+/// Source: Fair-GPTQ (arXiv 2509.15206), GPTQ (arXiv 2210.17323); docs/method.md "Solvers".
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options = {});
 

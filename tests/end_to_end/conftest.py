@@ -1,6 +1,10 @@
 """Models and token files that several files use."""
-import pytest
-from workshop import write_model, write_tokens
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin while the program computes on the same cores
+
+import pytest  # noqa: E402
+from workshop import write_model, write_tokens  # noqa: E402
 
 
 @pytest.fixture(scope="session")

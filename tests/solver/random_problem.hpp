@@ -70,7 +70,7 @@ struct RandomProblem {
     }
 };
 
-/// J(Q) of method.md, up to what does not depend on Q.
+/// J(Q) of docs/method.md, up to what does not depend on Q.
 inline double objective(const ModuleSolution& solution) {
     return solution.reconstruction + solution.alpha * solution.bias_after;
 }
