@@ -24,7 +24,9 @@ ColumnPlan plan_columns(std::span<const double> diagonal, ColumnOrder order, std
         std::stable_sort(plan.order.begin(), plan.order.end(), [&](std::int32_t a, std::int32_t b) {
             const std::int32_t first = group_of(a);
             const std::int32_t second = group_of(b);
-            return largest[first] != largest[second] ? largest[first] > largest[second] : first < second;
+            if (first != second)
+                return largest[first] != largest[second] ? largest[first] > largest[second] : first < second;
+            return diagonal[a] > diagonal[b];
         });
     }
 

@@ -56,7 +56,8 @@ def solve(weights, hessian, covariance, *, alpha, solver, order, static, bits, s
             groups[visit] = np.arange(n) // width
     elif order == "group":
         largest = np.array([diagonal[groups == group].max() for group in range(n // width)])
-        visit = np.concatenate([np.flatnonzero(groups == group) for group in np.argsort(-largest, kind="stable")])
+        within = [group * width + np.argsort(-diagonal[groups == group], kind="stable") for group in range(n // width)]
+        visit = np.concatenate([within[group] for group in np.argsort(-largest, kind="stable")])
 
     scale, zero = np.zeros((2, len(weights), n // width))
     left = target[:, visit]
