@@ -25,7 +25,7 @@ export OUT=${OUT:-work/alpha_sweep}
 export GRID=${GRID-0,0.01,0.03,0.1,0.3,1}  # empty: none
 export RANDOM_POINTS=${RANDOM_POINTS:-0} SCOPE=${SCOPE:-model} SEED=${SEED:-0} LOW=${LOW:-0.001} HIGH=${HIGH:-10}
 #   RANDOM_POINTS log-uniform draws from LOW to HIGH; SCOPE: one α for the model, for each kind of module, or for each layer
-export QUANTIZE=${QUANTIZE:---bits 4 --group-size 128}
+export QUANTIZE=${QUANTIZE:---bits 4 --group-size 128 --order group --scale-search mse}
 export MAX_LOSS=${MAX_LOSS:-0.05} # largest loss of ability against α = 0: 0.05 is 5 % of perplexity
 export TRIES=${TRIES:-3}          # of each α, before it counts as failed
 export AT_ONCE=${AT_ONCE:-8}      # array tasks at the same time
