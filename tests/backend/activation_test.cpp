@@ -1,5 +1,6 @@
 #include "backend/activation.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "backend/cpu/fast_exp.hpp"

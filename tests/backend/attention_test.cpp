@@ -1,5 +1,7 @@
 #include "backend/attention.hpp"
 
+#include <algorithm>
+
 #include "backends.hpp"
 #include "reference/attention.hpp"
 #include "threads.hpp"

@@ -1,5 +1,6 @@
 #include "backend/columns.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 

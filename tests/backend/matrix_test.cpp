@@ -1,5 +1,6 @@
 #include "backend/matrix.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 

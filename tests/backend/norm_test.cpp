@@ -1,5 +1,7 @@
 #include "backend/norm.hpp"
 
+#include <algorithm>
+
 #include "backends.hpp"
 #include "reference/norm.hpp"
 

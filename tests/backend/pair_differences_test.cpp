@@ -1,5 +1,7 @@
 #include "backend/pair_differences.hpp"
 
+#include <algorithm>
+
 #include "backends.hpp"
 #include "reference/pair_differences.hpp"
 

@@ -1,5 +1,6 @@
 #include "backend/rotary.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 #include "backends.hpp"

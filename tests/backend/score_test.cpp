@@ -1,5 +1,7 @@
 #include "backend/score.hpp"
 
+#include <algorithm>
+
 #include "backends.hpp"
 #include "reference/score.hpp"
 

@@ -1,6 +1,7 @@
 // Every form of model on a GPU against plain loops, in every type of activations.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "model/model_runner.hpp"
 #include "model/tiny_models.hpp"
 

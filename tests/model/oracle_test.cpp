@@ -1,6 +1,8 @@
 // Every family against what transformers computes: logits and the inputs of every stage, several sequences end to end.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "model/model_runner.hpp"
 #include "support/hdf5.hpp"
 

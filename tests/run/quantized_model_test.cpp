@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "backend/cpu/backend.hpp"
 #include "fairgptq/run.hpp"
 #include "run/record_reader.hpp"

@@ -2,6 +2,7 @@
 // other way sends what follows another way, too, so single codes may differ, and objectives hardly.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "random_problem.hpp"

@@ -1,6 +1,7 @@
 // Ranks as threads of one process: several ranks' code under test without mpirun.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <barrier>
 #include <cstring>
