@@ -15,7 +15,7 @@ tests=()
 case "${1-}" in
     "") ;;
     --tests)
-        packages+=(libgtest-dev hdf5-tools slurm-wlm munge)
+        packages+=(libgtest-dev libgmock-dev hdf5-tools slurm-wlm munge)
         tests=(tools/requirements-tests.txt)
         ;;
     *)
