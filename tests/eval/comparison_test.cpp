@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
 #include "eval/report.hpp"
 
 namespace fairgptq {
@@ -60,10 +64,10 @@ std::vector<double> noisy(double mean, double extra = 0) {
     return lead;
 }
 
-const ComparedRow& row_of(const Comparison& comparison, const std::string& key) {
+const ComparedRow& row_of(const Comparison& comparison, std::string_view key) {
     for (const ComparedRow& row : comparison.rows)
         if (row.key == key) return row;
-    throw std::out_of_range(key);
+    throw std::out_of_range(std::string(key));
 }
 
 TEST(Comparison, HasARowPerTaskAndFigure) {
