@@ -64,6 +64,12 @@ PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP OverSubscrib
 CONF
     touch "$folder"/gpu{0..7}
     echo "Name=gpu File=$folder/gpu[0-7]" >"$folder/gres.conf"
+    # It needs no cgroups, and slurmd does not start where it finds none, as in many containers. Older ones cannot be told so.
+    local version
+    version=$(slurmd -V)
+    if printf '%s\n' 24.11 "${version##* }" | sort --version-sort --check=quiet; then
+        echo "CgroupPlugin=disabled" >"$folder/cgroup.conf"
+    fi
 }
 
 start_node() { # NAME
