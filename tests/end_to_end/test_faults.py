@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from workshop import quantized, read_run, run, start
+from workshop import complaints, quantized, read_run, run, start
 
 
 def arguments(small, out, *more):
@@ -117,7 +117,7 @@ def test_a_full_disk_ends_with_a_sentence_and_resumes_after(small, whole, tmp_pa
     try:
         out = mount / "run"
         process = run(2, *arguments(small, out), code=1)
-        sentences = [line for line in process.stderr.splitlines() if line.startswith("fairgptq:")]
+        sentences = complaints(process.stderr)
         assert len(sentences) == 1 and "space" in sentences[0] and "layer_" in sentences[0], process.stderr
         finished = list(out.glob("layers/layer_????.h5"))
         assert 1 <= len(finished) < 6
@@ -143,5 +143,5 @@ def test_a_rank_that_fails_alone_ends_the_job(small, whole, tmp_path):
     (out / "layers/layer_0004.h5/in_the_way").touch()
     text, _ = process.communicate(timeout=30 + 10 * whole[1])
     assert process.returncode not in (0, 2, 75), text
-    sentences = [line for line in text.splitlines() if line.startswith("fairgptq:")]
+    sentences = complaints(text)
     assert len(sentences) == 1 and "rank 1" in sentences[0] and "layer_0004.h5" in sentences[0], text

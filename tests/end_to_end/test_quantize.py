@@ -1,10 +1,9 @@
 """Whole runs as a user types them: ranks, resume, settings, and what is refused."""
 import json
 import shutil
-import subprocess
 
 import pytest
-from workshop import BINARY, ENVIRONMENT, agreement, quantized, read_run, refused, run, write_model, write_tokens
+from workshop import agreement, quantized, read_run, refused, run, run_apart, write_model, write_tokens
 
 
 def quantize(tiny, out, *more, ranks=0, code=0):
@@ -205,11 +204,8 @@ def test_a_run_says_what_it_did(tiny, tmp_path):
 def test_a_rank_with_other_inputs_is_refused(tiny, tmp_path):
     model, tokens = tiny
     other = write_tokens(tmp_path / "other.h5", seed=9)
-    def part(file):
-        return [BINARY, "quantize", "--model", str(model), "--tokens", str(file), "--out", str(tmp_path / "run"), "--group-size", "32"]
-    process = subprocess.run(["mpirun", "-n", "1", *part(tokens), ":", "-n", "1", *part(other)], env=ENVIRONMENT,
-                             capture_output=True, text=True, check=False, timeout=60)
-    assert process.returncode == 2, process.stderr
+    process = run_apart(*(("quantize", "--model", model, "--tokens", file, "--out", tmp_path / "run", "--group-size", "32")
+                          for file in (tokens, other)), code=2)
     assert "rank 1" in process.stderr and "calibration.digest" in process.stderr
 
 

@@ -2,10 +2,9 @@
 import json
 import shutil
 import struct
-import subprocess
 
 import pytest
-from workshop import BINARY, ENVIRONMENT, logits, quantized, read_run, refused, run, write_token_file
+from workshop import complaints, logits, quantized, read_run, refused, run, run_apart, write_token_file
 
 NORM = "model.layers.{}.post_attention_layernorm.weight"
 UP = "model.layers.{}.mlp.up_proj.weight"
@@ -86,12 +85,8 @@ def test_a_sweep_compares_with_each_of_its_runs(tiny, model, tmp_path, ranks):
 def test_ranks_with_different_models_are_refused(tiny, model, tmp_path):
     """A stale copy on one node, say."""
     change(model, NORM.format(1))
-    def part(folder):
-        return [BINARY, *map(str, arguments("quantize", folder, tiny[1], tmp_path / "run"))]
-    process = subprocess.run(["mpirun", "-n", "1", *part(tiny[0]), ":", "-n", "1", *part(model)], env=ENVIRONMENT,
-                             capture_output=True, text=True, check=False, timeout=60)
-    assert process.returncode == 2, process.stderr
-    sentences = [line for line in process.stderr.splitlines() if line.startswith("fairgptq:")]
+    process = run_apart(*(arguments("quantize", folder, tiny[1], tmp_path / "run") for folder in (tiny[0], model)), code=2)
+    sentences = complaints(process.stderr)
     assert len(sentences) == 1 and "rank 1" in sentences[0] and NORM.format(1) in sentences[0], process.stderr
     assert str(model / "model.safetensors") in sentences[0]
     assert len(list((tmp_path / "run/layers").iterdir())) == 1  # what both made of the same weights

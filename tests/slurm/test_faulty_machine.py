@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from workshop import ENVIRONMENT, command, read_run, write_model, write_tokens
+from workshop import ENVIRONMENT, command, complaints, read_run, write_model, write_tokens
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_folder_that_fails_once(tiny, whole, shim, tmp_path, call, at):
     out = tmp_path / "run"
     process = quantize(tiny, out, LD_PRELOAD=shim, FAULTY_CALL=call, FAULTY_AT=str(at), FAULTY_FOLDER=str(out))
     if process.returncode != 0:
-        sentences = [line for line in process.stderr.splitlines() if line.startswith("fairgptq:")]
+        sentences = complaints(process.stderr)
         assert process.returncode in (1, 2) and any("Input/output error" in line for line in sentences), process.stderr
         before = {path: path.stat().st_mtime_ns for path in out.glob("layers/layer_????.h5")}
         process = quantize(tiny, out)
