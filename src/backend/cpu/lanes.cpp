@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace fairgptq::lanes {
 namespace {
@@ -22,31 +23,32 @@ void round_scale(ScaleType type, float* scale) {
 
 constexpr std::int64_t vector = 16;
 
+using Vector = float __attribute__((vector_size(vector * sizeof(float))));
+
+/// Exchanges halves between rows `distance` apart: column c of the upper row's is c, of the lower row's 16 + c.
+template <int distance, int... column>
+inline void exchange(Vector* rows, std::integer_sequence<int, column...>) {
+    for (std::int64_t i = 0; i < vector; ++i) {
+        if ((i & distance) != 0) continue;
+        const Vector upper = rows[i];
+        const Vector lower = rows[i + distance];
+        rows[i] = __builtin_shufflevector(upper, lower, (column & distance ? vector + column - distance : column)...);
+        rows[i + distance] =
+            __builtin_shufflevector(upper, lower, (column & distance ? vector + column : column + distance)...);
+    }
+}
+
 /// out[j][i] = in[i][j], 16 x 16: in four steps of exchanging halves between rows 8, 4, 2 and 1 apart, which the
 /// compiler turns into shuffles of whole vectors.
 void transpose(const float* in, std::int64_t in_stride, float* out, std::int64_t out_stride) {
-    using Vector = float __attribute__((vector_size(vector * sizeof(float))));
-    using Index = std::int32_t __attribute__((vector_size(vector * sizeof(std::int32_t))));
     Vector rows[vector];
     for (std::int64_t i = 0; i < vector; ++i)
         std::memcpy(&rows[i], in + i * in_stride, sizeof(Vector));
-    const auto exchange = [&](std::int64_t distance, Index low, Index high) {
-        for (std::int64_t i = 0; i < vector; ++i) {
-            if ((i & distance) != 0) continue;
-            const Vector upper = rows[i];
-            const Vector lower = rows[i + distance];
-            rows[i] = __builtin_shuffle(upper, lower, low);
-            rows[i + distance] = __builtin_shuffle(upper, lower, high);
-        }
-    };
-    exchange(8, Index{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-             Index{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
-    exchange(4, Index{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
-             Index{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
-    exchange(2, Index{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
-             Index{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
-    exchange(1, Index{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
-             Index{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+    constexpr auto columns = std::make_integer_sequence<int, vector>();
+    exchange<8>(rows, columns);
+    exchange<4>(rows, columns);
+    exchange<2>(rows, columns);
+    exchange<1>(rows, columns);
     for (std::int64_t i = 0; i < vector; ++i)
         std::memcpy(out + i * out_stride, &rows[i], sizeof(Vector));
 }
