@@ -143,7 +143,10 @@ case "${1-}" in
         [[ ${2-} == n1 || ${2-} == n2 ]] || { code=2; fail "usage: $0 node n1|n2"; }
         start_node "$2"
         ;;
-    env) printf 'export SLURM_CONF=%q FAIRGPTQ_CLUSTER=%q\n' "$SLURM_CONF" "$folder" ;;
+    env)
+        # Both nodes have this host's addresses, and Open MPI 5 sees no way from one of its own to the same.
+        printf 'export SLURM_CONF=%q FAIRGPTQ_CLUSTER=%q OMPI_MCA_btl_tcp_if_include=lo\n' "$SLURM_CONF" "$folder"
+        ;;
     *)
         code=2
         fail "usage: $0 start|stop|status|env"

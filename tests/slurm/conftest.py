@@ -20,7 +20,7 @@ class Cluster:
         self.folder = folder
         self.environment = {**workshop.ENVIRONMENT, "FAIRGPTQ_CLUSTER": str(folder), "FAIRGPTQ_CLUSTER_PORT": str(20000 + os.getpid() % 5000 * 4),
                             "SLURM_CONF": str(folder / "slurm.conf"), "FAIRGPTQ": workshop.BINARY, "SITE": "laptop",
-                            "PYTHON": sys.executable}
+                            "PYTHON": sys.executable, "OMPI_MCA_btl_tcp_if_include": "lo"}  # as `local-cluster.sh env` has it
 
     def local(self, *arguments):
         return subprocess.run([ROOT / "slurm/local-cluster.sh", *arguments], env=self.environment, capture_output=True,

@@ -109,7 +109,7 @@ def test_the_profile_of_a_gpu_cluster(cluster, small, expected, tmp_path):
     """Its launcher, its signals and its environment on one node with GPUs by name only; the backend is the CPU."""
     out, log = tmp_path / "out", tmp_path / "log"
     job = cluster.submit(log, "--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=2", "jobs/fairgptq_llama70b.sh",
-                         **variables(small, out), SITE="gpu-cluster", OMPI_MCA_btl_tcp_if_include="lo")
+                         **variables(small, out), SITE="gpu-cluster")
     until(lambda: layers(out) >= 1, "the first layer")
     cluster.call("scancel", "--signal=USR1", "--batch", job)
     text = cluster.wait(job, log=log)
