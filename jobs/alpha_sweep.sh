@@ -46,6 +46,7 @@ one_point() { # NAME: quantizes and evaluates; an exit code other than 0 where t
         code=0
         run_resumable launch "$ranks" "$program" quantize --model "$MODEL" --tokens "$TOKENS" --out "$OUT/runs/$name" "${quantize[@]}" \
             --alpha-map "$OUT/points/$name.json" --resume || code=$?
+        ((code != 0)) || run_is_done "$OUT/runs/$name" || code=1
         if ((code == 0)); then
             run_anew launch "$ranks" "$program" eval --run "$OUT/runs/$name" --tokens "$TOKENS" --out "$OUT/reports/$name.json" \
                 >/dev/null || code=$?

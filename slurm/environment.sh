@@ -2,7 +2,7 @@
 #   SITE=laptop|gpu-cluster|FILE   the site profile (slurm/sites/NAME.sh): modules, network, launcher; default: laptop outside Slurm,
 #                                  under it gpu-cluster where the job has GPUs
 #   FAIRGPTQ=FILE                  the program; default: build/cuda/fairgptq where there are GPUs, else build/release/fairgptq
-# It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; $python, $program
+# It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; run_is_done RUN; $python, $program
 fairgptq_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 under_slurm=${SLURM_JOB_ID:-}
 
@@ -74,6 +74,10 @@ on_signal() { # NAME
 }
 # A lost rank or node ends mpirun with an error: the job tries again from its last finished layer, a few times. What was refused (2)
 # would be refused again.
+# Open MPI 5's mpirun ends with 0 where it lost a node, so that 0 alone does not say that a run is complete: its log does.
+run_is_done() { # RUN
+    [[ $(tail -n 1 "$1/log.jsonl" 2>/dev/null) == *'"event":"done"'* ]]
+}
 requeue_after_failure() { # EXIT-CODE
     if [[ -n $under_slurm ]] && (($1 != 0 && $1 != 2 && $1 != 75 && ${SLURM_RESTART_COUNT:-0} < 5)); then requeue; fi
 }

@@ -32,6 +32,7 @@ say "Quantize (finished layers are kept; fairgptq watch $out/run shows progress)
 code=0
 run_resumable launch "$ranks" "$program" quantize --model "$model" --tokens "$tokens" --out "$out/run" \
     ${device_memory:+--device-memory "$device_memory"} "${quantize[@]}" --resume || code=$?
+((code != 0)) || run_is_done "$out/run" || code=1
 requeue_after_failure "$code"
 ((code == 0)) || exit "$code"
 
