@@ -61,7 +61,7 @@ TEST_F(CudaMemoryTest, UploadsEveryHalfExactlyIntoStridedRows) {
 TEST_F(CudaMemoryTest, RefusesMoreThanThereIs) {
     cuda::Memory memory(0);
     EXPECT_THROW(memory.allocate(std::size_t{1} << 50U), Failure);
-    EXPECT_THROW(cuda::Memory(cuda::device_count()), Failure);
+    EXPECT_THROW(cuda::Memory{cuda::device_count()}, Failure);
 }
 
 }  // namespace

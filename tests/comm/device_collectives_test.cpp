@@ -25,9 +25,10 @@ class CollectivesTest : public ::testing::TestWithParam<std::tuple<Kind, int>> {
   protected:
     /// Runs `body` at every rank with collectives of the kind that the case is about.
     static void run(const std::function<void(MemoryOperations&, DeviceCollectives&, Communicator&)>& body) {
-        const auto [kind, ranks] = GetParam();
+        const Kind kind = std::get<0>(GetParam());
+        const int ranks = std::get<1>(GetParam());
         NcclWorld world(ranks);
-        run_ranks(ranks, [&, kind = kind](Communicator& comm) {
+        run_ranks(ranks, [&](Communicator& comm) {
             const auto cpu = make_backend("cpu");
             DistantMemory distant(*cpu);
             MemoryOperations& memory = kind == Kind::host ? static_cast<MemoryOperations&>(*cpu) : distant;

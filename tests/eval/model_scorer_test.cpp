@@ -62,11 +62,11 @@ TEST_P(ModelScorerOracle, AgreesWithTheModelsOwnLogits) {
     // No chunk, no work: a rank beyond the number of chunks.
     EXPECT_TRUE(scorer.score({}, {}).empty());
     // The weights that a run puts in place of the layer's are the ones that count.
-    ModelScorer changed({backend, family, checkpoint, [&](LayerWeights& layer) {
-                             for (auto& [name, linear] : layer.linears)
-                                 backend.zero(linear.weight.data,
-                                              static_cast<std::size_t>(linear.weight.rows * linear.weight.cols) * 4);
-                         }});
+    const auto change = [&](LayerWeights& layer) {
+        for (auto& [name, linear] : layer.linears)
+            backend.zero(linear.weight.data, static_cast<std::size_t>(linear.weight.rows * linear.weight.cols) * 4);
+    };
+    ModelScorer changed({backend, family, checkpoint, {change}});
     EXPECT_NE(changed.score(std::span(&chunk, 1), std::span(&rows, 1)), scores);
 }
 INSTANTIATE_TEST_SUITE_P(Families, ModelScorerOracle,
