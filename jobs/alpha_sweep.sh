@@ -50,6 +50,7 @@ one_point() { # NAME: quantizes and evaluates; an exit code other than 0 where t
         if ((code == 0)); then
             run_anew launch "$ranks" "$program" eval --run "$OUT/runs/$name" --tokens "$TOKENS" --out "$OUT/reports/$name.json" \
                 >/dev/null || code=$?
+            ((code != 0)) || [[ -s $OUT/reports/$name.json ]] || code=1 # as run_is_done says
         fi
         # 2: it would be refused again; 75: it was asked to stop.
         ((code != 0 && code != 2 && code != 75)) || break

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # job and work are set by those that source this
 # What the jobs on SmolLM2 share: settings, program, model, data, and how a run is made, gone on with and evaluated.
-# Sourced by jobs/quickstart.sh, jobs/controls.sh and jobs/table.sh from the repository's root. Environment:
+# Sourced by jobs/quickstart.sh, controls.sh, options.sh and table.sh from the repository's root. Environment:
 #   STEREOSET=FILE   StereoSet's dev.json (or triples as JSON lines): calibrate on one half of its pairs, evaluate on the other
 #                    and on all of CrowS-Pairs (without it: one half of CrowS-Pairs, and the other)
 #   MORE="…"         further options of tools/prepare.py, such as --piqa FILE --piqa-labels FILE --bbq FILE --max-items 200

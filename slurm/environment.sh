@@ -74,12 +74,15 @@ on_signal() { # NAME
 }
 # A lost rank or node ends mpirun with an error: the job tries again from its last finished layer, a few times. What was refused (2)
 # would be refused again.
-# Open MPI 5's mpirun ends with 0 where it lost a node, so that 0 alone does not say that a run is complete: its log does.
-run_is_done() { # RUN
-    [[ $(tail -n 1 "$1/log.jsonl" 2>/dev/null) == *'"event":"done"'* ]]
-}
 requeue_after_failure() { # EXIT-CODE
     if [[ -n $under_slurm ]] && (($1 != 0 && $1 != 2 && $1 != 75 && ${SLURM_RESTART_COUNT:-0} < 5)); then requeue; fi
+}
+# Open MPI 5's mpirun ends with 0 where it lost a node, so that 0 alone does not say that a run is complete: its layers do.
+run_is_done() { # RUN
+    local layers files
+    layers=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["settings"]["layers"])' "$1/run.json") || return 1
+    files=("$1"/layers/layer_*.h5)
+    [[ -e ${files[0]} ]] && ((${#files[@]} == layers))
 }
 trap 'on_signal USR1' USR1
 trap 'on_signal TERM' TERM

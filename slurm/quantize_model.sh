@@ -23,25 +23,34 @@ free=$(($(df -Pk "$out" | awk 'NR == 2 {print $4}')))
 ((free >= need)) || [[ -f $out/run/run.json ]] ||
     die "$out has $((free / 1048576)) GiB free where about $((need / 1048576 + 1)) GiB are needed: name another OUT"
 
+ended() { # EXIT-CODE: goes on after 0 alone
+    requeue_after_failure "$1"
+    (($1 == 0)) || exit "$1"
+}
+evaluate() { # REPORT OPTION PATH
+    local code=0
+    [[ ! -s $1 ]] || return 0
+    run_anew launch "$ranks" "$program" eval "$2" "$3" --tokens "$tokens" --out "$1" || code=$?
+    ((code != 0)) || [[ -s $1 ]] || code=1 # as run_is_done says
+    ended "$code"
+}
+
 # First, as it finds out whether the token file has anything to evaluate on.
 say "Evaluate the original model"
-[[ -s $out/original.json ]] ||
-    run_anew launch "$ranks" "$program" eval --model "$model" --tokens "$tokens" --out "$out/original.json"
+evaluate "$out/original.json" --model "$model"
 
 say "Quantize (finished layers are kept; fairgptq watch $out/run shows progress)"
 code=0
 run_resumable launch "$ranks" "$program" quantize --model "$model" --tokens "$tokens" --out "$out/run" \
     ${device_memory:+--device-memory "$device_memory"} "${quantize[@]}" --resume || code=$?
 ((code != 0)) || run_is_done "$out/run" || code=1
-requeue_after_failure "$code"
-((code == 0)) || exit "$code"
+ended "$code"
 
 say "Export: $out/$format"
 [[ -d $out/$format ]] || run_anew "$program" export "$out/run" --format "$format" --out "$out/$format"
 
 say "Evaluate the 4-bit model"
-[[ -s $out/fair.json ]] ||
-    run_anew launch "$ranks" "$program" eval --run "$out/run" --tokens "$tokens" --out "$out/fair.json"
+evaluate "$out/fair.json" --run "$out/run"
 
 say "Summary: $summary"
 {

@@ -1,7 +1,10 @@
-"""What the jobs that measure SmolLM2 refuse before they begin, run in place and as sbatch runs them: from a copy elsewhere."""
+"""What the jobs that measure SmolLM2 refuse before they begin, run in place and as sbatch runs them: from a copy elsewhere; and what
+jobs do where their launcher takes a lost node for success."""
+import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from running import ROOT
@@ -11,7 +14,7 @@ def start(script, **environment):
     return subprocess.run(["bash", str(script)], env={**os.environ, **environment}, capture_output=True, text=True, check=False, cwd="/")
 
 
-@pytest.mark.parametrize("job", ["controls", "table"])
+@pytest.mark.parametrize("job", ["controls", "options", "table"])
 @pytest.mark.parametrize("environment, sentence", [
     ({"RANKS": "none"}, "RANKS=none is not a positive whole number"),
     ({"STEREOSET": "/nowhere.json"}, "STEREOSET=/nowhere.json is not a file"),
@@ -33,7 +36,35 @@ def test_controls_refuses_alignments_without_a_control(alignment, sentence, tmp_
     assert (process.returncode, process.stderr.strip()) == (2, f"controls: {sentence}")
 
 
-@pytest.mark.parametrize("job", ["controls", "table"])
+@pytest.mark.parametrize("job", ["controls", "options", "table"])
 def test_submitted_from_elsewhere_they_say_so(job, tmp_path):
     process = start(ROOT / "jobs" / f"{job}.sh", SLURM_SUBMIT_DIR=str(tmp_path))
     assert process.returncode == 2 and "is not the repository" in process.stderr
+
+
+@pytest.mark.parametrize("layers, complete", [((), False), ((0, 1), False), ((0, 1, 2), True)])
+def test_a_run_is_done_when_its_layers_are_there(layers, complete, tmp_path):
+    """Whatever its log says last: a run that was killed after its last layer is complete."""
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"model": {"layers": 9}, "layers": 3}}))
+    (tmp_path / "layers/layer_0002.h5.damaged").touch()
+    for layer in layers:
+        (tmp_path / f"layers/layer_{layer:04}.h5").touch()
+    script = 'source "$1/slurm/environment.sh"; run_is_done "$2" && echo done'
+    environment = {**os.environ, "FAIRGPTQ": "/bin/true", "PYTHON": sys.executable, "SITE": "laptop"}
+    process = subprocess.run(["bash", "-c", script, "job", str(ROOT), str(tmp_path)], env=environment, capture_output=True, text=True,
+                             check=False)
+    assert (process.stdout == "done\n") == complete, process.stderr
+
+
+def test_no_report_after_success_is_a_failure(tmp_path):
+    """As Open MPI 5's mpirun makes it look like where a node is lost: the program here does nothing and ends with 0."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "tokens.h5").touch()
+    environment = {**os.environ, "MODEL": str(model), "TOKENS": str(tmp_path / "tokens.h5"), "OUT": str(tmp_path / "out"), "RANKS": "1",
+                   "FAIRGPTQ": "/bin/true", "PYTHON": sys.executable, "SITE": "laptop"}
+    process = subprocess.run(["bash", "jobs/fairgptq_llama8b.sh"], env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert "Evaluate the original model" in process.stdout and "Quantize" not in process.stdout
