@@ -94,6 +94,7 @@ start() {
     chmod 755 "$folder"
     mkdir -m 700 "$folder/munge"
     (umask 077 && head -c 1024 /dev/urandom >"$folder/munge/key")
+    trap end_daemons EXIT # where one of them does not start; what they wrote stays
     munged --force --key-file="$folder/munge/key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
         --log-file="$folder/munge/log" --seed-file="$folder/munge/seed" 2>"$folder/munged.err" ||
         fail "munged did not start: $(tail -1 "$folder/munged.err")"
@@ -104,6 +105,7 @@ start() {
     local second
     for ((second = 0; second < 120; second++)); do
         if [[ $(sinfo --noheader --format=%t 2>/dev/null | sort -u) == idle ]]; then
+            trap - EXIT
             echo "local-cluster: two nodes of $cpus processors; eval \"\$($0 env)\" lets a shell use them"
             return
         fi
@@ -112,10 +114,8 @@ start() {
     fail "the nodes did not come up: see $folder/slurmctld.log"
 }
 
-stop() {
+end_daemons() {
     local name pid
-    [[ -d $folder ]] || return 0
-    if running slurmctld; then scancel --user="$(id -un)" 2>/dev/null || true; fi
     for name in slurmd-n1 slurmd-n2 slurmctld munged; do
         running "$name" || continue
         pid=$(<"$folder/$name.pid")
@@ -126,6 +126,12 @@ stop() {
         done
         kill -KILL "$pid" 2>/dev/null || true
     done
+}
+
+stop() {
+    [[ -d $folder ]] || return 0
+    if running slurmctld; then scancel --user="$(id -un)" 2>/dev/null || true; fi
+    end_daemons
     rm -rf "$folder"
 }
 
