@@ -77,7 +77,7 @@ start_node() { # NAME
 }
 
 start() {
-    local program
+    local program looks=0
     code=2
     [[ $EUID -eq 0 ]] || fail "the daemons must be started by root"
     for program in munged slurmctld slurmd sinfo; do
@@ -100,6 +100,7 @@ start() {
         fail "munged did not start: $(tail -1 "$folder/munged.err")"
     write_configuration
     slurmctld -f "$SLURM_CONF" || fail "slurmctld did not start: $(tail -1 "$folder/slurmctld.log")"
+    until running slurmctld || ((++looks > 100)); do sleep 0.1; done # its pid file comes a moment later
     start_node n1 || fail "slurmd n1 did not start: $(tail -1 "$folder/slurmd-n1.log")"
     start_node n2 || fail "slurmd n2 did not start: $(tail -1 "$folder/slurmd-n2.log")"
     local second
