@@ -48,9 +48,8 @@ one_point() { # NAME: quantizes and evaluates; an exit code other than 0 where t
             --alpha-map "$OUT/points/$name.json" --resume || code=$?
         ((code != 0)) || run_is_done "$OUT/runs/$name" || code=1
         if ((code == 0)); then
-            run_anew launch "$ranks" "$program" eval --run "$OUT/runs/$name" --tokens "$TOKENS" --out "$OUT/reports/$name.json" \
-                >/dev/null || code=$?
-            ((code != 0)) || [[ -s $OUT/reports/$name.json ]] || code=1 # as run_is_done says
+            make_once "$OUT/reports/$name.json" \
+                launch "$ranks" "$program" eval --run "$OUT/runs/$name" --tokens "$TOKENS" --out "$OUT/reports/$name.json" >/dev/null || code=$?
         fi
         # 2: it would be refused again; 75: it was asked to stop.
         ((code != 0 && code != 2 && code != 75)) || break
@@ -60,8 +59,8 @@ one_point() { # NAME: quantizes and evaluates; an exit code other than 0 where t
     return "$code"
 }
 original() {
-    [[ -s $OUT/reports/original.json ]] ||
-        run_anew launch "$ranks" "$program" eval --model "$MODEL" --tokens "$TOKENS" --out "$OUT/reports/original.json" >/dev/null
+    make_once "$OUT/reports/original.json" \
+        launch "$ranks" "$program" eval --model "$MODEL" --tokens "$TOKENS" --out "$OUT/reports/original.json" >/dev/null
 }
 gather() {
     "$python" tools/sweep_results.py "$OUT" --max-loss "$MAX_LOSS" | tee "$OUT/summary.partial"

@@ -2,7 +2,8 @@
 #   SITE=laptop|gpu-cluster|FILE   the site profile (slurm/sites/NAME.sh): modules, network, launcher; default: laptop outside Slurm,
 #                                  under it gpu-cluster where the job has GPUs
 #   FAIRGPTQ=FILE                  the program; default: build/cuda/fairgptq where there are GPUs, else build/release/fairgptq
-# It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; run_is_done RUN; $python, $program
+# It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; run_is_done RUN; make_once FILE COMMAND…;
+# $python, $program
 fairgptq_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 under_slurm=${SLURM_JOB_ID:-}
 
@@ -77,13 +78,6 @@ on_signal() { # NAME
 requeue_after_failure() { # EXIT-CODE
     if [[ -n $under_slurm ]] && (($1 != 0 && $1 != 2 && $1 != 75 && ${SLURM_RESTART_COUNT:-0} < 5)); then requeue; fi
 }
-# Open MPI 5's mpirun ends with 0 where it lost a node, so that 0 alone does not say that a run is complete: its layers do.
-run_is_done() { # RUN
-    local layers files
-    layers=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["settings"]["layers"])' "$1/run.json") || return 1
-    files=("$1"/layers/layer_*.h5)
-    [[ -e ${files[0]} ]] && ((${#files[@]} == layers))
-}
 trap 'on_signal USR1' USR1
 trap 'on_signal TERM' TERM
 supervise() { # STOP-SIGNAL COMMAND…: its exit code
@@ -105,3 +99,17 @@ supervise() { # STOP-SIGNAL COMMAND…: its exit code
 }
 run_resumable() { supervise USR1 "$@"; } # quantize, sweep: they finish their layer and end with 75
 run_anew() { supervise TERM "$@"; }      # everything else: ended at once, done again after a restart
+
+# Open MPI 5's mpirun ends with 0 where it lost a node, so that 0 alone says nothing: what was to be made does.
+run_is_done() { # RUN: whether all of its layers are there
+    local layers files
+    layers=$(sed -n 's/^    "layers": \([0-9]*\).*/\1/p' "$1/run.json") # the run's, not the model's
+    files=("$1"/layers/layer_*.h5)
+    [[ -e ${files[0]} ]] || files=()
+    [[ ${#files[@]} == "$layers" ]] || { echo "$1 has ${#files[@]} of ${layers:-?} layers" >&2 && return 1; }
+}
+make_once() { # FILE COMMAND…: unless the file is there; the command's exit code, or 1 where it makes none
+    [[ ! -s $1 ]] || return 0
+    run_anew "${@:2}" || return
+    [[ -s $1 ]] || { echo "$1 was not made, though what makes it ended with 0" >&2 && return 1; }
+}

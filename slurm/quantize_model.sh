@@ -29,9 +29,7 @@ ended() { # EXIT-CODE: goes on after 0 alone
 }
 evaluate() { # REPORT OPTION PATH
     local code=0
-    [[ ! -s $1 ]] || return 0
-    run_anew launch "$ranks" "$program" eval "$2" "$3" --tokens "$tokens" --out "$1" || code=$?
-    ((code != 0)) || [[ -s $1 ]] || code=1 # as run_is_done says
+    make_once "$1" launch "$ranks" "$program" eval "$2" "$3" --tokens "$tokens" --out "$1" || code=$?
     ended "$code"
 }
 

@@ -16,9 +16,7 @@ void add_solver_options(cxxopts::Options& options) {
         ("group-size", "input columns that share a scale: 32, 64, 128, 256, or -1 for the whole row",
          cxxopts::value<std::int64_t>()->default_value("128"))          //
         ("sym", "symmetric grid (default)")("asym", "asymmetric grid")  //
-        ("order",
-         "order of the columns: none; activation (descending diagonal); group (whole groups, and "
-         "the columns within)",
+        ("order", "order of the columns: none; activation (descending diagonal); group (whole groups, then within)",
          text("none"))                                                                                 //
         ("static-groups", "fix all scales before the first column; groups stay neighbours in memory")  //
         ("damp", "share of the Hessian's mean diagonal added to it",
@@ -52,15 +50,18 @@ double read_alpha(const cxxopts::ParseResult& parsed) {
 }
 
 nlohmann::json to_json(const SolverSettings& settings) {
-    return {{"solver", to_string(settings.kind)},
-            {"bits", settings.grid.bits},
-            {"group_size", settings.grid.group_size},
-            {"symmetric", settings.grid.symmetric},
-            {"order", to_string(settings.order)},
-            {"static_groups", settings.static_groups},
-            {"damp", settings.damp},
-            {"scale_search", to_string(settings.grid.scale_search)},
-            {"scale_dtype", to_string(settings.grid.scale_type)}};
+    nlohmann::json json{{"solver", to_string(settings.kind)},
+                        {"bits", settings.grid.bits},
+                        {"group_size", settings.grid.group_size},
+                        {"symmetric", settings.grid.symmetric},
+                        {"order", to_string(settings.order)},
+                        {"static_groups", settings.static_groups},
+                        {"damp", settings.damp},
+                        {"scale_search", to_string(settings.grid.scale_search)},
+                        {"scale_dtype", to_string(settings.grid.scale_type)}};
+    // Runs of before it was so cannot be gone on with: their layers are of another order.
+    if (settings.order == ColumnOrder::group) json["within_groups"] = to_string(ColumnOrder::activation);
+    return json;
 }
 
 }  // namespace fairgptq::commands

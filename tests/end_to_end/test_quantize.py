@@ -67,6 +67,14 @@ def test_every_option_changes_the_result(tiny, tmp_path, option):
     assert quantized(read_run(tmp_path / "plain")) != quantized(read_run(tmp_path / "changed"))
 
 
+@pytest.mark.parametrize("order, within", [("none", None), ("activation", None), ("group", "activation")])
+def test_settings_say_that_groups_are_ordered_within(tiny, tmp_path, order, within):
+    """So a run of the program that left them as they were is refused: it has no such setting."""
+    quantize(tiny, tmp_path / "run", "--order", order, "--max-layers", "1")
+    settings = json.loads((tmp_path / "run/run.json").read_text())["settings"]["quantization"]
+    assert (settings["order"], settings.get("within_groups")) == (order, within)
+
+
 def test_chunk_size_changes_sums_only_in_their_last_bits(tiny, tmp_path):
     quantize(tiny, tmp_path / "large", "--max-layers", "1")
     quantize(tiny, tmp_path / "small", "--max-layers", "1", "--chunk-tokens", "100", ranks=3)

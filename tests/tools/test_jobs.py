@@ -46,7 +46,7 @@ def test_submitted_from_elsewhere_they_say_so(job, tmp_path):
 def test_a_run_is_done_when_its_layers_are_there(layers, complete, tmp_path):
     """Whatever its log says last: a run that was killed after its last layer is complete."""
     (tmp_path / "layers").mkdir()
-    (tmp_path / "run.json").write_text(json.dumps({"settings": {"model": {"layers": 9}, "layers": 3}}))
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"layers": 3, "model": {"layers": 9}, "quantization": {}}}, indent=2))
     (tmp_path / "layers/layer_0002.h5.damaged").touch()
     for layer in layers:
         (tmp_path / f"layers/layer_{layer:04}.h5").touch()
@@ -55,6 +55,7 @@ def test_a_run_is_done_when_its_layers_are_there(layers, complete, tmp_path):
     process = subprocess.run(["bash", "-c", script, "job", str(ROOT), str(tmp_path)], env=environment, capture_output=True, text=True,
                              check=False)
     assert (process.stdout == "done\n") == complete, process.stderr
+    assert process.stderr == ("" if complete else f"{tmp_path} has {len(layers)} of 3 layers\n")
 
 
 def test_no_report_after_success_is_a_failure(tmp_path):
@@ -67,4 +68,5 @@ def test_no_report_after_success_is_a_failure(tmp_path):
                    "FAIRGPTQ": "/bin/true", "PYTHON": sys.executable, "SITE": "laptop"}
     process = subprocess.run(["bash", "jobs/fairgptq_llama8b.sh"], env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     assert process.returncode == 1, process.stdout + process.stderr
+    assert process.stderr.splitlines()[-1] == f"{tmp_path / 'out/original.json'} was not made, though what makes it ended with 0"
     assert "Evaluate the original model" in process.stdout and "Quantize" not in process.stdout
