@@ -96,6 +96,7 @@ int plan(int argc, char** argv, Communicator& comm) {
     if (limit)
         fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", gibibytes(*limit),
                    memory.fits ? "suffice" : "do not suffice", gibibytes(memory.needed(planned.gpu)));
+    warn_of_vllm(inputs.settings.solver);
     return exit_done;
 }
 

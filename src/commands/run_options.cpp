@@ -1,11 +1,14 @@
 #include "commands/run_options.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 
 #include "commands/options.hpp"
 #include "commands/residency.hpp"
 #include "commands/solver_options.hpp"
 #include "commands/sweep_options.hpp"
+#include "export/vllm.hpp"
 #include "model/weights.hpp"
 #include "solver/solve.hpp"
 
@@ -138,6 +141,11 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
                      device_memory};
     if (inputs.settings.pairs == PairControl::unrelated) inputs.unrelated_digest = tokens.unrelated_digest;
     return inputs;
+}
+
+void warn_of_vllm(const SolverSettings& settings) {
+    const std::string objection = vllm_objection(settings);
+    if (!objection.empty()) spdlog::warn("vLLM (0.32) will load no export of this run but a dense one: {}", objection);
 }
 
 nlohmann::json run_settings(const RunInputs& inputs) {

@@ -253,6 +253,7 @@ int make_runs(const RunCommand& command, int argc, char** argv, Communicator& co
         inputs->settings.alpha = run.alpha;
         opened.push_back(open_run(run.folder.empty() ? out : out / run.folder, resume, run_settings(*inputs), comm));
     }
+    if (comm.rank() == 0) warn_of_vllm(inputs->settings.solver);
     return finish_runs(*inputs, opened, planned, stop_after, threads, {*backend, comm, *collectives, memory.residency},
                        memory, clock);
 }

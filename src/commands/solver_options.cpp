@@ -16,7 +16,7 @@ void add_solver_options(cxxopts::Options& options) {
         ("group-size", "input columns that share a scale: 32, 64, 128, 256, or -1 for the whole row",
          cxxopts::value<std::int64_t>()->default_value("128"))          //
         ("sym", "symmetric grid (default)")("asym", "asymmetric grid")  //
-        ("order", "order of the columns: none; activation (descending diagonal); group (whole groups, then within)",
+        ("order", "order of the columns: none; activation (desc_act, not for vLLM); group (whole groups, then within)",
          text("none"))                                                                                 //
         ("static-groups", "fix all scales before the first column; groups stay neighbours in memory")  //
         ("damp", "share of the Hessian's mean diagonal added to it",

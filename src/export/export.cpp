@@ -1,6 +1,8 @@
 // Every export alike: which tensors there are, in what order they are written, and the files beside them.
 #include "export/export.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 #include <map>
@@ -11,6 +13,7 @@
 #include <utility>
 
 #include "export/format.hpp"
+#include "export/vllm.hpp"
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
 #include "run/quantized_model.hpp"
@@ -103,6 +106,11 @@ class Exporter {
         writer.finish();
         write_config(folder);
         copy_other_files(folder);
+    }
+
+    void warn_of_vllm() const {
+        const std::string objection = vllm_objection(options_.format, info_);
+        if (!objection.empty()) spdlog::warn("vLLM (0.32) does not load this export, other programs do: {}", objection);
     }
 
   private:
@@ -215,6 +223,7 @@ void export_run(const RunDirectory& run, const fs::path& out, const ExportOption
     flush_folder(temporary);
     rename_into_place(temporary, target);
     guard.keep();
+    exporter.warn_of_vllm();
 }
 
 }  // namespace fairgptq

@@ -135,6 +135,26 @@ def test_files_beside_the_weights_come_along(runs, workplace, tmp_path):
     assert list((tmp_path / "deep").iterdir()) == [exported]
 
 
+def test_what_vllm_does_not_load_is_said(runs, workplace, tmp_path):
+    """At the export, and before the work where no format helps."""
+    folder, model, tokens = workplace
+
+    def of_export(name, form):
+        return run(0, "export", runs(name)[0], "--format", form, "--out", tmp_path / f"{name}-{form}").stderr
+
+    for name, form in (("sym-4", "gptq"), ("asym-4", "compressed-tensors"), ("static", "gptq"), ("scattered", "dense")):
+        assert "vLLM" not in of_export(name, form)
+    assert "as compressed-tensors, not as gptq" in of_export("asym-4", "gptq")
+    assert "scattered columns (desc_act)" in of_export("scattered", "gptq")
+    assert "no kernel for 3 bits" in of_export("row", "compressed-tensors")
+    for options, words in ((("--order", "activation"), "--order group"), (("--bits", "3"), "3 bits"), (("--asym",), None)):
+        settings = ("--model", model, "--tokens", tokens, "--group-size", "32", *options)
+        warning = "vLLM (0.32) will load no export of this run but a dense one"
+        for found in (run(0, "plan", *settings).stderr,
+                      run(2, "quantize", *settings, "--out", tmp_path / options[-1]).stderr):
+            assert found.count(warning) == (words is not None) and (words is None or words in found)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_shards(runs, workplace, tmp_path, form):
     """check() sees that the index names every tensor's shard; the embedding alone is larger than a shard."""

@@ -1,0 +1,19 @@
+// What vLLM loads, which is less than what the formats can hold: it has kernels for some of it only.
+#pragma once
+
+#include <string>
+
+#include "export/format.hpp"
+#include "solver/settings.hpp"
+
+namespace fairgptq {
+
+/// Of vLLM 0.32, from its sources and by trial (tests/bench/load_in_vllm.py).
+/// @param format gptq, compressed-tensors or dense
+/// @returns why vLLM does not load such an export with the kernels it brings; empty where it does
+std::string vllm_objection(const std::string& format, const QuantizedModelInfo& info);
+
+/// @returns why vLLM would load no quantized export of a run with these settings; empty where it loads one
+std::string vllm_objection(const SolverSettings& settings);
+
+}  // namespace fairgptq
