@@ -145,7 +145,8 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
 
 void warn_of_vllm(const SolverSettings& settings) {
     const std::string objection = vllm_objection(settings);
-    if (!objection.empty()) spdlog::warn("vLLM (0.32) will load no export of this run but a dense one: {}", objection);
+    if (!objection.empty())
+        spdlog::warn("vLLM ({}) will load no export of this run but a dense one: {}", vllm_version, objection);
 }
 
 nlohmann::json run_settings(const RunInputs& inputs) {

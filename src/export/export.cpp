@@ -110,7 +110,8 @@ class Exporter {
 
     void warn_of_vllm() const {
         const std::string objection = vllm_objection(options_.format, info_);
-        if (!objection.empty()) spdlog::warn("vLLM (0.32) does not load this export, other programs do: {}", objection);
+        if (!objection.empty())
+            spdlog::warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
     }
 
   private:

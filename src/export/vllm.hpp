@@ -8,7 +8,9 @@
 
 namespace fairgptq {
 
-/// Of vLLM 0.32, from its sources and by trial (tests/bench/load_in_vllm.py).
+/// The version that is meant here: read from its sources and tried (tests/bench/load_in_vllm.py).
+inline constexpr const char* vllm_version = "0.32";
+
 /// @param format gptq, compressed-tensors or dense
 /// @returns why vLLM does not load such an export with the kernels it brings; empty where it does
 std::string vllm_objection(const std::string& format, const QuantizedModelInfo& info);
