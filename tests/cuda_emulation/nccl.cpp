@@ -262,9 +262,12 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
     if (comm->stream != nullptr) emulation::step(comm->stream);
     Aborted::all().push_back(comm);
     if (emulation::equipment().nccl_aborts_alone) return ncclSuccess;
-    lock.unlock();
+    std::vector<fs::path> words;  // the process may end meanwhile, and the communicator with it
     for (int of = 0; of < comm->ranks; ++of)
-        while (!fs::exists(comm->file("abort", of)))
+        words.push_back(comm->file("abort", of));
+    lock.unlock();
+    for (const fs::path& word : words)
+        while (!fs::exists(word))
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return ncclSuccess;
 }
