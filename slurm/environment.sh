@@ -84,7 +84,10 @@ supervise() { # STOP-SIGNAL COMMAND…: its exit code
     local code
     stop_signal=$1
     shift
-    [[ -z $stop_asked ]] || return 75
+    if [[ -n $stop_asked ]]; then # while the step before did its last, or between two
+        [[ -z $restart_asked ]] || requeue
+        return 75
+    fi
     "$@" &
     child=$!
     while true; do # a trapped signal ends wait, and not the command

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from workshop import complaints, quantized, read_run, run, start
+from workshop import complaints, quantized, ranks_of, read_run, run, start
 
 
 def arguments(small, out, *more):
@@ -21,12 +21,6 @@ def whole(small, tmp_path_factory):
     begin = time.monotonic()
     run(2, *arguments(small, out))
     return read_run(out), time.monotonic() - begin
-
-
-def ranks_of(process):
-    """Process ids of the ranks under an mpirun."""
-    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
-    return [int(pid) for pid in listed.split()]
 
 
 def wait_for_layer(out, layers, process):

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import pytest
-from workshop import BINARY, refused, run, start
+from workshop import BINARY, held, refused, run, start
 
 PHASES = {"setup", "read", "forward", "covariance", "all_reduce", "factor", "columns", "figures", "exchange", "write"}
 
@@ -54,14 +54,16 @@ def test_watch_follows_a_run_to_its_end(small, tmp_path):
     seen = tmp_path / "seen"
     seen.mkdir()
     (seen / "log.jsonl").symlink_to(out / "log.jsonl")
-    watched = subprocess.run([BINARY, "watch", str(seen), "--interval", "0.05"], capture_output=True, text=True,
-                             check=False, timeout=300)
+    with held(process):
+        watch = subprocess.Popen([BINARY, "watch", str(seen), "--interval", "0.05"], stdout=subprocess.PIPE, text=True)
+        first = watch.stdout.readline()
+    text = first + watch.communicate(timeout=300)[0]
     assert process.wait() == 0
-    assert watched.returncode == 0, watched.stderr
-    blocks = [line for line in watched.stdout.splitlines() if not line.startswith(" ")]
+    assert watch.returncode == 0, text
+    blocks = [line for line in text.splitlines() if not line.startswith(" ")]
     assert len(blocks) >= 4 and all(": running, " in line for line in blocks[:-1])
-    assert ": done, 6 of 6 layers" in blocks[-1] and "s left" in watched.stdout
-    assert "waiting for other ranks: rank 0" in watched.stdout
+    assert ": done, 6 of 6 layers" in blocks[-1] and "s left" in text
+    assert "waiting for other ranks: rank 0" in text
 
 
 def test_watch_says_how_a_run_ended(tiny, tmp_path):

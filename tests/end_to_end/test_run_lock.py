@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from workshop import read_run, refused, run, start
+from workshop import held, read_run, refused, run, start
 
 
 def arguments(small, out, *more):
@@ -25,10 +25,11 @@ def test_a_second_job_is_refused_and_names_the_first(small, tmp_path, more):
     out = tmp_path / "run"
     first = start(2, *arguments(small, out))
     wait_for(lambda: list(out.glob("layers/layer_*.h5")), first)
-    holder = json.loads(next(out.glob("lock.*")).read_text())
-    begin = time.monotonic()
-    sentence = refused(*arguments(small, out, *more), ranks=2)
-    assert time.monotonic() - begin < 9
+    with held(first):
+        holder = json.loads(next(out.glob("lock.*")).read_text())
+        begin = time.monotonic()
+        sentence = refused(*arguments(small, out, *more), ranks=2)
+        assert time.monotonic() - begin < 9
     for part in (str(out), f"process {holder['process']} ", holder["host"], holder["since"]):
         assert part in sentence
     text, _ = first.communicate(timeout=120)

@@ -1,7 +1,9 @@
 """What the end-to-end tests share: the program as a user starts it, tiny models, token files, and runs read back."""
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,25 @@ def start(ranks, *arguments):
     """Starts in a process group of its own, so that all of it can be killed."""
     return subprocess.Popen(command(ranks, *arguments), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             text=True, start_new_session=True)
+
+
+def ranks_of(process):
+    """Process ids of the ranks under an mpirun."""
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in listed.split()]
+
+
+@contextlib.contextmanager
+def held(process):
+    """The ranks under an mpirun stand still meanwhile: how fast they are does not matter."""
+    ranks = ranks_of(process)
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in ranks:
+            os.kill(pid, signal.SIGCONT)
 
 
 def complaints(text):

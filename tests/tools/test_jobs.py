@@ -70,3 +70,21 @@ def test_no_report_after_success_is_a_failure(tmp_path):
     assert process.returncode == 1, process.stdout + process.stderr
     assert process.stderr.splitlines()[-1] == f"{tmp_path / 'out/original.json'} was not made, though what makes it ended with 0"
     assert "Evaluate the original model" in process.stdout and "Quantize" not in process.stdout
+
+
+@pytest.mark.parametrize("job, asked", [("7", "requeue 7"), ("", None)])
+def test_a_signal_that_comes_too_late_for_a_step_holds_before_the_next(job, asked, tmp_path):
+    """The step ends with 0 all the same. Under Slurm the job goes back into the queue, elsewhere it ends; nothing new begins."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nexit 1\n')  # 1: this script is not waited for
+    scontrol.chmod(0o755)
+    step = "trap : USR1; kill -USR1 $PPID; sleep 0.2"  # it has passed the point where it would have stopped
+    script = f"""set -e; source "$1/slurm/environment.sh"
+        run_resumable bash -c '{step}'; echo finished; run_anew touch {tmp_path}/begun"""
+    environment = {**os.environ, "FAIRGPTQ": "/bin/true", "PYTHON": sys.executable, "SITE": "laptop", "SLURM_JOB_ID": job,
+                   "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    process = subprocess.run(["bash", "-c", script, "job", str(ROOT)], env=environment, capture_output=True, text=True, check=False,
+                             timeout=30)
+    assert (process.returncode, process.stdout.splitlines()[0]) == (75, "finished"), process.stdout + process.stderr
+    assert not (tmp_path / "begun").exists()
+    assert (tmp_path / "asked").read_text().strip() == asked if asked else not (tmp_path / "asked").exists()
