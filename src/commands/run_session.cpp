@@ -54,14 +54,14 @@ void log_failure(std::span<const RunTarget> targets, const Communicator& comm, c
 struct OpenedRun {
     std::unique_ptr<RunLock> lock;
     RunDirectory run;
-    std::int64_t finished;
+    FinishedLayers layers;
     TensorHashes source_tensors;  // of the finished layers
 };
 
 /// A collective. @throws SharedFailure, with the sentence of whatever makes the run unusable
 OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann::json& settings, Communicator& comm) {
     // Rank 0 makes or repairs; the others only look, after it is done.
-    std::int64_t finished = 0;
+    FinishedLayers layers(settings.at("layers").get<std::int64_t>());
     TensorHashes source_tensors;
     std::unique_ptr<RunLock> lock;
     together(comm, [&] {
@@ -70,17 +70,17 @@ OpenedRun open_run(const std::filesystem::path& out, bool resume, const nlohmann
         lock = RunLock::acquire(out);
         if (resume && RunDirectory::begun(out)) {
             const RunDirectory run = RunDirectory::resume(out, settings);
-            finished = run.finished_layers(true, &source_tensors);
+            layers = run.finished_layers(true, &source_tensors);
         } else {
             RunDirectory::create(out, settings);
         }
     });
-    finished = comm.all_reduce_max(finished);
+    layers = FinishedLayers::from_text(comm.broadcast_string(layers.text(), 0));
     source_tensors = broadcast_hashes(source_tensors, comm);
     // Every rank compares: one that read another model or token file (a stale copy on its node) must not take part.
     std::optional<RunDirectory> run;
     together(comm, [&] { run = RunDirectory::resume(out, settings); });
-    return {std::move(lock), std::move(*run), finished, std::move(source_tensors)};
+    return {std::move(lock), std::move(*run), std::move(layers), std::move(source_tensors)};
 }
 
 /// --stop-after-layers; −1 where it is not given. @throws InvalidInput
@@ -102,11 +102,13 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     Communicator& comm = resources.comm;
     const std::int64_t layers = inputs.settings.layers;
     std::vector<RunTarget> targets;
-    std::int64_t finished = layers;
+    std::int64_t finished = layers, there = layers;
     for (std::size_t i = 0; i < opened.size(); ++i) {
-        finished = std::min(finished, opened[i].finished);
-        if (opened[i].finished < layers)
-            targets.push_back({&opened[i].run, planned[i].alpha, opened[i].finished, opened[i].source_tensors});
+        const OpenedRun& one = opened[i];
+        finished = std::min(finished, one.layers.first_missing());
+        there = std::min(there, one.layers.count());
+        if (!one.layers.is_done_from(0))
+            targets.push_back({&one.run, planned[i].alpha, one.layers, one.source_tensors});
     }
     if (targets.empty()) {
         if (comm.rank() == 0)
@@ -137,11 +139,14 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              {"hessian_tokens", inputs.chunks.hessian_tokens},
                              {"pair_columns", inputs.chunks.pair_columns},
                              {"chunks", inputs.chunks.all.size()},
-                             {"finished_layers", target.finished}});
+                             {"finished_layers", target.layers.count()}});
         for (const std::string& line : what_waits(memory))
             say("{}\n", line);
-        say("{} {} layers with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n",
-            finished > 0 ? fmt::format("resuming after layer {} of", finished) : "quantizing", layers,
+        const std::string what = there > finished
+                                     ? fmt::format("resuming {} layers, of which {} are there,", layers, there)
+                                 : finished > 0 ? fmt::format("resuming after layer {} of {} layers", finished, layers)
+                                                : fmt::format("quantizing {} layers", layers);
+        say("{} with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n", what,
             inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
             plural(static_cast<std::size_t>(comm.size())), backend.name(),
             targets.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets.size()));
@@ -183,7 +188,8 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                              static_cast<double>(memory.device_peak) / (1U << 30U));
     }
     std::string ratio;
-    const bool whole = std::all_of(targets.begin(), targets.end(), [](const auto& one) { return one.finished == 0; });
+    const bool whole =
+        std::all_of(targets.begin(), targets.end(), [](const auto& one) { return one.layers.count() == 0; });
     if (outcome == Outcome::done && whole) {  // otherwise it was only a part of it
         std::vector<AlphaPolicy> policies;
         for (const RunTarget& target : targets)

@@ -7,9 +7,9 @@
 
 #include "model/weights.hpp"
 #include "pipeline/calibration_state.hpp"
+#include "pipeline/layers_on_disk.hpp"
 #include "pipeline/solve_shares.hpp"
 #include "pipeline/source_weights.hpp"
-#include "run/layer_writer.hpp"
 #include "run/quantized_model.hpp"
 #include "run/record_reader.hpp"
 #include "run/stop_signal.hpp"
@@ -51,7 +51,7 @@ class QuantizeRun {
           copies_(backend_),
           share_(share_of_reading(resources)),
           source_(comm_, checkpoint, targets, share_.ranks > 1),
-          replayed_(*targets.front().run, targets.front().finished) {
+          replayed_(*targets.front().run) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -72,9 +72,10 @@ class QuantizeRun {
     /// What this rank reads of the weights.
     ReadShare share() const { return share_; }
 
-    void replay_layer(LayerWeights layer) {
+    /// @param next whether the layer after it will be replayed, too
+    void replay_layer(LayerWeights layer, bool next) {
         if (sequential()) {
-            const LayerRecord record = replayed_.layer(layer.layer);
+            const LayerRecord record = replayed_.layer(layer.layer, next);
             dequantize_layer(backend_, record, layer);
         }
         progress_.enter(Phase::forward);
@@ -250,14 +251,6 @@ class QuantizeRun {
     TensorHashes outer_hashes_;
 };
 
-/// The targets whose layer `index` is still to be done.
-std::vector<std::size_t> without_layer(std::span<const RunTarget> targets, std::int64_t index) {
-    std::vector<std::size_t> open;
-    for (std::size_t target = 0; target < targets.size(); ++target)
-        if (index >= targets[target].finished) open.push_back(target);
-    return open;
-}
-
 }  // namespace
 
 Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
@@ -269,25 +262,28 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
     LayerPrefetcher weights(resources.backend, family, checkpoint, 0, settings.layers, resources.residency.weights,
                             quantize.share());
     Communicator& comm = resources.comm;
-    std::vector<LayerWriter> writers(targets.size());
+    LayersOnDisk disk(targets, settings.inputs == InputsFrom::sequential, comm);
     const auto finish_writing = [&] {
         progress.enter(Phase::write);
-        for (LayerWriter& writer : writers)
-            writer.finish();
+        disk.finish_writing();
     };
     std::int64_t solved = 0;
-    for (std::int64_t index = 0; index < settings.layers; ++index) {
-        const std::vector<std::size_t> open = without_layer(targets, index);
+    for (std::int64_t index = 0; !disk.is_done_from(index); ++index) {
+        const std::vector<std::size_t> open = disk.without(index);
         progress.enter(Phase::read);
         const PhaseClock::Span span(progress.clock(), fmt::format("layer {}", index));
         progress.begin_layer(index, open.empty());
         LayerWeights layer = quantize.read_layer(weights, index);
         std::vector<LayerRecord> records;
         if (open.empty()) {
-            quantize.replay_layer(std::move(layer));
+            finish_writing();  // HDF5 serves one at a time
+            progress.enter(Phase::read);
+            quantize.replay_layer(std::move(layer), disk.is_done(0, index + 1));
         } else {
             records = quantize.quantize_layer(std::move(layer), open);
             finish_writing();
+            progress.enter(Phase::exchange);
+            disk.name_origins(index, records);
             ++solved;
         }
         progress.enter(Phase::exchange);
@@ -301,12 +297,10 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
             for (const RunTarget& target : targets)
                 target.run->log(progress.layer_event(nullptr, times));
         const SolveShares shares(open.size(), comm);
-        for (std::size_t i = 0; i < open.size(); ++i) {
-            const RunDirectory& run = *targets[open[i]].run;
-            if (shares.logs(i)) run.log(progress.layer_event(&records[i], times));
-            if (shares.writes(i, index)) writers[open[i]].write(run.layer_path(index), std::move(records[i]));
-        }
-        if (stop && index + 1 < settings.layers) {
+        for (std::size_t i = 0; i < open.size(); ++i)
+            if (shares.logs(i)) targets[open[i]].run->log(progress.layer_event(&records[i], times));
+        disk.write(index, open, std::move(records));
+        if (stop && !disk.is_done_from(index + 1)) {
             finish_writing();
             return Outcome::stopped;
         }

@@ -43,7 +43,7 @@ enum class Outcome : std::uint8_t { done, stopped };
 struct RunTarget {
     const RunDirectory* run;
     AlphaSettings alpha;
-    std::int64_t finished;             // layers that it has
+    FinishedLayers layers;             // that it has
     TensorHashes source_tensors = {};  // what those were made of (LayerRecord::source_tensors)
 };
 
@@ -55,9 +55,9 @@ struct RunResources {
     Residency residency = {};
 };
 
-/// Quantizes the layers that a target lacks, up to settings.layers; a layer that every target has is replayed from the
-/// run's files without solving. Several targets (a sweep over α) share everything but their solves, which needs
-/// InputsFrom::original: with sequential inputs each target would have statistics of its own.
+/// Quantizes the layers that a target lacks, up to settings.layers; before the last of them, a layer that every target
+/// has is replayed from the run's files without solving. Several targets (a sweep over α) share everything but their
+/// solves, which needs InputsFrom::original: with sequential inputs each target would have statistics of its own.
 /// @param targets one or more; settings.alpha is not read
 /// @param stop_after_layers stop cleanly after that many more layers; < 0: never
 /// @throws SharedFailure naming layer, tensor and file if weights cannot be used: they hold NaN, are not those that a

@@ -23,10 +23,10 @@ class SolveShares {
     /// Keeps the target's log: one rank per log, as appends from several hosts are not safe on NFS.
     bool logs(std::size_t target) const { return (by_all(target) ? 0 : owner(target)) == rank_; }
     /// Owners of what all ranks have take turns, so that writing is spread over hosts.
-    bool writes(std::size_t target, std::int64_t layer) const {
-        return (by_all(target) ? static_cast<int>((layer + static_cast<std::int64_t>(target)) % ranks_)
-                               : owner(target)) == rank_;
+    int writer(std::size_t target, std::int64_t layer) const {
+        return by_all(target) ? static_cast<int>((layer + static_cast<std::int64_t>(target)) % ranks_) : owner(target);
     }
+    bool writes(std::size_t target, std::int64_t layer) const { return writer(target, layer) == rank_; }
 
   private:
     int owner(std::size_t target) const { return static_cast<int>(target % static_cast<std::size_t>(ranks_)); }

@@ -68,10 +68,11 @@ void append_settings(std::string& text, const Json& settings, const std::string&
 }  // namespace
 
 nlohmann::ordered_json inspect_json(const RunDirectory& run) {
-    const std::int64_t finished = run.finished_layers(false);
+    const FinishedLayers finished = run.finished_layers(false);
     Json modules = Json::array();
     Json totals = Json::object();
-    for (std::int64_t layer = 0; layer < finished; ++layer) {
+    for (std::int64_t layer = 0; layer < finished.layers(); ++layer) {
+        if (!finished.is_there(layer)) continue;
         for (const ModuleSolution& module : run.layer(layer).modules) {
             modules.push_back(describe(layer, module));
             add_to_totals(totals, modules.back());
@@ -80,7 +81,7 @@ nlohmann::ordered_json inspect_json(const RunDirectory& run) {
     return {{"run", run.path().string()},
             {"fingerprint", run.fingerprint()},
             {"layers", run.layers()},
-            {"finished_layers", finished},
+            {"finished_layers", finished.count()},
             {"settings", run.settings()},
             {"modules", modules},
             {"totals", totals}};

@@ -19,7 +19,7 @@ namespace fairgptq {
 namespace {
 
 constexpr std::string_view format_name = "fairgptq-layer";
-constexpr std::int64_t format_version = 2;
+constexpr std::int64_t format_version = 3;
 
 std::int64_t packed_bytes(std::int64_t cols, int bits) {
     return (cols * bits + 7) / 8;
@@ -100,8 +100,39 @@ std::optional<std::string> wrong_precision(const ModuleSolution& module) {
     return {};
 }
 
-/// @param packed room for the codes
-void write_module(const h5::Group& parent, const ModuleSolution& module, std::span<std::uint8_t> packed) {
+/// Room for the packed codes of every module of a layer, once for all: touching fresh memory costs as much as packing.
+class PackedCodes {
+  public:
+    explicit PackedCodes(const LayerRecord& record) {
+        std::size_t most = 0;
+        for (const ModuleSolution& module : record.modules)
+            most = std::max(most, size_of(module));
+        room_ = std::make_unique_for_overwrite<std::uint8_t[]>(most);
+    }
+    /// Until the next module's.
+    std::span<const std::uint8_t> of(const ModuleSolution& module) {
+        const std::span<std::uint8_t> packed(room_.get(), size_of(module));
+        pack_codes(module.codes, module.rows, module.cols, module.bits, packed);
+        return packed;
+    }
+
+  private:
+    static std::size_t size_of(const ModuleSolution& module) {
+        return static_cast<std::size_t>(module.rows * packed_bytes(module.cols, module.bits));
+    }
+    std::unique_ptr<std::uint8_t[]> room_;
+};
+
+/// A part of layer_hash.
+void add_module(Hasher& hasher, const ModuleSolution& module, std::span<const std::uint8_t> packed) {
+    hasher.add(std::as_bytes(std::span(module.name)));
+    hasher.add(std::as_bytes(packed));
+    hasher.add(std::as_bytes(std::span(module.scales)));
+    hasher.add(std::as_bytes(std::span(module.zeros)));
+    hasher.add(std::as_bytes(std::span(module.group_index)));
+}
+
+void write_module(const h5::Group& parent, const ModuleSolution& module, std::span<const std::uint8_t> packed) {
     const h5::Group group = parent.create_group(module.name);
     group.set("rows", module.rows);
     group.set("cols", module.cols);
@@ -111,8 +142,6 @@ void write_module(const h5::Group& parent, const ModuleSolution& module, std::sp
     for (const auto& [name, member] : figures)
         group.set(name, module.*member);
     const std::array<std::int64_t, 2> packed_shape{module.rows, packed_bytes(module.cols, module.bits)};
-    packed = packed.first(static_cast<std::size_t>(packed_shape[0] * packed_shape[1]));
-    pack_codes(module.codes, module.rows, module.cols, module.bits, packed);
     group.write<std::uint8_t>("codes", packed, packed_shape);
     const std::array<std::int64_t, 2> per_group{module.rows, module.groups};
     if (module.scales_float32)
@@ -196,14 +225,24 @@ LayerRecord read_header(const h5::Group& root) {
     record.layer = root.integer("layer");
     record.fingerprint = root.text("fingerprint");
     record.source_tensors = read_source_tensors(root);
+    record.made_after = root.text("made_after");
+    record.hash = root.text("hash");
     return record;
 }
 
 }  // namespace
 
-void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
+std::string layer_hash(const LayerRecord& record) {
+    Hasher hasher;
+    hasher.add(std::as_bytes(std::span(record.made_after)));
+    PackedCodes packed(record);
+    for (const ModuleSolution& module : record.modules)
+        add_module(hasher, module, packed.of(module));
+    return hasher.hash();
+}
+
+std::string write_layer(const std::filesystem::path& file, const LayerRecord& record) {
     nlohmann::json names = nlohmann::json::array();
-    std::int64_t most_packed = 0;
     for (const ModuleSolution& module : record.modules) {
         auto wrong = wrong_sizes(module);
         if (!wrong) wrong = wrong_contents(module);
@@ -211,7 +250,6 @@ void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
         if (wrong)
             throw Failure("{} is not written: {} of layer {} has {}", file.string(), module.name, record.layer, *wrong);
         names.push_back(module.name);
-        most_packed = std::max(most_packed, module.rows * packed_bytes(module.cols, module.bits));
     }
     h5::File out = h5::File::create(file);
     out.root().set("format", std::string(format_name));
@@ -220,11 +258,19 @@ void write_layer(const std::filesystem::path& file, const LayerRecord& record) {
     out.root().set("fingerprint", record.fingerprint);
     out.root().set("modules", names.dump());
     out.root().set("source_tensors", nlohmann::json(record.source_tensors).dump());
-    // Once for all: touching fresh memory costs as much as packing.
-    const auto packed = std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(most_packed));
-    for (const ModuleSolution& module : record.modules)
-        write_module(out.root(), module, {packed.get(), static_cast<std::size_t>(most_packed)});
+    out.root().set("made_after", record.made_after);
+    Hasher hasher;
+    hasher.add(std::as_bytes(std::span(record.made_after)));
+    PackedCodes packed(record);
+    for (const ModuleSolution& module : record.modules) {
+        const std::span<const std::uint8_t> codes = packed.of(module);
+        write_module(out.root(), module, codes);
+        add_module(hasher, module, codes);
+    }
+    const std::string hash = hasher.hash();
+    out.root().set("hash", hash);
     out.seal();
+    return hash;
 }
 
 LayerRecord read_layer_header(const std::filesystem::path& file) {

@@ -18,12 +18,21 @@ struct LayerRecord {
     std::vector<ModuleSolution> modules;
     /// The original model's tensors that were read for this layer: its own; in layer 0 also those outside all layers.
     TensorHashes source_tensors = {};
+    /// `hash` of the layer before, where its outputs were this layer's inputs; else empty.
+    std::string made_after = {};
+    /// layer_hash, of a record that was read.
+    std::string hash = {};
 };
+
+/// What the layer has become, whatever it took to make it: XXH3-128 (hex) of `made_after` and each module's name,
+/// codes (as a file holds them), scales (as float32), zeros and group_index. Its own `hash` is not read.
+std::string layer_hash(const LayerRecord& record);
 
 /// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that
 /// exists is whole.
+/// @returns its layer_hash
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
-void write_layer(const std::filesystem::path& file, const LayerRecord& record);
+std::string write_layer(const std::filesystem::path& file, const LayerRecord& record);
 
 /// A layer file that matches its checksum, without its modules, which are not read.
 /// @throws InvalidInput naming the file if it is damaged or not sealed

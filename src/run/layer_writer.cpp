@@ -12,10 +12,10 @@ void LayerWriter::write(std::filesystem::path file, LayerRecord record) {
     thread_ = std::thread([this, file = std::move(file), record = std::move(record)] {
         try {
             try {
-                write_layer(file, record);
+                last_hash_ = write_layer(file, record);
             } catch (const Failure&) {  // a shared file system may fail once: a layer's work is worth a second try
                 std::this_thread::sleep_for(std::chrono::seconds(2));
-                write_layer(file, record);
+                last_hash_ = write_layer(file, record);
             }
         } catch (...) {
             failure_ = std::current_exception();

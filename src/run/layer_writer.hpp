@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <filesystem>
+#include <string>
 #include <thread>
 
 #include "run/layer_file.hpp"
@@ -24,9 +25,12 @@ class LayerWriter {
     void write(std::filesystem::path file, LayerRecord record);
     /// Waits until the last file is safe.
     void finish();
+    /// layer_hash of the last file, after finish().
+    const std::string& last_hash() const { return last_hash_; }
 
   private:
     std::thread thread_;
+    std::string last_hash_;
     std::exception_ptr failure_;
 };
 

@@ -87,7 +87,7 @@ WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, cons
         return layer < layers && (!which || which(layer, linear));
     };
     const auto replace = [&backend, run, replaces, check = std::move(original.layer),
-                          records = std::make_shared<RecordReader>(run, run.layers())](LayerWeights& weights) {
+                          records = std::make_shared<RecordReader>(run)](LayerWeights& weights) {
         check(weights);
         std::set<std::string> wanted;
         bool more = false;

@@ -13,22 +13,20 @@ namespace fairgptq {
 /// built for threads.
 class RecordReader {
   public:
-    /// @param end the first layer that is not to be read ahead
-    RecordReader(RunDirectory run, std::int64_t end) : run_(std::move(run)), end_(end) {}
+    explicit RecordReader(RunDirectory run) : run_(std::move(run)) {}
 
-    /// @param next whether the layer after it will be asked for next
+    /// @param next whether the layer after it, which is there, will be asked for next
     /// @throws InvalidInput as RunDirectory::layer does
-    LayerRecord layer(std::int64_t index, bool next = true) {
+    LayerRecord layer(std::int64_t index, bool next) {
         LayerRecord record = ahead_.valid() && index == ahead_of_ ? ahead_.get() : run_.layer(index);
         ahead_ = {};  // another one, where layers are not asked for in order
         ahead_of_ = index + 1;
-        if (next && ahead_of_ < end_) ahead_ = std::async([this, index = ahead_of_] { return run_.layer(index); });
+        if (next) ahead_ = std::async([this, index = ahead_of_] { return run_.layer(index); });
         return record;
     }
 
   private:
     RunDirectory run_;
-    std::int64_t end_;
     std::int64_t ahead_of_ = -1;
     std::future<LayerRecord> ahead_;  // last: its thread reads run_
 };

@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* format_name = "fairgptq-run";
-constexpr int format_version = 2;
+constexpr int format_version = 3;
 
 /// Keeps a damaged file for whoever wants to look at it, under a name that nothing reads.
 void move_aside(const fs::path& file) {
@@ -132,10 +132,11 @@ std::int64_t RunDirectory::layers() const {
     return setting("/layers");
 }
 
-std::int64_t RunDirectory::finished_layers(bool repair, TensorHashes* source_tensors) const {
-    std::int64_t finished = 0;
-    for (; fs::exists(layer_path(finished)); ++finished) {
-        const fs::path file = layer_path(finished);
+FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_tensors) const {
+    FinishedLayers finished(layers());
+    for (std::int64_t layer = 0; layer < finished.layers(); ++layer) {
+        const fs::path file = layer_path(layer);
+        if (!fs::exists(file)) continue;
         // What cannot be read just now is not damaged.
         if (FileDescriptor(::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)).get() < 0) {
             const std::error_code problem(errno, std::generic_category());
@@ -145,14 +146,20 @@ std::int64_t RunDirectory::finished_layers(bool repair, TensorHashes* source_ten
         }
         try {
             LayerRecord header = read_layer_header(file);
-            if (header.fingerprint != fingerprint_ || header.layer != finished)
+            if (header.fingerprint != fingerprint_ || header.layer != layer)
                 throw InvalidInput("{} is layer {} of another run ({})", file.string(), header.layer,
                                    header.fingerprint);
+            finished.add(layer, std::move(header.made_after), std::move(header.hash));
+            // Ended between a layer that came out differently and those after it.
+            if (layer > 0 && finished.is_there(layer - 1) && !finished.is_done(layer)) {
+                finished.forget_from(layer);
+                if (repair) remove_layers_from(layer);
+                break;
+            }
             if (source_tensors != nullptr) source_tensors->merge(header.source_tensors);
         } catch (const InvalidInput& problem) {
             spdlog::warn("{}", problem.what());
             if (repair) move_aside(file);
-            break;
         }
     }
     if (repair) {
@@ -162,12 +169,21 @@ std::int64_t RunDirectory::finished_layers(bool repair, TensorHashes* source_ten
     return finished;
 }
 
+void RunDirectory::remove_layers_from(std::int64_t first) const {
+    spdlog::warn(
+        "{} came out differently than when layer {} was made after it (on another device, or with other libraries): "
+        "layers from {} on are done again",
+        layer_path(first - 1).string(), first, first);
+    for (std::int64_t layer = first; layer < layers(); ++layer)
+        fs::remove(layer_path(layer));
+}
+
 TensorHashes RunDirectory::require_finished() const {
     TensorHashes source_tensors;
-    const std::int64_t finished = finished_layers(false, &source_tensors);
-    if (finished < layers())
-        throw InvalidInput("{} has {} of {} layers: finish it first with quantize --resume", path_.string(), finished,
-                           layers());
+    const FinishedLayers finished = finished_layers(false, &source_tensors);
+    if (!finished.is_done_from(0))
+        throw InvalidInput("{} has {} of {} layers: finish it first with quantize --resume", path_.string(),
+                           finished.count(), layers());
     return source_tensors;
 }
 

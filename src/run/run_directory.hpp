@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "run/finished_layers.hpp"
 #include "run/layer_file.hpp"
 
 namespace fairgptq {
@@ -42,12 +43,15 @@ class RunDirectory {
     void set_model_path(const std::filesystem::path& folder);
     std::int64_t model_layers() const;
     std::int64_t layers() const;  // that the run quantizes: the first ones
-    /// Number of layers 0 … n−1 that are there, whole (their checksums match) and of this run. A damaged file ends the
-    /// count, with a warning; one that cannot be opened is refused. With `repair` it is moved aside, and what
-    /// interrupted writes left is removed.
+    /// The layers that are there, whole (their checksums match) and of this run. A damaged file is none, with a
+    /// warning; nor is one that was made after another layer than is there before it, nor any after that. One that
+    /// cannot be opened is refused. With `repair` damaged files are moved aside, and what interrupted writes left is
+    /// removed.
     /// @throws InvalidInput or Failure naming the file that cannot be opened
     /// @param source_tensors where not null, gets what those layers were made of (LayerRecord::source_tensors)
-    std::int64_t finished_layers(bool repair, TensorHashes* source_tensors = nullptr) const;
+    FinishedLayers finished_layers(bool repair, TensorHashes* source_tensors = nullptr) const;
+    /// Of layers that have to be done again.
+    void remove_layers_from(std::int64_t first) const;
     /// @returns what its layers were made of. @throws InvalidInput that says how far the run is, unless every layer is
     /// there
     TensorHashes require_finished() const;  // NOLINT(modernize-use-nodiscard): the check alone is of use

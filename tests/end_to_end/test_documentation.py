@@ -5,6 +5,7 @@ import re
 import h5py
 import numpy as np
 import pytest
+import xxhash
 from safetensors.numpy import load_file
 from workshop import ROOT, refused, run, write_token_file, write_tokens
 
@@ -49,18 +50,33 @@ def test_layer_files(finished):
     text = section("Layer file")
     with h5py.File(finished / "layers/layer_0001.h5") as file:
         assert set(file.attrs) == names(before(text, "Each module"))
-        assert (file.attrs["format"], file.attrs["version"]) == ("fairgptq-layer", 2)
+        assert (file.attrs["format"], file.attrs["version"]) == ("fairgptq-layer", 3)
         assert set(file) == set(json.loads(file.attrs["modules"]))
         for module in file.values():
             assert set(module.attrs) == attributes_of_modules()
             assert set(module) == rows(text)
 
 
+def test_what_a_layer_was_made_after(finished):
+    """The page's words for `hash` and `made_after`, in Python."""
+    before_it = ""
+    for path in sorted((finished / "layers").glob("layer_*.h5")):
+        with h5py.File(path) as file:
+            assert file.attrs["made_after"] == before_it
+            parts = [before_it.encode()]
+            for name in json.loads(file.attrs["modules"]):
+                module = file[name]
+                parts += [name.encode(), module["codes"][()].tobytes(), module["scales"][()].astype(np.float32).tobytes(),
+                          module["zeros"][()].tobytes(), module["group_index"][()].tobytes()]
+            before_it = xxhash.xxh3_128_hexdigest(b"".join(parts))
+            assert file.attrs["hash"] == before_it
+
+
 def test_run_json(finished):
     row = next(line for line in section("Run").splitlines() if line.startswith("| `run.json`"))
     found = json.loads((finished / "run.json").read_text())
     assert set(found) | set(found["settings"]) == names(row.split("|")[2])
-    assert (found["format"], found["version"]) == ("fairgptq-run", 2)
+    assert (found["format"], found["version"]) == ("fairgptq-run", 3)
 
 
 def test_the_lines_of_python_that_read_a_layer(tiny, finished, tmp_path):

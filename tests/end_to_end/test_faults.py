@@ -95,9 +95,12 @@ def test_a_damaged_layer_is_done_again(small, whole, tmp_path, damage):
     if damage == "flip":
         content[len(content) // 2] ^= 4
     victim.write_bytes(content if damage == "flip" else content[:len(content) // 2] if damage == "truncate" else b"")
+    others = {path: path.stat().st_mtime_ns for path in out.glob("layers/layer_*.h5") if path != victim}
     process = run(2, *arguments(small, out, "--resume"))
-    assert "layer_0003.h5" in process.stderr
+    assert "layer_0003.h5" in process.stderr and "of which 5 are there" in process.stderr
     assert read_run(out) == whole[0]
+    assert all(path.stat().st_mtime_ns == time for path, time in others.items()) and len(others) == 5
+    assert run(0, "watch", out, "--once").stdout.startswith(f"{out}: done, 6 of 6 layers")
 
 
 def test_a_full_disk_ends_with_a_sentence_and_resumes_after(small, whole, tmp_path):

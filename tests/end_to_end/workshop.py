@@ -156,7 +156,8 @@ def read_run(folder):
     found = {}
     for file in sorted((folder / "layers").glob("layer_*.h5")):
         with h5py.File(file, "r") as layer:
-            found[f"{file.name}@source_tensors"] = layer.attrs["source_tensors"]
+            for key in ("source_tensors", "made_after", "hash"):
+                found[f"{file.name}@{key}"] = layer.attrs[key]
 
             def add(name, thing, file=file):
                 for key, value in thing.attrs.items():

@@ -1,4 +1,9 @@
 // Whole runs of a tiny model in one process: however ranks exchange, the layers' records are the same.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
 #include "tiny_run.hpp"
 
 namespace fairgptq {
@@ -79,13 +84,106 @@ TEST_F(QuantizeTest, LayersSayWhatTheyWereMadeOf) {
         }
 }
 
+class Gaps : public testing::TinyRun {
+  protected:
+    Gaps() : TinyRun(4) {}
+    using Layers = std::vector<std::int64_t>;
+    using Events = std::vector<std::pair<std::string, std::int64_t>>;  // what was done, and the layer
+
+    static std::vector<std::string> files_of(const RunDirectory& run) {
+        std::vector<std::string> files;
+        for (std::int64_t layer = 0; layer < 4; ++layer)
+            files.push_back(test::bytes_of(run.layer_path(layer)));
+        return files;
+    }
+    /// Of the last pass.
+    static Events events_of(const RunDirectory& run) {
+        std::ifstream log(run.path() / "log.jsonl");
+        Events all;
+        for (std::string line; std::getline(log, line);) {
+            const nlohmann::json event = nlohmann::json::parse(line);
+            all.emplace_back(event["event"], event["layer"]);
+        }
+        return {all.begin() + 4, all.end()};
+    }
+    static void rewrite(const RunDirectory& run, LayerRecord record) {
+        write_layer(run.layer_path(record.layer), record);
+    }
+};
+
+TEST_F(Gaps, AreFilledAndWhatIsThereStays) {
+    const std::vector<std::pair<Layers, Events>> cases{
+        {{0}, {{"layer", 0}}},
+        {{2}, {{"replayed", 0}, {"replayed", 1}, {"layer", 2}}},
+        {{3}, {{"replayed", 0}, {"replayed", 1}, {"replayed", 2}, {"layer", 3}}},
+        {{0, 2}, {{"layer", 0}, {"replayed", 1}, {"layer", 2}}},
+        {{1, 2}, {{"replayed", 0}, {"layer", 1}, {"layer", 2}}},
+        {{}, {}},
+    };
+    for (const InputsFrom inputs : {InputsFrom::sequential, InputsFrom::original}) {
+        settings.inputs = inputs;
+        const std::vector<LayerRecord> whole = quantize({});
+        EXPECT_EQ(whole[0].made_after, "");
+        EXPECT_EQ(whole[3].made_after, inputs == InputsFrom::sequential ? whole[2].hash : "");
+        for (const auto& [gaps, events] : cases)
+            for (const int ranks : {1, 3}) {
+                std::vector<std::string> before;
+                Way way{.ranks = ranks};
+                way.meanwhile = [&](const RunDirectory& run) {
+                    before = files_of(run);
+                    for (const std::int64_t gap : gaps)
+                        std::filesystem::remove(run.layer_path(gap));
+                };
+                way.afterwards = [&](const RunDirectory& run) {
+                    const std::vector<std::string> after = files_of(run);
+                    for (std::int64_t layer = 0; layer < 4; ++layer)
+                        EXPECT_EQ(after[layer] != before[layer], std::ranges::count(gaps, layer) > 0) << layer;
+                    EXPECT_EQ(events_of(run), events);
+                };
+                expect_same(whole, quantize(way));
+            }
+    }
+}
+
+// As on another device: what its inputs came from is not what is there now.
+TEST_F(Gaps, WhatWasMadeAfterAnotherLayerIsDoneAgain) {
+    const std::vector<LayerRecord> whole = quantize({});
+    for (const int ranks : {1, 3}) {
+        Way way{.ranks = ranks};
+        way.meanwhile = [&](const RunDirectory& run) {
+            std::filesystem::remove(run.layer_path(1));
+            LayerRecord third = run.layer(2), fourth = run.layer(3);
+            third.made_after = "another";
+            fourth.made_after = layer_hash(third);
+            rewrite(run, third);
+            rewrite(run, fourth);
+        };
+        way.afterwards = [](const RunDirectory& run) {
+            EXPECT_EQ(events_of(run), (Events{{"replayed", 0}, {"layer", 1}, {"layer", 2}, {"layer", 3}}));
+        };
+        expect_same(whole, quantize(way));
+
+        way.meanwhile = [&](const RunDirectory& run) {  // ended before it came to the next one
+            LayerRecord second = run.layer(1);
+            second.modules[0].codes[0] ^= 1;
+            rewrite(run, second);
+        };
+        way.afterwards = [&](const RunDirectory& run) {
+            EXPECT_EQ(events_of(run), (Events{{"replayed", 0}, {"replayed", 1}, {"layer", 2}, {"layer", 3}}));
+            EXPECT_NE(run.layer(1).hash, whole[1].hash);
+            run.require_finished();
+        };
+        quantize(way);
+    }
+}
+
 TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
     NcclWorld world(2);
     world.lost_from = 20;
     const test::ScratchFolder folder;
     const RunDirectory run = RunDirectory::create(
         folder / "run", {{"model", {{"path", model.path().string()}, {"layers", 2}}}, {"layers", 2}});
-    const RunTarget target{&run, settings.alpha, 0};
+    const RunTarget target{&run, settings.alpha, FinishedLayers(2)};
     const Checkpoint checkpoint(model.path());
     const Chunks work = chunks();
     testing::run_ranks(2, [&](Communicator& comm) {

@@ -26,17 +26,20 @@ class TinyRun : public ::testing::Test {
         /// What each rank computes with.
         std::function<std::unique_ptr<Backend>()> make = [] { return std::make_unique<LateBackend>(); };
         std::function<void(const Backend&)> at_end = {};
+        /// What happens to a run that is whole before it is resumed, and what is to be seen of it then.
+        std::function<void(const RunDirectory&)> meanwhile = {}, afterwards = {};
     };
 
-    TinyRun() {
+    explicit TinyRun(std::int64_t layers = 2) : model{{"wide", config(layers), "F16"}} {
         settings.solver.grid.group_size = 32;
         settings.chunk_tokens = 40;
-        settings.layers = 2;
+        settings.layers = layers;
     }
 
-    static nlohmann::json config() {
+    static nlohmann::json config(std::int64_t layers) {
         nlohmann::json config = tiny_llama_config();
-        config.update({{"hidden_size", 128}, {"intermediate_size", 192}, {"head_dim", 32}});
+        config.update(
+            {{"hidden_size", 128}, {"intermediate_size", 192}, {"head_dim", 32}, {"num_hidden_layers", layers}});
         return config;
     }
 
@@ -54,12 +57,13 @@ class TinyRun : public ::testing::Test {
     std::vector<LayerRecord> quantize(Way way) const {
         const test::ScratchFolder folder;
         const RunDirectory run = RunDirectory::create(
-            folder / "run", {{"model", {{"path", model.path().string()}, {"layers", 2}}}, {"layers", 2}});
+            folder / "run",
+            {{"model", {{"path", model.path().string()}, {"layers", settings.layers}}}, {"layers", settings.layers}});
         const Checkpoint checkpoint(model.path());
         const Chunks work = chunks();
         NcclWorld world(way.ranks);
-        const auto pass = [&](std::int64_t finished, std::int64_t stop_after) {
-            const RunTarget target{&run, settings.alpha, finished};
+        const auto pass = [&](std::int64_t stop_after) {
+            const RunTarget target{&run, settings.alpha, run.finished_layers(true)};
             run_ranks(way.ranks, [&](Communicator& comm) {
                 const auto backend = way.make();
                 const auto collectives =
@@ -74,13 +78,24 @@ class TinyRun : public ::testing::Test {
                 if (way.at_end) way.at_end(*backend);
             });
         };
-        if (way.finished > 0) pass(0, way.finished);
-        pass(way.finished, -1);
-        return {run.layer(0), run.layer(1)};
+        if (way.finished > 0) pass(way.finished);
+        pass(-1);
+        if (way.meanwhile) {
+            way.meanwhile(run);
+            pass(-1);
+            way.afterwards(run);
+        }
+        std::vector<LayerRecord> records;
+        for (std::int64_t layer = 0; layer < settings.layers; ++layer)
+            records.push_back(run.layer(layer));
+        return records;
     }
 
     static void expect_same(const std::vector<LayerRecord>& a, const std::vector<LayerRecord>& b) {
-        for (std::size_t layer = 0; layer < 2; ++layer) {
+        ASSERT_EQ(a.size(), b.size());
+        for (std::size_t layer = 0; layer < a.size(); ++layer) {
+            EXPECT_EQ(a[layer].hash, b[layer].hash);
+            EXPECT_EQ(a[layer].made_after, b[layer].made_after);
             ASSERT_EQ(a[layer].modules.size(), 7U);
             ASSERT_EQ(b[layer].modules.size(), 7U);
             for (std::size_t i = 0; i < 7; ++i) {
@@ -97,7 +112,7 @@ class TinyRun : public ::testing::Test {
         }
     }
 
-    TinyModel model{{"wide", config(), "F16"}};
+    TinyModel model;
     QuantizeSettings settings;
 
   private:

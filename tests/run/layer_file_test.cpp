@@ -102,6 +102,35 @@ TEST(LayerFile, ComesBackAsItWasWritten) {
     EXPECT_EQ(header.fingerprint, record.fingerprint);
     EXPECT_EQ(header.source_tensors, record.source_tensors);
     EXPECT_TRUE(header.modules.empty());
+    EXPECT_EQ(header.hash, layer_hash(record));
+    EXPECT_EQ(header.made_after, "");
+}
+
+TEST(LayerFile, ItsHashIsOfWhatTheLayerHasBecome) {
+    const ScratchFolder folder;
+    LayerRecord record = sample_record();
+    const std::string hash = write_layer(folder / "layer.h5", record);
+    EXPECT_EQ(hash, layer_hash(record));
+    EXPECT_EQ(hash.size(), 32U);
+    record.modules[0].seconds += 1;  // how it was made
+    record.modules[0].reconstruction += 1;
+    record.source_tensors.clear();
+    EXPECT_EQ(layer_hash(record), hash);
+    const auto changed = [&](const auto& change) {
+        LayerRecord other = record;
+        change(other);
+        return layer_hash(other) != hash;
+    };
+    EXPECT_TRUE(changed([](LayerRecord& other) { other.made_after = "a"; }));
+    EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[0].name = "self_attn.v_proj"; }));
+    EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[1].codes.back() ^= 1; }));
+    EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[2].scales[0] *= 2; }));
+    EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[1].zeros[0] ^= 1; }));
+    EXPECT_TRUE(changed([](LayerRecord& other) { std::ranges::reverse(other.modules[0].group_index); }));
+    record.made_after = hash;
+    const std::string after = write_layer(folder / "layer.h5", record);
+    EXPECT_EQ(read_layer_header(folder / "layer.h5").hash, after);
+    EXPECT_EQ(read_layer_file(folder / "layer.h5").made_after, hash);
 }
 
 TEST(LayerFile, SourceTensorsThatAreNoHashesAreRefused) {
@@ -110,7 +139,7 @@ TEST(LayerFile, SourceTensorsThatAreNoHashesAreRefused) {
         {
             h5::File file = h5::File::create(folder / "layer.h5");
             file.root().set("format", "fairgptq-layer");
-            file.root().set("version", 2);
+            file.root().set("version", 3);
             file.root().set("layer", 0);
             file.root().set("fingerprint", "f");
             file.root().set("modules", "[]");
@@ -197,9 +226,11 @@ void expect_refused(const std::string& what, const std::function<void(h5::Group&
     {
         h5::File file = h5::File::create(path);
         file.root().set("format", "fairgptq-layer");
-        file.root().set("version", 2);
+        file.root().set("version", 3);
         file.root().set("layer", 0);
         file.root().set("fingerprint", "f");
+        file.root().set("made_after", "");
+        file.root().set("hash", "h");
         file.root().set("source_tensors", "{}");
         file.root().set("modules", "[\"m\"]");
         h5::Group group = file.root().create_group("m");

@@ -119,13 +119,13 @@ TEST(RecordReader, GivesLayersInAnyOrderAndFailsForTheOneThatIsMissing) {
     const RunDirectory run = RunDirectory::create(folder / "run", settings_of(3));
     for (const std::int64_t layer : {0, 1})
         write_layer(run.layer_path(layer), {layer, run.fingerprint(), sample_modules()});
-    RecordReader records(run, 3);
+    RecordReader records(run);
     for (const std::int64_t layer : {0, 1, 0, 0, 1})
-        EXPECT_EQ(records.layer(layer).layer, layer);
-    EXPECT_THROW(records.layer(2), InvalidInput);
+        EXPECT_EQ(records.layer(layer, true).layer, layer);
+    EXPECT_THROW(records.layer(2, false), InvalidInput);
     EXPECT_EQ(records.layer(1, false).layer, 1);
-    EXPECT_THROW(records.layer(2), InvalidInput);
-    EXPECT_EQ(records.layer(0).layer, 0);  // and goes while the next one is being read
+    EXPECT_THROW(records.layer(2, false), InvalidInput);
+    EXPECT_EQ(records.layer(0, true).layer, 0);  // and goes while the next one is being read
 }
 
 TEST(PublicRun, ReadsWhatARunHolds) {

@@ -33,14 +33,14 @@ def write_report(path, found, *, run=None, model="/models/tiny", **settings):
 def write_run(folder, *, layers=3, planned=None, calibration=None, scale=1.0, model="/models/tiny", **settings):
     """A run whose figures follow from layer and module: reconstruction 1 + layer, bias 100 before and 40·scale after."""
     (folder / "layers").mkdir(parents=True)
-    run = {"format": "fairgptq-run", "version": 2, "fingerprint": FINGERPRINT, "settings": {
+    run = {"format": "fairgptq-run", "version": 3, "fingerprint": FINGERPRINT, "settings": {
         "calibration": calibration or {"digest": "d", "path": "gone.h5"}, "layers": planned or layers, "model": {
             "architecture": "LlamaForCausalLM", "path": model, "files": [{"name": "a"}]},
         "quantization": {**SETTINGS, **settings}}}
     (folder / "run.json").write_text(json.dumps(run))
     for layer in range(layers):
         with h5py.File(folder / "layers" / f"layer_{layer:04d}.h5", "w", userblock_size=512) as file:
-            file.attrs.update({"format": "fairgptq-layer", "version": 2, "fingerprint": FINGERPRINT, "layer": layer, "modules": json.dumps(MODULES),
+            file.attrs.update({"format": "fairgptq-layer", "version": 3, "fingerprint": FINGERPRINT, "layer": layer, "modules": json.dumps(MODULES),
                                "source_tensors": json.dumps({f"model.layers.{layer}.norm.weight": "00"})})
             for place, name in enumerate(MODULES):
                 group = file.create_group(name)

@@ -1,0 +1,64 @@
+#include "pipeline/layers_on_disk.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "pipeline/solve_shares.hpp"
+
+namespace fairgptq {
+
+LayersOnDisk::LayersOnDisk(std::span<const RunTarget> targets, bool chained, Communicator& comm)
+    : targets_(targets), chained_(chained), comm_(comm), writers_(targets.size()) {
+    for (const RunTarget& target : targets)
+        layers_.push_back(target.layers);
+}
+
+bool LayersOnDisk::is_done_from(std::int64_t layer) const {
+    return std::ranges::all_of(layers_, [&](const FinishedLayers& layers) { return layers.is_done_from(layer); });
+}
+
+std::vector<std::size_t> LayersOnDisk::without(std::int64_t layer) const {
+    std::vector<std::size_t> open;
+    for (std::size_t target = 0; target < layers_.size(); ++target)
+        if (!layers_[target].is_done(layer)) open.push_back(target);
+    return open;
+}
+
+void LayersOnDisk::finish_writing() {
+    for (LayerWriter& writer : writers_)
+        writer.finish();
+}
+
+void LayersOnDisk::name_origins(std::int64_t layer, std::span<LayerRecord> records) {
+    if (!chained_ || layer == 0) return;
+    FinishedLayers& layers = layers_.front();
+    if (layers.hash(layer - 1).empty()) {  // it was made in this pass
+        const int writer = SolveShares(1, comm_).writer(0, layer - 1);
+        layers.add(layer - 1, layers.made_after(layer - 1),
+                   comm_.broadcast_string(writers_.front().last_hash(), writer));
+    }
+    for (LayerRecord& record : records)
+        record.made_after = layers.hash(layer - 1);
+}
+
+void LayersOnDisk::write(std::int64_t layer, std::span<const std::size_t> open, std::vector<LayerRecord> records) {
+    const SolveShares shares(open.size(), comm_);
+    for (std::size_t i = 0; i < open.size(); ++i) {
+        FinishedLayers& layers = layers_[open[i]];
+        const RunDirectory& run = *targets_[open[i]].run;
+        const bool mine = shares.writes(i, layer);
+        std::string hash;
+        if (chained_ && layers.goes_on_after(layer)) {  // do they go on from what it is now?
+            hash = comm_.broadcast_string(mine ? layer_hash(records[i]) : "", shares.writer(i, layer));
+            if (layers.is_there(layer + 1) && layers.made_after(layer + 1) != hash) {
+                layers.forget_from(layer + 1);
+                if (mine) run.remove_layers_from(layer + 1);
+            }
+        }
+        layers.add(layer, records[i].made_after, hash);
+        if (mine) writers_[open[i]].write(run.layer_path(layer), std::move(records[i]));
+    }
+}
+
+}  // namespace fairgptq
