@@ -109,6 +109,23 @@ def test_begun_on_the_gpu_and_ended_on_the_cpu(inputs, whole, tmp_path):
     assert len(found) == len(whole)
 
 
+def test_what_came_after_a_lost_layer_stays_where_the_layer_comes_out_the_same(inputs, whole, tmp_path):
+    out = tmp_path / "run"
+    run(0, "quantize", *inputs, "--device", "cuda", "--out", out)
+    second = out / "layers/layer_0001.h5"
+    last = (out / "layers/layer_0002.h5").read_bytes()
+    second.unlink()
+    process = run(0, "quantize", *inputs, "--device", "cuda", "--out", out, "--resume")
+    assert "of which 2 are there" in process.stderr and "came out differently" not in process.stderr
+    assert read_run(out) == whole and (out / "layers/layer_0002.h5").read_bytes() == last
+    second.unlink()
+    process = run(0, "quantize", *inputs, "--device", "cpu", "--out", out, "--resume")
+    assert "layer_0001.h5 came out differently than when layer 2 was made after it" in process.stderr
+    found = read_run(out)
+    assert found["layer_0000.h5@hash"] == whole["layer_0000.h5@hash"]
+    assert found["layer_0002.h5@made_after"] == found["layer_0001.h5@hash"] != whole["layer_0001.h5@hash"]
+
+
 def test_logits_are_the_cpus(inputs, tmp_path):
     found, expected = (logits(tmp_path / f"{device}.h5", inputs[3], "--model", inputs[1], "--device", device)
                        for device in ("cuda", "cpu"))
