@@ -52,8 +52,12 @@ void LayersOnDisk::write(std::int64_t layer, std::span<const std::size_t> open, 
         if (chained_ && layers.goes_on_after(layer)) {  // do they go on from what it is now?
             hash = comm_.broadcast_string(mine ? layer_hash(records[i]) : "", shares.writer(i, layer));
             if (layers.is_there(layer + 1) && layers.made_after(layer + 1) != hash) {
+                const std::int64_t before = layers.count();
                 layers.forget_from(layer + 1);
                 if (mine) run.remove_layers_from(layer + 1);
+                if (shares.logs(i))
+                    run.log(
+                        {{"event", "discarded"}, {"from", layer + 1}, {"discarded_layers", before - layers.count()}});
             }
         }
         layers.add(layer, records[i].made_after, hash);

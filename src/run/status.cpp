@@ -79,19 +79,23 @@ RunStatus read_status(std::string_view log, double now, double age) {
     status.device = word(*start, "device");
     status.begun = word(*start, "time");
     std::vector<const json*> solved;
+    std::int64_t there = whole(*start, "finished_layers"), replayed = 0;
     double slowest_before = 0;
     for (std::size_t i = 0; i < events.size(); ++i) {
         const std::string kind = word(events[i], "event");
+        if (kind == "discarded" && i > first) there -= whole(events[i], "discarded_layers");
         if (kind != "layer" && kind != "replayed") continue;
         if (i < first) {
             slowest_before = std::max(slowest_before, number(events[i], "seconds"));
             continue;
         }
         status.replaying = kind == "replayed";
-        status.finished = whole(events[i], "layer") + 1;
+        replayed = whole(events[i], "layer") + 1;
         status.slowest_layer = std::max(status.slowest_layer, number(events[i], "seconds"));
         if (kind == "layer") solved.push_back(&events[i]);
     }
+    there = std::clamp<std::int64_t>(there + std::ssize(solved), 0, status.layers);
+    status.finished = status.replaying ? replayed : there;
     if (status.slowest_layer == 0) status.slowest_layer = slowest_before;
     if (solved.size() > recent) solved.erase(solved.begin(), solved.end() - recent);
     double seconds = 0;
@@ -102,8 +106,7 @@ RunStatus read_status(std::string_view log, double now, double age) {
     if (!solved.empty()) status.seconds_a_layer = seconds / static_cast<double>(solved.size());
     for (double& wait : status.waiting)
         wait = seconds > 0 ? wait / seconds : 0;
-    status.seconds_left =
-        status.seconds_a_layer * static_cast<double>(std::max<std::int64_t>(status.layers - status.finished, 0));
+    status.seconds_left = status.seconds_a_layer * static_cast<double>(status.layers - there);
 
     const json& last = events.back();
     status.last_time = word(last, "time");
@@ -115,7 +118,7 @@ RunStatus read_status(std::string_view log, double now, double age) {
         status.finished = status.layers;
     } else if (kind == "stopped") {
         status.state = RunState::stopped;
-        status.finished = std::max(status.finished, whole(*start, "finished_layers"));
+        status.finished = there;
     } else if (kind == "failed") {
         status.state = RunState::failed;
         status.message = fmt::format("rank {}: {}", whole(last, "rank"), word(last, "message"));

@@ -14,7 +14,7 @@ enum class RunState : std::uint8_t { running, stalled, done, stopped, failed };
 
 struct RunStatus {
     RunState state = RunState::running;
-    std::int64_t layers = 0, finished = 0;  // of the run; done or replayed in this session where it runs
+    std::int64_t layers = 0, finished = 0;  // of the run; done, while it replays: replayed
     bool replaying = false;
     std::int64_t ranks = 1, threads = 1;
     std::string device, begun;       // when the session began (UTC)

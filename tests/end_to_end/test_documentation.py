@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xxhash
 from safetensors.numpy import load_file
-from workshop import ROOT, refused, run, write_token_file, write_tokens
+from workshop import ROOT, refused, run, seal, write_token_file, write_tokens
 
 PAGE = (ROOT / "docs/files.md").read_text()
 OPTIONS = ("--group-size", "32", "--bits", "3", "--order", "activation")
@@ -96,8 +96,13 @@ def test_events(tiny, finished, tmp_path):
     command = ("quantize", "--model", tiny[0], "--tokens", tiny[1], "--out", stopped, *OPTIONS, "--resume")
     run(2, *command, "--stop-after-layers", "1", code=75)
     run(2, *command)
+    (stopped / "layers/layer_0001.h5").unlink()
+    with h5py.File(stopped / "layers/layer_0002.h5", "r+") as file:  # as if the lost one had been another
+        file.attrs["made_after"] = "0" * 32
+    seal(stopped / "layers/layer_0002.h5")
+    run(2, *command)
     logged = [json.loads(line) for folder in (finished, stopped) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert {event["event"] for event in logged} == {"start", "layer", "replayed", "stopped", "done"}
+    assert {event["event"] for event in logged} == {"start", "layer", "replayed", "discarded", "stopped", "done"}
     for event in logged:
         assert f"\n| {event['event']} |" in text
         for key in event:

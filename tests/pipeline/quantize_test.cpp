@@ -102,7 +102,7 @@ class Gaps : public testing::TinyRun {
         Events all;
         for (std::string line; std::getline(log, line);) {
             const nlohmann::json event = nlohmann::json::parse(line);
-            all.emplace_back(event["event"], event["layer"]);
+            all.emplace_back(event["event"], event["event"] == "discarded" ? event["from"] : event["layer"]);
         }
         return {all.begin() + 4, all.end()};
     }
@@ -159,7 +159,8 @@ TEST_F(Gaps, WhatWasMadeAfterAnotherLayerIsDoneAgain) {
             rewrite(run, fourth);
         };
         way.afterwards = [](const RunDirectory& run) {
-            EXPECT_EQ(events_of(run), (Events{{"replayed", 0}, {"layer", 1}, {"layer", 2}, {"layer", 3}}));
+            EXPECT_EQ(events_of(run),
+                      (Events{{"replayed", 0}, {"layer", 1}, {"discarded", 2}, {"layer", 2}, {"layer", 3}}));
         };
         expect_same(whole, quantize(way));
 

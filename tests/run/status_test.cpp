@@ -10,9 +10,13 @@
 namespace fairgptq {
 namespace {
 
-const std::string start =
-    R"({"event":"start","ranks":2,"threads":4,"device":"cpu","layers":10,"finished_layers":0,"time":"2026-03-01T10:00:00.000Z"})"
-    "\n";
+std::string start_with(int finished_layers) {
+    return fmt::format(
+        R"({{"event":"start","ranks":2,"threads":4,"device":"cpu","layers":10,"finished_layers":{},"time":"2026-03-01T10:00:00.000Z"}})"
+        "\n",
+        finished_layers);
+}
+const std::string start = start_with(0);
 const double ten = *seconds_since_epoch("2026-03-01T10:00:00.000Z");
 
 std::string layer(int index, double seconds, const char* kind = "layer") {
@@ -39,7 +43,7 @@ TEST(RunStatus, ARunningRunSaysRateTimeLeftAndWaits) {
 }
 
 TEST(RunStatus, OnlyTheLastSessionCounts) {
-    const std::string log = start + layer(0, 50) + layer(1, 50) + start + layer(0, 1, "replayed");
+    const std::string log = start + layer(0, 50) + layer(1, 50) + start_with(2) + layer(0, 1, "replayed");
     RunStatus status = read_status(log, ten + 2);
     EXPECT_TRUE(status.replaying);
     EXPECT_EQ(status.finished, 1);
@@ -47,6 +51,19 @@ TEST(RunStatus, OnlyTheLastSessionCounts) {
     status = read_status(log + layer(1, 3, "replayed") + layer(2, 4), ten + 5);
     EXPECT_FALSE(status.replaying);
     EXPECT_DOUBLE_EQ(status.seconds_left, 7 * 4);
+}
+
+TEST(RunStatus, LayersBehindAGapCount) {
+    const std::string log = start_with(8) + layer(0, 1, "replayed") + layer(1, 2);
+    const RunStatus status = read_status(log, ten + 3);
+    EXPECT_EQ(status.finished, 9);
+    EXPECT_DOUBLE_EQ(status.seconds_left, 2);
+    const std::string stopped = "{\"event\":\"stopped\"}\n";
+    EXPECT_EQ(read_status(log + stopped, ten + 3).finished, 9);
+    const std::string discarded = log + "{\"event\":\"discarded\",\"from\":2,\"discarded_layers\":7}\n";
+    EXPECT_EQ(read_status(discarded, ten + 3).finished, 2);
+    EXPECT_EQ(read_status(discarded + layer(2, 2) + stopped, ten + 6).finished, 3);
+    EXPECT_EQ(read_status(discarded + start_with(2) + layer(0, 1, "replayed") + stopped, ten + 6).finished, 2);
 }
 
 TEST(RunStatus, SilenceFarLongerThanALayerIsAStall) {
@@ -91,7 +108,7 @@ TEST(RunStatus, HalfLinesAndOtherThingsArePassedOver) {
         "{\"event\":\"start\",\"ranks\":\"x\",\"layers\":null}\n{\"event\":\"layer\",\"layer\":\"3\",\"ranks\":{\"all_"
         "reduce\":[null]}}\n",
         ten);
-    EXPECT_EQ(odd.finished, 1);
+    EXPECT_EQ(odd.finished, 0);
 }
 
 TEST(RunStatus, OfManyRanksThoseThatTheOthersWaitForAreShown) {
