@@ -37,7 +37,7 @@ class Run {
     Run& operator=(Run&&) noexcept;
 
     std::int64_t layers() const;           // that the run quantizes: the first ones of the model
-    std::int64_t finished_layers() const;  // of them, how many are on the disk
+    std::int64_t finished_layers() const;  // of them, those before the first that is missing
     std::string model_directory() const;   // of the original model
     std::string settings() const;          // JSON text
     /// The quantized linears of a finished layer, in the order of computation.

@@ -28,19 +28,19 @@ std::string read_log(const std::filesystem::path& file) {
 }
 
 /// Of a run that failed: the last layer that it logged may not have reached the disk.
-std::int64_t layers_on_disk(const std::filesystem::path& run) {
-    std::int64_t layers = 0;
+std::int64_t layers_on_disk(const std::filesystem::path& run, std::int64_t layers) {
+    std::int64_t there = 0;
     std::error_code ignored;
-    while (std::filesystem::exists(RunDirectory::layer_path(run, layers), ignored))
-        ++layers;
-    return layers;
+    for (std::int64_t layer = 0; layer < layers; ++layer)
+        if (std::filesystem::exists(RunDirectory::layer_path(run, layer), ignored)) ++there;
+    return there;
 }
 
 RunStatus status_of(const std::filesystem::path& file, const std::string& log, double age) {
     const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     try {
         RunStatus status = read_status(log, now, age);
-        if (status.state == RunState::failed) status.finished = layers_on_disk(file.parent_path());
+        if (status.state == RunState::failed) status.finished = layers_on_disk(file.parent_path(), status.layers);
         return status;
     } catch (const InvalidInput& problem) {
         throw InvalidInput("{}: {}", file.string(), problem.what());

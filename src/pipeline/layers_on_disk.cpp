@@ -8,14 +8,21 @@
 
 namespace fairgptq {
 
-LayersOnDisk::LayersOnDisk(std::span<const RunTarget> targets, bool chained, Communicator& comm)
-    : targets_(targets), chained_(chained), comm_(comm), writers_(targets.size()) {
+LayersOnDisk::LayersOnDisk(std::span<const RunTarget> targets, bool sequential, Communicator& comm)
+    : targets_(targets), sequential_(sequential), comm_(comm), writers_(targets.size()) {
     for (const RunTarget& target : targets)
         layers_.push_back(target.layers);
 }
 
 bool LayersOnDisk::is_done_from(std::int64_t layer) const {
     return std::ranges::all_of(layers_, [&](const FinishedLayers& layers) { return layers.is_done_from(layer); });
+}
+
+std::int64_t LayersOnDisk::missing_from(std::int64_t layer) const {
+    std::int64_t missing = 0;
+    for (; layer < layers_.front().layers(); ++layer)
+        if (!without(layer).empty()) ++missing;
+    return missing;
 }
 
 std::vector<std::size_t> LayersOnDisk::without(std::int64_t layer) const {
@@ -30,16 +37,18 @@ void LayersOnDisk::finish_writing() {
         writer.finish();
 }
 
-void LayersOnDisk::name_origins(std::int64_t layer, std::span<LayerRecord> records) {
-    if (!chained_ || layer == 0) return;
-    FinishedLayers& layers = layers_.front();
-    if (layers.hash(layer - 1).empty()) {  // it was made in this pass
-        const int writer = SolveShares(1, comm_).writer(0, layer - 1);
-        layers.add(layer - 1, layers.made_after(layer - 1),
-                   comm_.broadcast_string(writers_.front().last_hash(), writer));
+void LayersOnDisk::name_origins(std::int64_t layer, std::span<const std::size_t> open, std::span<LayerRecord> records) {
+    for (std::size_t i = 0; i < open.size(); ++i) {
+        FinishedLayers& layers = layers_[open[i]];
+        if (layer > 0) {
+            if (layers.hash(layer - 1).empty())  // it was solved in this pass, and is written by now
+                layers.add(layer - 1, layers.made_after(layer - 1),
+                           comm_.broadcast_string(writers_[open[i]].last_hash(),
+                                                  SolveShares(open.size(), comm_).writer(i, layer - 1)));
+            records[i].made_after = layers.hash(layer - 1);
+        }
+        if (!sequential_) records[i].hash = source_hash(records[i]);
     }
-    for (LayerRecord& record : records)
-        record.made_after = layers.hash(layer - 1);
 }
 
 void LayersOnDisk::write(std::int64_t layer, std::span<const std::size_t> open, std::vector<LayerRecord> records) {
@@ -48,12 +57,14 @@ void LayersOnDisk::write(std::int64_t layer, std::span<const std::size_t> open, 
         FinishedLayers& layers = layers_[open[i]];
         const RunDirectory& run = *targets_[open[i]].run;
         const bool mine = shares.writes(i, layer);
-        std::string hash;
-        if (chained_ && layers.goes_on_after(layer)) {  // do they go on from what it is now?
-            hash = comm_.broadcast_string(mine ? layer_hash(records[i]) : "", shares.writer(i, layer));
+        std::string hash = records[i].hash;
+        if (layers.goes_on_after(layer)) {  // do they go on from what it is now?
+            if (hash.empty())
+                hash = comm_.broadcast_string(mine ? layer_hash(records[i]) : "", shares.writer(i, layer));
             if (layers.is_there(layer + 1) && layers.made_after(layer + 1) != hash) {
                 const std::int64_t before = layers.count();
                 layers.forget_from(layer + 1);
+                if (comm_.rank() == 0) run.warn_of_layers_from(layer + 1);
                 if (mine) run.remove_layers_from(layer + 1);
                 if (shares.logs(i))
                     run.log(

@@ -23,19 +23,16 @@ std::string duration(double seconds) {
 Progress::Progress(PhaseClock& clock, std::int64_t layers, bool visible)
     : clock_(clock), layers_(layers), visible_(visible), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-void Progress::begin_layer(std::int64_t layer, bool replayed) {
+void Progress::begin_layer(std::int64_t layer, bool replayed, std::int64_t missing) {
     layer_ = layer;
     replayed_ = replayed;
+    missing_ = missing;
     before_layer_ = {clock_.seconds(), clock_.elapsed()};
-    if (!replayed && first_solved_ < 0) {
-        first_solved_ = layer;
-        solving_start_ = Clock::now();
-    }
-    draw(static_cast<double>(layer));
+    draw(0);
 }
 
 void Progress::stage_done(int stage) {
-    draw(static_cast<double>(layer_) + (stage + 1) / 4.0);
+    draw((stage + 1) / 4.0);
 }
 
 RankTimes Progress::layer_times() const {
@@ -77,24 +74,28 @@ void Progress::end_layer(std::span<const LayerRecord> records) {
         }
         say("layer {:>3} of {}: {}{:.1f} s{}\n", layer_ + 1, layers_, replayed_ ? "replayed in " : "", took, figures);
     }
-    draw(static_cast<double>(layer_ + 1));
+    draw(1);
+    if (replayed_) return;
+    ++solved_;
+    seconds_solving_ += layer_times().elapsed;
 }
 
-void Progress::draw(double layers_done) {
+void Progress::draw(double share) {
     if (!visible_ || !terminal_) return;
     winsize window{};
     const int columns = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
-    const double share = layers_ > 0 ? layers_done / static_cast<double>(layers_) : 1;
+    const double solving = replayed_ ? 0 : share;
     std::string left;
-    if (first_solved_ >= 0 && layers_done > static_cast<double>(first_solved_)) {
-        const double spent = std::chrono::duration<double>(Clock::now() - solving_start_).count();
-        const double rate = spent / (layers_done - static_cast<double>(first_solved_));
-        left = fmt::format(", {} left", duration(rate * (static_cast<double>(layers_) - layers_done)));
+    if (static_cast<double>(solved_) + solving > 0) {
+        const double seconds = seconds_solving_ + (replayed_ ? 0 : layer_times().elapsed);
+        const double rate = seconds / (static_cast<double>(solved_) + solving);
+        left = fmt::format(", {} left", duration(rate * (static_cast<double>(missing_) - solving)));
     }
+    const double done = layers_ > 0 ? (static_cast<double>(layer_) + share) / static_cast<double>(layers_) : 1;
     const std::string text =
         fmt::format(" layer {}/{}{}{}", std::min(layer_ + 1, layers_), layers_, replayed_ ? ", replaying" : "", left);
     const int width = std::clamp(columns - static_cast<int>(text.size()) - 4, 5, 40);
-    const int filled = static_cast<int>(share * width);
+    const int filled = static_cast<int>(done * width);
     say("\r[{:=<{}}{:{}}]{}\033[K", "", filled, "", width - filled, text);
 }
 

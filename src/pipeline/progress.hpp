@@ -2,7 +2,6 @@
 // log.jsonl.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -21,7 +20,8 @@ class Progress {
     PhaseClock& clock() { return clock_; }
     /// What comes next.
     void enter(Phase phase) { clock_.enter(phase); }
-    void begin_layer(std::int64_t layer, bool replayed);
+    /// @param missing layers that are to be solved from this one on
+    void begin_layer(std::int64_t layer, bool replayed, std::int64_t missing);
     /// A stage of the layer is done: moves the bar.
     void stage_done(int stage);
     /// This rank's time since begin_layer.
@@ -34,12 +34,12 @@ class Progress {
     void close();
 
   private:
-    using Clock = std::chrono::steady_clock;
-    void draw(double layers_done);
+    /// @param share of the layer that is done
+    void draw(double share);
     PhaseClock& clock_;
-    std::int64_t layers_, layer_ = 0, first_solved_ = -1;
+    std::int64_t layers_, layer_ = 0, missing_ = 0, solved_ = 0;
     bool visible_, terminal_, replayed_ = false;
-    Clock::time_point solving_start_;
+    double seconds_solving_ = 0;  // of the layers that are solved
     RankTimes before_layer_;
 };
 

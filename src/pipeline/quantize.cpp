@@ -34,8 +34,8 @@ void at(const std::string& where, const Work& work) {
 class QuantizeRun {
   public:
     QuantizeRun(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                const Chunks& chunks, std::span<const RunTarget> targets, const RunResources& resources,
-                Progress& progress)
+                const Chunks& chunks, std::span<const RunTarget> targets, const LayersOnDisk& disk,
+                const RunResources& resources, Progress& progress)
         : settings_(settings),
           family_(family),
           targets_(targets),
@@ -50,7 +50,7 @@ class QuantizeRun {
           statistics_(backend_, collectives_, family, chunks),
           copies_(backend_),
           share_(share_of_reading(resources)),
-          source_(comm_, checkpoint, targets, share_.ranks > 1),
+          source_(comm_, checkpoint, targets, disk, share_.ranks > 1),
           replayed_(*targets.front().run) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
@@ -247,7 +247,7 @@ class QuantizeRun {
     RecordCopies copies_;
     ReadShare share_;
     SourceWeights source_;
-    RecordReader replayed_;  // of layers that are there; nothing is written before they are used
+    RecordReader replayed_;  // nothing is being written while it reads
     TensorHashes outer_hashes_;
 };
 
@@ -258,11 +258,11 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
                        const RunResources& resources, Progress& progress) {
     if (targets.size() > 1 && settings.inputs == InputsFrom::sequential)
         throw Failure("several runs in one pass need statistics of the original model");
-    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, resources, progress);
+    LayersOnDisk disk(targets, settings.inputs == InputsFrom::sequential, resources.comm);
+    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, disk, resources, progress);
     LayerPrefetcher weights(resources.backend, family, checkpoint, 0, settings.layers, resources.residency.weights,
                             quantize.share());
     Communicator& comm = resources.comm;
-    LayersOnDisk disk(targets, settings.inputs == InputsFrom::sequential, comm);
     const auto finish_writing = [&] {
         progress.enter(Phase::write);
         disk.finish_writing();
@@ -272,7 +272,7 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
         const std::vector<std::size_t> open = disk.without(index);
         progress.enter(Phase::read);
         const PhaseClock::Span span(progress.clock(), fmt::format("layer {}", index));
-        progress.begin_layer(index, open.empty());
+        progress.begin_layer(index, open.empty(), disk.missing_from(index));
         LayerWeights layer = quantize.read_layer(weights, index);
         std::vector<LayerRecord> records;
         if (open.empty()) {
@@ -283,7 +283,7 @@ Outcome quantize_model(const QuantizeSettings& settings, const Family& family, c
             records = quantize.quantize_layer(std::move(layer), open);
             finish_writing();
             progress.enter(Phase::exchange);
-            disk.name_origins(index, records);
+            disk.name_origins(index, open, records);
             ++solved;
         }
         progress.enter(Phase::exchange);

@@ -1,5 +1,6 @@
 #include "pipeline/source_weights.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "comm/together.hpp"
@@ -27,8 +28,9 @@ TensorHashes SourceWeights::read(std::int64_t layer, const std::function<const T
     const TensorHashes* mine = nullptr;
     together(comm_, [&] {
         mine = &read();
-        for (const RunTarget& target : targets_)
-            require_same_tensors(*mine, target.source_tensors, layer, checkpoint_, *target.run);
+        for (std::size_t i = 0; i < targets_.size(); ++i)
+            if (disk_.is_done(i, std::max<std::int64_t>(layer, 0)))
+                require_same_tensors(*mine, targets_[i].source_tensors, layer, checkpoint_, *targets_[i].run);
     });
     if (comm_.size() == 1) return *mine;
     if (shared_) {

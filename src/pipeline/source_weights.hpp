@@ -7,6 +7,7 @@
 
 #include "comm/communicator.hpp"
 #include "model/safetensors.hpp"
+#include "pipeline/layers_on_disk.hpp"
 #include "pipeline/quantize.hpp"
 #include "support/checksum.hpp"
 
@@ -16,12 +17,14 @@ namespace fairgptq {
 TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm);
 
 /// Nothing is read for the comparison alone: hashes come with the weights. A tensor that no finished layer was made of
-/// may have changed; the run is what the model as it is now gives, since all that came before it is the same.
+/// may have changed; the run is what the model as it is now gives, since all that came before it is the same, and what
+/// comes after it is done again.
 class SourceWeights {
   public:
     /// @param shared whether each rank reads some of the tensors, instead of all of them
-    SourceWeights(Communicator& comm, const Checkpoint& checkpoint, std::span<const RunTarget> targets, bool shared)
-        : comm_(comm), checkpoint_(checkpoint), targets_(targets), shared_(shared) {}
+    SourceWeights(Communicator& comm, const Checkpoint& checkpoint, std::span<const RunTarget> targets,
+                  const LayersOnDisk& disk, bool shared)
+        : comm_(comm), checkpoint_(checkpoint), targets_(targets), disk_(disk), shared_(shared) {}
 
     /// A collective: reads at every rank, and compares with the targets' finished layers and, what all read, between
     /// ranks.
@@ -35,6 +38,7 @@ class SourceWeights {
     Communicator& comm_;
     const Checkpoint& checkpoint_;
     std::span<const RunTarget> targets_;
+    const LayersOnDisk& disk_;
     bool shared_;
 };
 

@@ -9,8 +9,8 @@
 namespace fairgptq {
 
 /// Layers 0 … n−1 of a run. A file that was lost or damaged leaves a gap. What comes after it is worth as much as
-/// before if the layer, done again, comes out the same: with sequential inputs each layer names the one that its inputs
-/// came from (LayerRecord::made_after), with the original model's inputs none needs another.
+/// before if the layer, done again, gives the next one the same inputs: each names what its own came from
+/// (LayerRecord::made_after).
 class FinishedLayers {
   public:
     explicit FinishedLayers(std::int64_t layers = 0) : found_(static_cast<std::size_t>(layers)) {}
@@ -26,7 +26,7 @@ class FinishedLayers {
     bool goes_on_after(std::int64_t layer) const;
     std::int64_t first_missing() const;  // layers() where none is
     std::int64_t count() const;          // of those that are there
-    /// Of one that is there; empty: it needs none.
+    /// Of one that is there; empty: it needs no other.
     const std::string& made_after(std::int64_t layer) const { return at(layer)->made_after; }
     /// Of one that is there; empty: not known yet.
     const std::string& hash(std::int64_t layer) const { return at(layer)->hash; }

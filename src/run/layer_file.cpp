@@ -123,7 +123,16 @@ class PackedCodes {
     std::unique_ptr<std::uint8_t[]> room_;
 };
 
-/// A part of layer_hash.
+std::string text_of(const TensorHashes& source_tensors) {
+    return nlohmann::json(source_tensors).dump();
+}
+
+/// Parts of layer_hash and source_hash.
+void add_origins(Hasher& hasher, const LayerRecord& record) {
+    hasher.add(std::as_bytes(std::span(record.made_after)));
+    const std::string source_tensors = text_of(record.source_tensors);
+    hasher.add(std::as_bytes(std::span(source_tensors)));
+}
 void add_module(Hasher& hasher, const ModuleSolution& module, std::span<const std::uint8_t> packed) {
     hasher.add(std::as_bytes(std::span(module.name)));
     hasher.add(std::as_bytes(packed));
@@ -234,10 +243,16 @@ LayerRecord read_header(const h5::Group& root) {
 
 std::string layer_hash(const LayerRecord& record) {
     Hasher hasher;
-    hasher.add(std::as_bytes(std::span(record.made_after)));
+    add_origins(hasher, record);
     PackedCodes packed(record);
     for (const ModuleSolution& module : record.modules)
         add_module(hasher, module, packed.of(module));
+    return hasher.hash();
+}
+
+std::string source_hash(const LayerRecord& record) {
+    Hasher hasher;
+    add_origins(hasher, record);
     return hasher.hash();
 }
 
@@ -257,17 +272,17 @@ std::string write_layer(const std::filesystem::path& file, const LayerRecord& re
     out.root().set("layer", record.layer);
     out.root().set("fingerprint", record.fingerprint);
     out.root().set("modules", names.dump());
-    out.root().set("source_tensors", nlohmann::json(record.source_tensors).dump());
+    out.root().set("source_tensors", text_of(record.source_tensors));
     out.root().set("made_after", record.made_after);
     Hasher hasher;
-    hasher.add(std::as_bytes(std::span(record.made_after)));
+    add_origins(hasher, record);
     PackedCodes packed(record);
     for (const ModuleSolution& module : record.modules) {
         const std::span<const std::uint8_t> codes = packed.of(module);
         write_module(out.root(), module, codes);
         add_module(hasher, module, codes);
     }
-    const std::string hash = hasher.hash();
+    const std::string hash = record.hash.empty() ? hasher.hash() : record.hash;
     out.root().set("hash", hash);
     out.seal();
     return hash;

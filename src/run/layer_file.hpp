@@ -18,19 +18,22 @@ struct LayerRecord {
     std::vector<ModuleSolution> modules;
     /// The original model's tensors that were read for this layer: its own; in layer 0 also those outside all layers.
     TensorHashes source_tensors = {};
-    /// `hash` of the layer before, where its outputs were this layer's inputs; else empty.
+    /// `hash` of the layer before; empty: it is the first.
     std::string made_after = {};
-    /// layer_hash, of a record that was read.
+    /// Of all that the next layer's inputs come from: layer_hash or source_hash. To be written: source_hash, or empty.
     std::string hash = {};
 };
 
-/// What the layer has become, whatever it took to make it: XXH3-128 (hex) of `made_after` and each module's name,
-/// codes (as a file holds them), scales (as float32), zeros and group_index. Its own `hash` is not read.
+/// Where quantized layers make the next one's inputs. XXH3-128 (hex) of `made_after`, of `source_tensors` (as JSON),
+/// and of each module's name, codes (as a file holds them), scales (as float32), zeros and group_index.
 std::string layer_hash(const LayerRecord& record);
+
+/// Where the original model's layers do. XXH3-128 (hex) of `made_after` and `source_tensors` (as JSON).
+std::string source_hash(const LayerRecord& record);
 
 /// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that
 /// exists is whole.
-/// @returns its layer_hash
+/// @returns its `hash`: layer_hash, unless the record has one
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
 std::string write_layer(const std::filesystem::path& file, const LayerRecord& record);
 

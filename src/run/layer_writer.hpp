@@ -25,7 +25,7 @@ class LayerWriter {
     void write(std::filesystem::path file, LayerRecord record);
     /// Waits until the last file is safe.
     void finish();
-    /// layer_hash of the last file, after finish().
+    /// LayerRecord::hash of the last file, after finish().
     const std::string& last_hash() const { return last_hash_; }
 
   private:

@@ -19,7 +19,7 @@ std::int64_t Run::layers() const {
     return impl_->directory.layers();
 }
 std::int64_t Run::finished_layers() const {
-    return impl_->directory.finished_layers(false).count();
+    return impl_->directory.finished_layers(false).first_missing();
 }
 std::string Run::model_directory() const {
     return impl_->directory.model_path().string();

@@ -153,6 +153,7 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
             // Ended between a layer that came out differently and those after it.
             if (layer > 0 && finished.is_there(layer - 1) && !finished.is_done(layer)) {
                 finished.forget_from(layer);
+                warn_of_layers_from(layer);
                 if (repair) remove_layers_from(layer);
                 break;
             }
@@ -169,11 +170,15 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
     return finished;
 }
 
-void RunDirectory::remove_layers_from(std::int64_t first) const {
+void RunDirectory::warn_of_layers_from(std::int64_t first) const {
     spdlog::warn(
-        "{} came out differently than when layer {} was made after it (on another device, or with other libraries): "
-        "layers from {} on are done again",
+        "{} came out differently than when layer {} was made after it (on another device, with other libraries, or of "
+        "a "
+        "model that has changed): layers from {} on are done again",
         layer_path(first - 1).string(), first, first);
+}
+
+void RunDirectory::remove_layers_from(std::int64_t first) const {
     for (std::int64_t layer = first; layer < layers(); ++layer)
         fs::remove(layer_path(layer));
 }

@@ -63,7 +63,7 @@ def test_what_a_layer_was_made_after(finished):
     for path in sorted((finished / "layers").glob("layer_*.h5")):
         with h5py.File(path) as file:
             assert file.attrs["made_after"] == before_it
-            parts = [before_it.encode()]
+            parts = [before_it.encode(), file.attrs["source_tensors"].encode()]
             for name in json.loads(file.attrs["modules"]):
                 module = file[name]
                 parts += [name.encode(), module["codes"][()].tobytes(), module["scales"][()].astype(np.float32).tobytes(),

@@ -66,6 +66,21 @@ def test_a_layer_still_to_be_done_may_change(tiny, model, tmp_path, inputs):
     assert {EMBEDDING, "model.norm.weight", "lm_head.weight"} <= json.loads(found["layer_0000.h5@source_tensors"]).keys()
 
 
+@pytest.mark.parametrize("name", [NORM.format(1), UP.format(1), EMBEDDING])
+@pytest.mark.parametrize("inputs", ["sequential", "original"])
+def test_what_comes_after_a_lost_layer_that_has_changed_is_done_again(tiny, model, tmp_path, inputs, name):
+    """Whether or not the change shows in the lost layer's codes; and what is done again may have changed itself."""
+    out = tmp_path / "run"
+    basic = arguments("quantize", model, tiny[1], out, "--inputs", inputs)
+    run(2, *basic)
+    (out / f"layers/layer_000{0 if name == EMBEDDING else 1}.h5").unlink()
+    change(model, name)
+    change(model, NORM.format(2))
+    assert "came out differently" in run(2, *basic, "--resume").stderr
+    run(2, *arguments("quantize", model, tiny[1], tmp_path / "whole", "--inputs", inputs))
+    assert read_run(out) == read_run(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_a_sweep_compares_with_each_of_its_runs(tiny, model, tmp_path, ranks):
     """One run has two layers and the other one: the second layer is solved for one of them, and compared with the other's."""

@@ -114,7 +114,6 @@ TEST(LayerFile, ItsHashIsOfWhatTheLayerHasBecome) {
     EXPECT_EQ(hash.size(), 32U);
     record.modules[0].seconds += 1;  // how it was made
     record.modules[0].reconstruction += 1;
-    record.source_tensors.clear();
     EXPECT_EQ(layer_hash(record), hash);
     const auto changed = [&](const auto& change) {
         LayerRecord other = record;
@@ -122,6 +121,7 @@ TEST(LayerFile, ItsHashIsOfWhatTheLayerHasBecome) {
         return layer_hash(other) != hash;
     };
     EXPECT_TRUE(changed([](LayerRecord& other) { other.made_after = "a"; }));
+    EXPECT_TRUE(changed([](LayerRecord& other) { other.source_tensors.begin()->second = "00fe"; }));  // a norm, say
     EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[0].name = "self_attn.v_proj"; }));
     EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[1].codes.back() ^= 1; }));
     EXPECT_TRUE(changed([](LayerRecord& other) { other.modules[2].scales[0] *= 2; }));
@@ -131,6 +131,14 @@ TEST(LayerFile, ItsHashIsOfWhatTheLayerHasBecome) {
     const std::string after = write_layer(folder / "layer.h5", record);
     EXPECT_EQ(read_layer_header(folder / "layer.h5").hash, after);
     EXPECT_EQ(read_layer_file(folder / "layer.h5").made_after, hash);
+
+    record.hash = source_hash(record);
+    EXPECT_EQ(write_layer(folder / "layer.h5", record), record.hash);
+    EXPECT_EQ(read_layer_file(folder / "layer.h5").hash, record.hash);
+    record.modules[0].codes[0] ^= 1;
+    EXPECT_EQ(source_hash(record), record.hash);
+    record.source_tensors.begin()->second = "00fe";
+    EXPECT_NE(source_hash(record), record.hash);
 }
 
 TEST(LayerFile, SourceTensorsThatAreNoHashesAreRefused) {
