@@ -107,8 +107,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
         const OpenedRun& one = opened[i];
         finished = std::min(finished, one.layers.first_missing());
         there = std::min(there, one.layers.count());
-        if (!one.layers.is_done_from(0))
-            targets.push_back({&one.run, planned[i].alpha, one.layers, one.source_tensors});
+        if (!one.layers.is_complete()) targets.push_back({&one.run, planned[i].alpha, one.layers, one.source_tensors});
     }
     if (targets.empty()) {
         if (comm.rank() == 0)

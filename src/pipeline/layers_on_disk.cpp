@@ -1,6 +1,5 @@
 #include "pipeline/layers_on_disk.hpp"
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -12,10 +11,6 @@ LayersOnDisk::LayersOnDisk(std::span<const RunTarget> targets, bool sequential, 
     : targets_(targets), sequential_(sequential), comm_(comm), writers_(targets.size()) {
     for (const RunTarget& target : targets)
         layers_.push_back(target.layers);
-}
-
-bool LayersOnDisk::is_done_from(std::int64_t layer) const {
-    return std::ranges::all_of(layers_, [&](const FinishedLayers& layers) { return layers.is_done_from(layer); });
 }
 
 std::int64_t LayersOnDisk::missing_from(std::int64_t layer) const {
@@ -57,7 +52,7 @@ void LayersOnDisk::write(std::int64_t layer, std::span<const std::size_t> open, 
         FinishedLayers& layers = layers_[open[i]];
         const RunDirectory& run = *targets_[open[i]].run;
         const bool mine = shares.writes(i, layer);
-        std::string hash = records[i].hash;
+        std::string& hash = records[i].hash;
         if (layers.goes_on_after(layer)) {  // do they go on from what it is now?
             if (hash.empty())
                 hash = comm_.broadcast_string(mine ? layer_hash(records[i]) : "", shares.writer(i, layer));

@@ -21,7 +21,7 @@ class LayersOnDisk {
 
     bool is_done(std::size_t target, std::int64_t layer) const { return layers_[target].is_done(layer); }
     /// Whether every target has all layers from this one on.
-    bool is_done_from(std::int64_t layer) const;
+    bool is_done_from(std::int64_t layer) const { return missing_from(layer) == 0; }
     /// How many layers some target lacks, from this one on.
     std::int64_t missing_from(std::int64_t layer) const;
     /// The targets that lack a layer.

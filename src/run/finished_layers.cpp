@@ -11,12 +11,6 @@ bool FinishedLayers::is_done(std::int64_t layer) const {
     return made_after(layer).empty() || (layer > 0 && is_there(layer - 1) && hash(layer - 1) == made_after(layer));
 }
 
-bool FinishedLayers::is_done_from(std::int64_t layer) const {
-    for (; layer < layers(); ++layer)
-        if (!is_done(layer)) return false;
-    return true;
-}
-
 bool FinishedLayers::goes_on_after(std::int64_t layer) const {
     for (++layer; layer < layers(); ++layer)
         if (is_there(layer)) return true;

@@ -20,8 +20,7 @@ class FinishedLayers {
     bool is_there(std::int64_t layer) const { return at(layer).has_value(); }
     /// Whether nothing is left to do for the layer: it is there, and the layer that it was made after is, too.
     bool is_done(std::int64_t layer) const;
-    /// Whether all are done from this one on.
-    bool is_done_from(std::int64_t layer) const;
+    bool is_complete() const { return first_missing() == layers(); }
     /// Whether a layer after this one is there.
     bool goes_on_after(std::int64_t layer) const;
     std::int64_t first_missing() const;  // layers() where none is

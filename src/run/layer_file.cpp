@@ -280,7 +280,7 @@ std::string write_layer(const std::filesystem::path& file, const LayerRecord& re
     for (const ModuleSolution& module : record.modules) {
         const std::span<const std::uint8_t> codes = packed.of(module);
         write_module(out.root(), module, codes);
-        add_module(hasher, module, codes);
+        if (record.hash.empty()) add_module(hasher, module, codes);
     }
     const std::string hash = record.hash.empty() ? hasher.hash() : record.hash;
     out.root().set("hash", hash);

@@ -20,7 +20,7 @@ struct LayerRecord {
     TensorHashes source_tensors = {};
     /// `hash` of the layer before; empty: it is the first.
     std::string made_after = {};
-    /// Of all that the next layer's inputs come from: layer_hash or source_hash. To be written: source_hash, or empty.
+    /// Of all that the next layer's inputs come from: layer_hash or source_hash. To be written: that, or empty.
     std::string hash = {};
 };
 
@@ -33,7 +33,7 @@ std::string source_hash(const LayerRecord& record);
 
 /// Written under a temporary name, flushed, sealed with a checksum, fsynced, renamed, folder fsynced: a file that
 /// exists is whole.
-/// @returns its `hash`: layer_hash, unless the record has one
+/// @returns its `hash`: layer_hash where the record has none
 /// @throws Failure naming file and reason (no space, no permission); no half-written file is left under the final name
 std::string write_layer(const std::filesystem::path& file, const LayerRecord& record);
 

@@ -186,7 +186,7 @@ void RunDirectory::remove_layers_from(std::int64_t first) const {
 TensorHashes RunDirectory::require_finished() const {
     TensorHashes source_tensors;
     const FinishedLayers finished = finished_layers(false, &source_tensors);
-    if (!finished.is_done_from(0))
+    if (!finished.is_complete())
         throw InvalidInput("{} has {} of {} layers: finish it first with quantize --resume", path_.string(),
                            finished.count(), layers());
     return source_tensors;

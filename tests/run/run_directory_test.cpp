@@ -228,13 +228,13 @@ TEST(FinishedLayers, ReachOtherRanksAsTheyAre) {
         EXPECT_TRUE(one.is_done(1) && one.is_there(3) && !one.is_done(3) && !one.is_done(4));
     }
     finished.add(2, "b", "not c");
-    EXPECT_FALSE(finished.is_done_from(0));
+    EXPECT_FALSE(finished.is_complete());
     finished.add(2, "b", "c");
-    EXPECT_TRUE(finished.is_done_from(0));
+    EXPECT_TRUE(finished.is_complete());
     EXPECT_FALSE(finished.goes_on_after(3));
     finished.forget_from(1);
     EXPECT_EQ(finished.count(), 1);
-    EXPECT_TRUE(FinishedLayers(0).is_done_from(0));
+    EXPECT_TRUE(FinishedLayers(0).is_complete());
     EXPECT_EQ(FinishedLayers::from_text(FinishedLayers(0).text()).layers(), 0);
 }
 
