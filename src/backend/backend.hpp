@@ -18,6 +18,7 @@
 #include "backend/norm.hpp"
 #include "backend/pair_differences.hpp"
 #include "backend/rotary.hpp"
+#include "backend/scale.hpp"
 #include "backend/score.hpp"
 #include "support/timeline.hpp"
 
@@ -31,6 +32,7 @@ class Backend : public MemoryOperations,
                 public RotaryOperations,
                 public AttentionOperations,
                 public ActivationOperations,
+                public ScaleOperations,
                 public EmbeddingOperations,
                 public ScoreOperations,
                 public DequantizeOperations,

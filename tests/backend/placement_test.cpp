@@ -158,6 +158,27 @@ TEST_P(PlacementTest, Rotary) {
     }
 }
 
+TEST_P(PlacementTest, Scale) {
+    for (const std::int64_t cols : {1, 4, 7, 8, 9, 1032}) {
+        const HostMatrix x = rounded(random_matrix(5, cols, 1));
+        const HostMatrix y = rounded(random_matrix(5, cols, 2));
+        const auto scale = [&](Place from, Place to, bool add) {
+            const DeviceMatrix inputs = put(x, from);
+            const DeviceMatrix output = put(y, to);
+            backend->scale(inputs.view, 0.22F, output.view, add);
+            expect_gaps_untouched(output, to);
+            return download(output.view).values;
+        };
+        for (const bool add : {false, true}) {
+            const std::vector<float> expected = scale(odd, odd, add);
+            for (const Place& place : places) {
+                ASSERT_EQ(scale(place, place, add), expected) << cols;
+                ASSERT_EQ(scale({}, place, add), expected) << cols;
+            }
+        }
+    }
+}
+
 TEST_P(PlacementTest, LogProbabilities) {
     for (const std::int64_t vocabulary : {1, 3, 4, 8, 9, 1024, 1032, 2048, 2056, 5000}) {
         HostMatrix logits = rounded(random_matrix(3, vocabulary, 1, 10.0F));

@@ -39,6 +39,7 @@ class CpuBackend : public Backend {
                           const AttentionShape& shape, TensorView output) override;
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
     void activation(Activation activation, TensorView inputs, TensorView output) override;
+    void scale(TensorView inputs, float factor, TensorView output, bool accumulate) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
     void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
                                  std::span<float> log_probabilities, std::span<std::int32_t> best) override;

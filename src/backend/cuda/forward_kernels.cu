@@ -191,6 +191,28 @@ struct ActivationWork {
 };
 
 template <class T>
+struct ScaleWork {
+    PlainTensor inputs;
+    float factor;
+    PlainTensor output;
+    bool accumulate;
+
+    template <bool Whole>
+    __device__ void at(std::int64_t row, std::int64_t col, int count) const {
+        Chunk values = load_chunk<Whole>(row_of<T>(inputs, row) + col, count);
+        T* to = row_to_write<T>(output, row) + col;
+        Chunk before;
+        if (accumulate) before = load_chunk<Whole>(to, count);
+#pragma unroll
+        for (int i = 0; i < chunk_elements<T>; ++i) {
+            const float value = element<T>(values, i);
+            set_element<T>(accumulate ? fmaf(factor, value, element<T>(before, i)) : factor * value, i, values);
+        }
+        store_chunk<Whole>(values, to, count);
+    }
+};
+
+template <class T>
 struct EmbedWork {
     PlainTensor table;
     const std::int32_t* ids;
@@ -365,6 +387,17 @@ cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gat
                 break;
         }
         return start(ActivationWork<T, PlainActivation::gelu_tanh>{gate, up, output});
+    });
+}
+
+cudaError_t launch_scale(const PlainTensor& inputs, float factor, const PlainTensor& output, bool accumulate,
+                         cudaStream_t stream) {
+    if (empty(output)) return cudaSuccess;
+    const bool whole = in_whole_chunks(inputs) && in_whole_chunks(output);
+    return with_type(output.type, [&](auto element) {
+        using T = decltype(element);
+        return launch_over_chunks<T>(output.rows, output.cols, whole, ScaleWork<T>{inputs, factor, output, accumulate},
+                                     stream);
     });
 }
 

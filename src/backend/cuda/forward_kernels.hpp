@@ -31,6 +31,10 @@ enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh };
 cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,
                               const PlainTensor& output, cudaStream_t stream);
 
+/// As ScaleOperations.
+cudaError_t launch_scale(const PlainTensor& inputs, float factor, const PlainTensor& output, bool accumulate,
+                         cudaStream_t stream);
+
 /// output[t] = table[ids[t]], or += . @param ids on the device
 cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
                          cudaStream_t stream);
