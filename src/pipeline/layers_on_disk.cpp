@@ -59,7 +59,7 @@ void LayersOnDisk::write(std::int64_t layer, std::span<const std::size_t> open, 
             if (layers.is_there(layer + 1) && layers.made_after(layer + 1) != hash) {
                 const std::int64_t before = layers.count();
                 layers.forget_from(layer + 1);
-                if (comm_.rank() == 0) run.warn_of_layers_from(layer + 1);
+                if (comm_.rank() == 0) run.warn_of_layers_from(layer + 1, true);
                 if (mine) run.remove_layers_from(layer + 1);
                 if (shares.logs(i))
                     run.log(

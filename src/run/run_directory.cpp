@@ -153,7 +153,7 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
             // Ended between a layer that came out differently and those after it.
             if (layer > 0 && finished.is_there(layer - 1) && !finished.is_done(layer)) {
                 finished.forget_from(layer);
-                warn_of_layers_from(layer);
+                warn_of_layers_from(layer, repair);
                 if (repair) remove_layers_from(layer);
                 break;
             }
@@ -170,12 +170,13 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
     return finished;
 }
 
-void RunDirectory::warn_of_layers_from(std::int64_t first) const {
+void RunDirectory::warn_of_layers_from(std::int64_t first, bool done_now) const {
     spdlog::warn(
-        "{} came out differently than when layer {} was made after it (on another device, with other libraries, or of "
-        "a "
-        "model that has changed): layers from {} on are done again",
-        layer_path(first - 1).string(), first, first);
+        "{} came out differently than when layer {} was made after it (on another device, with other libraries, "
+        "or of a model that has changed): {} {} on{}",
+        layer_path(first - 1).string(), first,
+        done_now ? "layers from" : "`fairgptq quantize --resume` does again those from", first,
+        done_now ? " are done again" : "");
 }
 
 void RunDirectory::remove_layers_from(std::int64_t first) const {

@@ -51,8 +51,8 @@ class RunDirectory {
     /// @param source_tensors where not null, gets what those layers were made of (LayerRecord::source_tensors)
     FinishedLayers finished_layers(bool repair, TensorHashes* source_tensors = nullptr) const;
     /// Layers from `first` on have to be done again, as the one before came out differently: says so (rank 0 is heard),
-    /// and removes them.
-    void warn_of_layers_from(std::int64_t first) const;
+    /// and removes them. @param done_now by this command, or by a later `quantize --resume`
+    void warn_of_layers_from(std::int64_t first, bool done_now) const;
     void remove_layers_from(std::int64_t first) const;
     /// @returns what its layers were made of. @throws InvalidInput that says how far the run is, unless every layer is
     /// there
