@@ -32,6 +32,7 @@ Family family_of(const BenchShape& shape) {
     config.vocab_size = 1;
     config.max_positions = 1 << 20;
     config.windows = {0};
+    config.rotary = {true};
     return describe_family(config);
 }
 

@@ -53,7 +53,7 @@ int logits(int argc, char** argv, Communicator& comm) {
     ModelConfig& config = subject.family.config;
     const auto backend = make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), config.weight_type());
     check_against_model(tokens, config.vocab_size, config.max_positions, subject.model_dir);
-    if (round_frequencies) config.rope.frequency_type = config.weight_type();
+    if (round_frequencies) config.rope.frequency_type = config.window_rope.frequency_type = config.weight_type();
     std::optional<h5::RowWriter> writer;
     try {
         writer.emplace(out, "logits", tokens.text.tokens(), config.vocab_size);

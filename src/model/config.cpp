@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <string_view>
 
 #include "model/config_reader.hpp"
@@ -85,32 +86,114 @@ Activation read_activation(const ConfigReader& reader, const char* field) {
 
 namespace {
 
-RopeSettings read_rope(const ConfigReader& reader) {
-    // transformers 5 keeps all in rope_parameters; 4 had rope_theta beside rope_scaling, whose type was once called
-    // "type".
-    const char* field = reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-    RopeSettings rope;
-    rope.theta = reader.number("rope_theta", 1, 1e12, rope.theta);
-    if (!reader.has(field)) return rope;
-    const ConfigReader scaling = reader.object(field);
+constexpr double most_positions = 1e9;
+double positions_of_rope(const ConfigReader& scaling, std::optional<double> fallback = {}) {
+    return scaling.number("original_max_position_embeddings", 2, most_positions, fallback);
+}
+
+/// As sqrt(1 / t) of the paper's equation 22 (arXiv 2309.00071).
+double yarn_attention(double factor, double multiplier) {
+    return factor <= 1 ? 1 : 0.1 * multiplier * std::log(factor) + 1;
+}
+
+void read_yarn(const ConfigReader& scaling, double max_positions, RopeSettings& rope) {
+    rope.beta_fast = scaling.number("beta_fast", 1e-3, 1e6, rope.beta_fast);
+    rope.beta_slow = scaling.number("beta_slow", 1e-3, 1e6, rope.beta_slow);
+    if (rope.beta_fast <= rope.beta_slow) scaling.refuse("beta_fast", "should be larger than beta_slow");
+    rope.truncate = scaling.flag("truncate", true);
+    if (rope.theta <= 1) scaling.refuse("rope_theta", "should be larger than 1");
+    rope.original_max_position_embeddings = positions_of_rope(scaling, max_positions);
+    const double multiplier = scaling.number("mscale", 0, 1e3, 0);
+    const double multiplier_all = scaling.number("mscale_all_dim", 0, 1e3, 0);
+    const bool both = multiplier > 0 && multiplier_all > 0;
+    rope.attention_factor =
+        scaling.number("attention_factor", 1e-3, 1e3,
+                       both ? yarn_attention(rope.factor, multiplier) / yarn_attention(rope.factor, multiplier_all)
+                            : yarn_attention(rope.factor, 1));
+}
+
+/// @param reader of the whole file, where Phi-3 has the original context
+void read_longrope(const ConfigReader& reader, const ConfigReader& scaling, std::int64_t head_dim, double max_positions,
+                   RopeSettings& rope) {
+    const double original =
+        reader.has("original_max_position_embeddings") ? positions_of_rope(reader) : positions_of_rope(scaling);
+    rope.original_max_position_embeddings = original;
+    rope.factor = scaling.number("factor", 1e-3, 1e6, max_positions / original);
+    rope.attention_factor =
+        scaling.number("attention_factor", 1e-3, 1e3,
+                       rope.factor <= 1 ? 1 : std::sqrt(1 + std::log(rope.factor) / std::log(original)));
+    const nlohmann::json& factors = scaling.at("short_factor");
+    if (!factors.is_array() || std::ssize(factors) != head_dim / 2)
+        scaling.refuse("short_factor",
+                       fmt::format("should be a list of {} numbers, half a head's elements", head_dim / 2));
+    for (const nlohmann::json& one : factors) {
+        if (!one.is_number() || !(one.get<double>() > 0)) scaling.refuse("short_factor", "should be positive numbers");
+        rope.short_factor.push_back(one.get<double>());
+    }
+}
+
+/// @param rope what is known without it
+RopeSettings read_scaled_rope(const ConfigReader& reader, const ConfigReader& scaling, const ModelConfig& config,
+                              RopeSettings rope) {
     rope.theta = scaling.number("rope_theta", 1, 1e12, rope.theta);
     if (scaling.number("partial_rotary_factor", 0, 1, 1.0) != 1)
         scaling.refuse("partial_rotary_factor", "is not 1: only heads that are rotated whole are supported");
     const char* type_field = scaling.has("rope_type") ? "rope_type" : "type";
     rope.type = scaling.text(type_field, "default");
+    if (rope.type == "su") rope.type = "longrope";  // its first name
+    const auto max_positions = static_cast<double>(config.max_positions);
     if (rope.type == "default") return rope;
-    if (rope.type != "linear" && rope.type != "llama3")
-        scaling.refuse(
-            type_field,
-            fmt::format("is '{}', a rope type that is not supported (default, linear and llama3 are)", rope.type));
+    if (rope.type == "longrope") {
+        read_longrope(reader, scaling, config.head_dim, max_positions, rope);
+        return rope;
+    }
+    if (rope.type != "linear" && rope.type != "llama3" && rope.type != "yarn")
+        scaling.refuse(type_field, fmt::format("is '{}', a rope type that is not supported (default, linear, llama3, "
+                                               "yarn and longrope are)",
+                                               rope.type));
     rope.factor = scaling.number("factor", 1e-3, 1e6);
-    if (rope.type == "linear") return rope;
+    if (rope.type == "yarn") read_yarn(scaling, max_positions, rope);
+    if (rope.type != "llama3") return rope;
     rope.low_freq_factor = scaling.number("low_freq_factor", 1e-3, 1e6);
     rope.high_freq_factor = scaling.number("high_freq_factor", 1e-3, 1e6);
     if (rope.high_freq_factor <= rope.low_freq_factor)
         scaling.refuse("high_freq_factor", "should be larger than low_freq_factor");
-    rope.original_max_position_embeddings = scaling.number("original_max_position_embeddings", 1, 1e9);
+    rope.original_max_position_embeddings = positions_of_rope(scaling);
     return rope;
+}
+
+constexpr const char* of_full_attention = "full_attention";
+constexpr const char* of_windows = "sliding_attention";
+
+RopeSettings read_rope(const ConfigReader& reader, const ModelConfig& config, double theta) {
+    // transformers 5 keeps all in rope_parameters; 4 had rope_theta beside rope_scaling, whose type was once called
+    // "type".
+    const char* field = reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+    if (reader.number("partial_rotary_factor", 0, 1, 1.0) != 1)
+        reader.refuse("partial_rotary_factor", "is not 1: only heads that are rotated whole are supported");
+    RopeSettings rope;
+    rope.theta = reader.number("rope_theta", 1, 1e12, theta);
+    if (!reader.has(field)) return rope;
+    const ConfigReader scaling = reader.object(field);
+    for (const char* kind : {of_full_attention, of_windows})
+        if (scaling.has(kind)) scaling.refuse(kind, "is there, but all layers of this architecture rotate alike");
+    return read_scaled_rope(reader, scaling, config, rope);
+}
+
+/// Which layers have a window, where layer_types says it.
+std::optional<std::vector<bool>> read_layer_types(const ConfigReader& reader, const ModelConfig& config) {
+    if (!reader.has("layer_types")) return {};
+    const nlohmann::json& types = reader.at("layer_types");
+    if (!types.is_array() || types.size() != config.windows.size())
+        reader.refuse("layer_types", fmt::format("should be a list of {} names, one a layer", config.layers));
+    std::vector<bool> sliding;
+    for (std::size_t layer = 0; layer < types.size(); ++layer) {
+        sliding.push_back(types[layer] == of_windows);
+        if (!sliding.back() && types[layer] != of_full_attention)
+            reader.refuse("layer_types", fmt::format("has {} for layer {}, an attention that is not supported",
+                                                     types[layer].dump(), layer));
+    }
+    return sliding;
 }
 
 std::string read_architecture(const ConfigReader& reader) {
@@ -131,7 +214,7 @@ std::string read_dtype(const ConfigReader& reader) {
 
 }  // namespace
 
-void read_llama_like(const ConfigReader& reader, ModelConfig& config, std::optional<std::int64_t> default_head_dim) {
+void read_llama_like(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults) {
     config.hidden_size = reader.size("hidden_size", largest_width);
     config.intermediate_size = reader.size("intermediate_size", largest_width);
     config.layers = reader.size("num_hidden_layers", largest_count);
@@ -140,11 +223,11 @@ void read_llama_like(const ConfigReader& reader, ModelConfig& config, std::optio
     if (config.heads % config.key_value_heads != 0)
         reader.refuse("num_key_value_heads", fmt::format("is {}, which does not divide the {} attention heads",
                                                          config.key_value_heads, config.heads));
-    if (!reader.has("head_dim") && !default_head_dim && config.hidden_size % config.heads != 0)
+    if (!reader.has("head_dim") && !defaults.head_dim && config.hidden_size % config.heads != 0)
         reader.refuse("num_attention_heads",
                       fmt::format("is {}, which does not divide the hidden size {}", config.heads, config.hidden_size));
     config.head_dim =
-        reader.size("head_dim", largest_count, default_head_dim.value_or(config.hidden_size / config.heads));
+        reader.size("head_dim", largest_count, defaults.head_dim.value_or(config.hidden_size / config.heads));
     if (config.head_dim % 2 != 0)
         reader.refuse("head_dim", fmt::format("is {}: rotary positions need an even one", config.head_dim));
     if (config.heads * config.head_dim > largest_width)
@@ -152,29 +235,50 @@ void read_llama_like(const ConfigReader& reader, ModelConfig& config, std::optio
                                               config.heads, largest_width));
     config.vocab_size = reader.size("vocab_size", largest_vocabulary);
     config.max_positions = reader.size("max_position_embeddings", largest_vocabulary);
-    config.norm_epsilon = reader.number("rms_norm_eps", 0, 1, 1e-6);
-    config.activation = read_activation(reader, "hidden_act");
-    config.rope = read_rope(reader);
+    config.norm_epsilon = reader.number("rms_norm_eps", 0, 1, defaults.norm_epsilon);
+    config.activation = read_activation(reader, defaults.activation_field);
+    if (!defaults.rope_of_its_own) config.rope = config.window_rope = read_rope(reader, config, defaults.rope_theta);
+    if (config.rope.type == "longrope")  // beyond that frequencies are others, and those of a whole sequence
+        config.max_positions =
+            std::min(config.max_positions, static_cast<std::int64_t>(config.rope.original_max_position_embeddings));
     config.windows.assign(static_cast<std::size_t>(config.layers), 0);
-    config.tied_embeddings = reader.flag("tie_word_embeddings", false);
+    config.rotary.assign(config.windows.size(), true);
+    config.tied_embeddings = reader.flag("tie_word_embeddings", defaults.tied_embeddings);
+}
+
+void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, double theta, double window_theta,
+                              const char* window_theta_field) {
+    config.rope.theta = reader.number("rope_theta", 1, 1e12, theta);
+    config.window_rope.theta =
+        window_theta_field == nullptr ? config.rope.theta : reader.number(window_theta_field, 1, 1e12, window_theta);
+    if (reader.has("rope_scaling"))
+        config.rope = read_scaled_rope(reader, reader.object("rope_scaling"), config, config.rope);
+    if (!reader.has("rope_parameters")) return;
+    const ConfigReader both = reader.object("rope_parameters");
+    if (!both.has(of_full_attention) && !both.has(of_windows))
+        reader.refuse("rope_parameters",
+                      fmt::format("should hold '{}' and '{}', as layers of this architecture rotate in two ways",
+                                  of_full_attention, of_windows));
+    if (both.has(of_full_attention))
+        config.rope = read_scaled_rope(reader, both.object(of_full_attention), config, config.rope);
+    if (both.has(of_windows))
+        config.window_rope = read_scaled_rope(reader, both.object(of_windows), config, config.window_rope);
+}
+
+void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp) {
+    config.attention_bias = reader.flag("attention_bias", false);
+    if (mlp) config.mlp_bias = reader.flag("mlp_bias", false);
 }
 
 void read_layer_windows(const ConfigReader& reader, ModelConfig& config) {
     const bool used = reader.flag("use_sliding_window", false) && !reader.is_null("sliding_window");
     const std::int64_t window = used ? reader.size("sliding_window", largest_vocabulary, 4096) : 0;
-    if (reader.has("layer_types")) {
-        const nlohmann::json& types = reader.at("layer_types");
-        if (!types.is_array() || types.size() != config.windows.size())
-            reader.refuse("layer_types", fmt::format("should be a list of {} names, one a layer", config.layers));
-        for (std::size_t layer = 0; layer < types.size(); ++layer) {
-            const bool sliding = types[layer] == "sliding_attention";
-            if (!sliding && types[layer] != "full_attention")
-                reader.refuse("layer_types", fmt::format("has {} for layer {}, an attention that is not supported",
-                                                         types[layer].dump(), layer));
-            if (sliding && !used)
+    if (const auto sliding = read_layer_types(reader, config)) {
+        for (std::size_t layer = 0; layer < sliding->size(); ++layer) {
+            if ((*sliding)[layer] && !used)
                 reader.refuse("layer_types",
                               fmt::format("has sliding attention in layer {}, but no sliding window is used", layer));
-            config.windows[layer] = sliding ? window : 0;
+            config.windows[layer] = (*sliding)[layer] ? window : 0;
         }
         return;
     }
@@ -182,6 +286,18 @@ void read_layer_windows(const ConfigReader& reader, ModelConfig& config) {
     const std::int64_t first = reader.whole("max_window_layers", 0, largest_vocabulary, 28);
     for (std::int64_t layer = first; layer < config.layers; ++layer)
         config.windows[static_cast<std::size_t>(layer)] = window;
+}
+
+void read_window_pattern(const ConfigReader& reader, ModelConfig& config, std::int64_t pattern) {
+    const std::int64_t window =
+        reader.is_null("sliding_window") ? 0 : reader.size("sliding_window", largest_vocabulary, 4096);
+    const auto sliding = read_layer_types(reader, config);
+    for (std::size_t layer = 0; layer < config.windows.size(); ++layer) {
+        const bool has = sliding ? (*sliding)[layer] : (static_cast<std::int64_t>(layer) + 1) % pattern != 0;
+        if (has && window == 0)
+            reader.refuse("sliding_window", fmt::format("is null, but layer {} has sliding attention", layer));
+        config.windows[layer] = has ? window : 0;
+    }
 }
 
 ModelConfig read_config(const std::filesystem::path& model_dir) {

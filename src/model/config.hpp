@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,12 +13,18 @@
 namespace fairgptq {
 
 struct RopeSettings {
-    std::string type = "default";  // default, linear, llama3, (others are refused by name)
+    std::string type = "default";  // default, linear, llama3, yarn, longrope (others are refused by name)
     double theta = 10000.0;
     double factor = 1.0;
-    double low_freq_factor = 1.0;
+    double low_freq_factor = 1.0;  // llama3
     double high_freq_factor = 4.0;
+    double beta_fast = 32.0;  // yarn
+    double beta_slow = 1.0;
+    bool truncate = true;
+    std::vector<double> short_factor =
+        {};  // longrope: one a pair of elements, for sequences within the original context
     double original_max_position_embeddings = 0;
+    double attention_factor = 1.0;  // multiplies cosines and sines
     /// What the frequencies are rounded to. Never read from config.json: float32 is what models are run with. The
     /// weights' type reproduces programs that convert a whole model, its table of frequencies included
     /// (model.to(bfloat16)).
@@ -27,7 +34,7 @@ struct RopeSettings {
 enum class NormKind : std::uint8_t { rms, layer };
 
 struct ModelConfig {
-    std::string model_type;    // llama, mistral, qwen2, qwen3, opt
+    std::string model_type;    // llama, mistral, qwen2, …
     std::string architecture;  // LlamaForCausalLM, …
     std::int64_t hidden_size = 0;
     std::int64_t intermediate_size = 0;
@@ -39,9 +46,15 @@ struct ModelConfig {
     std::int64_t max_positions = 0;
     double norm_epsilon = 1e-6;
     Activation activation = Activation::silu;
-    RopeSettings rope;
+    RopeSettings rope;                  // of layers that see everything
+    RopeSettings window_rope;           // of those with a window
     std::vector<std::int64_t> windows;  // per layer; 0: full attention
-    bool attention_bias = false;        // as config.json says it; families whose biases are fixed leave it alone
+    std::vector<bool> rotary;           // per layer: whether query and key are rotated
+    double embedding_multiplier = 1;
+    double residual_multiplier = 1;              // of what attention and MLP add
+    std::optional<double> attention_multiplier;  // of scores, instead of 1/sqrt(head_dim)
+    double logits_scaling = 1;                   // logits are divided by it
+    bool attention_bias = false;  // as config.json says it; families whose biases are fixed leave it alone
     bool mlp_bias = false;
     bool tied_embeddings = false;
     std::string dtype;  // float32, float16 or bfloat16, as config.json names it

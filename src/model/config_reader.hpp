@@ -50,12 +50,31 @@ constexpr std::int64_t largest_vocabulary = (1LL << 31) - 1;
 /// The activation of the field. @throws InvalidInput naming one that is not supported
 Activation read_activation(const ConfigReader& reader, const char* field);
 
+/// Where Llama's relatives differ in what config.json may leave out, and in names.
+struct LlamaDefaults {
+    std::optional<std::int64_t> head_dim = {};  // otherwise hidden size / heads
+    double rope_theta = 10000;
+    double norm_epsilon = 1e-6;
+    bool tied_embeddings = false;
+    const char* activation_field = "hidden_act";
+    bool rope_of_its_own = false;  // the family reads it
+};
 /// What Llama and the families made after it have in common: sizes, rope, RMS norm, gated MLP, full attention.
-/// @param default_head_dim where config.json has none; otherwise hidden size / heads
-void read_llama_like(const ConfigReader& reader, ModelConfig& config,
-                     std::optional<std::int64_t> default_head_dim = {});
+void read_llama_like(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults = {});
+
+/// `rope` and `window_rope` of a family that rotates layers with a window otherwise. transformers 5 has an object for
+/// each in rope_parameters; 4 had rope_theta and rope_scaling for layers that see everything.
+/// @param window_theta_field where 4 had the others' theta; null: in rope_theta
+void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, double theta, double window_theta,
+                              const char* window_theta_field);
+
+/// `attention_bias` and, where the family has one, `mlp_bias`, as config.json says.
+void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp);
 
 /// The window of each layer, as use_sliding_window, sliding_window, layer_types and max_window_layers have it.
 void read_layer_windows(const ConfigReader& reader, ModelConfig& config);
+
+/// The window of each layer where every `pattern`-th layer sees everything, unless layer_types says which do.
+void read_window_pattern(const ConfigReader& reader, ModelConfig& config, std::int64_t pattern);
 
 }  // namespace fairgptq

@@ -16,12 +16,19 @@ struct Scratch {
     std::int64_t query_or_gate, key_or_up, value;
 };
 
+/// Whether something happens to what attention and MLP make before it is added to the hidden states.
+bool adds_apart(const Family& family) {
+    return !family.attention_output_norm.empty() || !family.mlp_output_norm.empty() ||
+           family.config.residual_multiplier != 1;
+}
+
 Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const ModelConfig& config = family.config;
     const std::int64_t query = config.heads * config.head_dim;
     const std::int64_t key = config.key_value_heads * config.head_dim;
-    const std::int64_t gate = family.stages[2].linears.front().rows;
-    return {std::max(max_tokens * std::max(query, gate), Decoder::max_logit_rows * config.hidden_size),
+    const std::int64_t gate = config.intermediate_size;
+    const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
+    return {std::max(max_tokens * std::max({query, gate, added}), Decoder::max_logit_rows * config.hidden_size),
             max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key};
 }
 
@@ -34,7 +41,11 @@ std::vector<std::int64_t> positions(const ChunkState& state) {
 
 Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens)
     : backend_(backend), family_(family), max_tokens_(max_tokens) {
-    if (family_.rotary) frequencies_ = rope_frequencies(family_.config.rope, family_.config.head_dim);
+    const ModelConfig& config = family_.config;
+    if (std::find(config.rotary.begin(), config.rotary.end(), true) != config.rotary.end()) {
+        frequencies_ = rope_frequencies(config.rope, config.head_dim);
+        window_frequencies_ = rope_frequencies(config.window_rope, config.head_dim);
+    }
     const Scratch elements = scratch_elements(family_, max_tokens_);
     const std::size_t size = size_of(backend_.activation_type());
     query_or_gate_ = backend_.allocate(static_cast<std::size_t>(elements.query_or_gate) * size);
@@ -75,6 +86,36 @@ void Decoder::project(const LinearWeights& linear, TensorView inputs, TensorView
     backend_.linear(inputs, linear.weight, linear.bias, output, accumulate);
 }
 
+void Decoder::normed_or_copied(const LayerWeights::Norm& weights, TensorView inputs, TensorView output) {
+    if (weights.weight != nullptr)
+        norm(weights, inputs, output);
+    else
+        backend_.scale(inputs, 1, output, false);
+}
+
+void Decoder::add_to_hidden(const LinearWeights& linear, TensorView inputs, const LayerWeights::Norm& output_norm,
+                            ChunkState& state) {
+    if (!adds_apart(family_)) return project(linear, inputs, state.hidden, true);
+    // What was there last, queries or gates, has been used.
+    const TensorView added = query_or_gate_.tensor(backend_.activation_type(), inputs.rows, state.hidden.cols);
+    project(linear, inputs, added, false);
+    if (output_norm.weight != nullptr) norm(output_norm, added, added);
+    backend_.scale(added, static_cast<float>(family_.config.residual_multiplier), state.hidden, true);
+}
+
+void Decoder::project_parts(const LayerWeights& layer, int stage, std::span<const TensorView> outputs,
+                            TensorView inputs) {
+    const bool apart = family_.stages.at(static_cast<std::size_t>(stage)).linears.size() > 1;
+    std::int64_t before = 0;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        const LinearWeights& whole = linear(layer, stage, apart ? i : 0);
+        const std::int64_t first = apart ? 0 : before;
+        const float* bias = whole.bias == nullptr ? nullptr : whole.bias + first;
+        project({whole.weight.rows_from(first, outputs[i].cols), bias}, inputs, outputs[i], false);
+        before += outputs[i].cols;
+    }
+}
+
 void Decoder::embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkState& state) {
     if (chunk.tokens() > max_tokens_)
         throw Failure("a chunk of {} tokens is larger than the {} that there is room for", chunk.tokens(), max_tokens_);
@@ -83,6 +124,8 @@ void Decoder::embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkSt
             throw InvalidInput("the token id {} is outside the model's vocabulary of {}", id,
                                family_.config.vocab_size);
     backend_.embed(outer.embedding, chunk.ids, state.hidden, false);
+    if (family_.config.embedding_multiplier != 1)
+        backend_.scale(state.hidden, static_cast<float>(family_.config.embedding_multiplier), state.hidden, false);
     if (family_.positions.empty()) return;
     std::vector<std::int32_t> entries;
     entries.reserve(chunk.ids.size());
@@ -96,7 +139,7 @@ void Decoder::embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkSt
 }
 
 void Decoder::begin_layer(const LayerWeights& layer, ChunkState& state) {
-    norm(layer.input_norm, state.hidden, stage_input(0, state));
+    normed_or_copied(layer.input_norm, state.hidden, stage_input(0, state));
 }
 
 void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state) {
@@ -105,14 +148,14 @@ void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state)
             attend(layer, state);
             break;
         case 1:
-            project(linear(layer, 1, 0), stage_input(1, state), state.hidden, true);
-            norm(layer.mlp_norm, state.hidden, stage_input(2, state));
+            add_to_hidden(linear(layer, 1, 0), stage_input(1, state), layer.attention_output_norm, state);
+            normed_or_copied(layer.mlp_norm, state.hidden, stage_input(2, state));
             break;
         case 2:
             expand(layer, state);
             break;
         case 3:
-            project(linear(layer, 3, 0), stage_input(3, state), state.hidden, true);
+            add_to_hidden(linear(layer, 3, 0), stage_input(3, state), layer.mlp_output_norm, state);
             break;
         default:
             throw Failure("a decoder block has no stage {}", stage);
@@ -128,44 +171,48 @@ void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
     const TensorView query = query_or_gate_.tensor(type, tokens, config.heads * config.head_dim);
     const TensorView key = key_or_up_.tensor(type, tokens, config.key_value_heads * config.head_dim);
     const TensorView value = value_.tensor(type, tokens, config.key_value_heads * config.head_dim);
-    project(linear(layer, 0, 0), inputs, query, false);
-    project(linear(layer, 0, 1), inputs, key, false);
-    project(linear(layer, 0, 2), inputs, value, false);
+    project_parts(layer, 0, std::array{query, key, value}, inputs);
 
-    // A head a row: the views have no gaps.
-    const auto each_head = [&](TensorView heads, std::int64_t count) {
-        return TensorView(heads.data, type, tokens * count, config.head_dim);
-    };
     const auto epsilon = static_cast<float>(config.norm_epsilon);
-    if (layer.query_norm.weight != nullptr) {
-        const TensorView heads = each_head(query, config.heads);
-        backend_.rms_norm(heads, layer.query_norm.weight, epsilon, heads);
-    }
-    if (layer.key_norm.weight != nullptr) {
-        const TensorView heads = each_head(key, config.key_value_heads);
-        backend_.rms_norm(heads, layer.key_norm.weight, epsilon, heads);
-    }
+    const auto norm_heads = [&](const LayerWeights::Norm& norm, TensorView all, std::int64_t count) {
+        if (norm.weight == nullptr) return;
+        // A head a row, or all in one: the views have no gaps.
+        const TensorView heads =
+            family_.query_norm_of_all_heads ? all : TensorView(all.data, type, tokens * count, config.head_dim);
+        backend_.rms_norm(heads, norm.weight, epsilon, heads);
+    };
+    norm_heads(layer.query_norm, query, config.heads);
+    norm_heads(layer.key_norm, key, config.key_value_heads);
+    rotate(layer.layer, query, key, state);
+    const double usual = 1 / std::sqrt(static_cast<double>(config.head_dim));
     const AttentionShape shape{.heads = config.heads,
                                .key_value_heads = config.key_value_heads,
                                .head_dim = config.head_dim,
-                               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim))),
+                               .scale = static_cast<float>(config.attention_multiplier.value_or(usual)),
                                .window = config.windows.at(static_cast<std::size_t>(layer.layer))};
     gather(query, key, value, shape, state);
 }
 
-// Positions and attention: of whole sequences, of sequences that share prefixes, or over a cache.
+void Decoder::rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state) {
+    const ModelConfig& config = family_.config;
+    const auto index = static_cast<std::size_t>(layer);
+    if (!config.rotary.at(index)) return;
+    const bool window = config.windows.at(index) > 0;
+    const std::span<const float> frequencies = window ? window_frequencies_ : frequencies_;
+    const auto factor = static_cast<float>((window ? config.window_rope : config.rope).attention_factor);
+    for (const TensorView heads : {query, key}) {
+        if (state.cache == nullptr && state.prefixes.empty())
+            backend_.rotary(heads, config.head_dim, state.offsets, frequencies, factor);
+        else
+            backend_.rotary_at(heads, config.head_dim, positions(state), frequencies, factor);
+    }
+}
+
+// Attention of whole sequences, of sequences that share prefixes, or over a cache.
 void Decoder::gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape,
                      ChunkState& state) {
     const TensorView output = stage_input(1, state);
-    const bool whole = state.cache == nullptr && state.prefixes.empty();
-    if (family_.rotary)
-        for (const TensorView heads : {query, key}) {
-            if (whole)
-                backend_.rotary(heads, shape.head_dim, state.offsets, frequencies_, 1.0F);
-            else
-                backend_.rotary_at(heads, shape.head_dim, positions(state), frequencies_, 1.0F);
-        }
-    if (whole) {
+    if (state.cache == nullptr && state.prefixes.empty()) {
         backend_.attention(query, key, value, state.offsets, shape, output);
     } else if (state.cache == nullptr) {
         std::vector<CachedSequence> sequences;
@@ -191,13 +238,13 @@ void Decoder::expand(const LayerWeights& layer, ChunkState& state) {
     const TensorView inputs = stage_input(2, state);
     const TensorView output = stage_input(3, state);
     const TensorView gate = query_or_gate_.tensor(backend_.activation_type(), state.hidden.rows, output.cols);
-    project(linear(layer, 2, 0), inputs, gate, false);
     if (!family_.gated) {
+        project(linear(layer, 2, 0), inputs, gate, false);
         backend_.activation(family_.config.activation, gate, output);
         return;
     }
     const TensorView up = key_or_up_.tensor(backend_.activation_type(), state.hidden.rows, output.cols);
-    project(linear(layer, 2, 1), inputs, up, false);
+    project_parts(layer, 2, std::array{gate, up}, inputs);
     backend_.gated_activation(family_.config.activation, gate, up, output);
 }
 
@@ -210,6 +257,8 @@ void Decoder::logits(const OuterWeights& outer, const ChunkState& state, std::sp
     backend_.embed(state.hidden, rows, selected, false);  // gathers rows
     norm(outer.final_norm, selected, selected);
     backend_.linear(selected, outer.lm_head, nullptr, logits, false);
+    if (family_.config.logits_scaling != 1)
+        backend_.scale(logits, static_cast<float>(1 / family_.config.logits_scaling), logits, false);
 }
 
 }  // namespace fairgptq

@@ -38,9 +38,9 @@ class Decoder {
     /// Bytes that the constructor allocates: for `plan`.
     static std::size_t scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type);
 
-    /// hidden = embedding of the tokens (and positions).
+    /// hidden = embedding of the tokens (and positions), times the family's multiplier.
     void embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkState& state);
-    /// inputs = input norm of hidden: the first stage's input.
+    /// inputs = input norm of hidden (or hidden itself): the first stage's input.
     void begin_layer(const LayerWeights& layer, ChunkState& state);
     /// Runs stage `stage` (0…3) with its linears' weights: inputs (this stage's) → inputs of the next stage, with
     /// hidden updated by stages 1 and 3. Stage 3 leaves inputs undefined.
@@ -59,7 +59,15 @@ class Decoder {
   private:
     void norm(const LayerWeights::Norm& norm, TensorView inputs, TensorView output);
     void project(const LinearWeights& linear, TensorView inputs, TensorView output, bool accumulate);
+    /// The norm of what a block reads, or a copy where the family has none there.
+    void normed_or_copied(const LayerWeights::Norm& weights, TensorView inputs, TensorView output);
+    /// hidden += the linear of inputs, by way of the family's norm and multiplier.
+    void add_to_hidden(const LinearWeights& linear, TensorView inputs, const LayerWeights::Norm& output_norm,
+                       ChunkState& state);
+    /// One output for each of a stage's linears, or for parts of the rows of its only one.
+    void project_parts(const LayerWeights& layer, int stage, std::span<const TensorView> outputs, TensorView inputs);
     void attend(const LayerWeights& layer, ChunkState& state);
+    void rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state);
     void gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, ChunkState& state);
     void expand(const LayerWeights& layer, ChunkState& state);
     const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
@@ -67,7 +75,7 @@ class Decoder {
     Backend& backend_;
     Family family_;
     std::int64_t max_tokens_;
-    std::vector<float> frequencies_;
+    std::vector<float> frequencies_, window_frequencies_;
     Buffer query_or_gate_, key_or_up_, value_;  // the first also holds the rows that logits are made of
 };
 

@@ -8,8 +8,9 @@
 
 namespace fairgptq {
 namespace {
-const std::array<const FamilyEntry*, 5> families{&llama_family, &mistral_family, &qwen2_family, &qwen3_family,
-                                                 &opt_family};
+const std::array families{&llama_family,   &mistral_family, &qwen2_family, &qwen3_family,
+                          &smollm3_family, &granite_family, &phi3_family,  &olmo2_family,
+                          &olmo3_family,   &gemma3_family,  &opt_family};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {
@@ -39,7 +40,7 @@ Family describe_family(const ModelConfig& config) {
     return family->describe(config);
 }
 
-Family describe_llama_like(const ModelConfig& config, const Biases& biases) {
+Family describe_llama_like(const ModelConfig& config) {
     const std::int64_t hidden = config.hidden_size;
     const std::int64_t wide = config.intermediate_size;
     const std::int64_t query = config.heads * config.head_dim;
@@ -53,12 +54,12 @@ Family describe_llama_like(const ModelConfig& config, const Biases& biases) {
     family.input_norm = "input_layernorm";
     family.mlp_norm = "post_attention_layernorm";
     family.stages = {
-        {{{"self_attn.q_proj", query, hidden, biases.query_key_value},
-          {"self_attn.k_proj", key, hidden, biases.query_key_value},
-          {"self_attn.v_proj", key, hidden, biases.query_key_value}}},
-        {{{"self_attn.o_proj", hidden, query, biases.output}}},
-        {{{"mlp.gate_proj", wide, hidden, biases.mlp}, {"mlp.up_proj", wide, hidden, biases.mlp}}},
-        {{{"mlp.down_proj", hidden, wide, biases.mlp}}},
+        {{{"self_attn.q_proj", query, hidden, config.attention_bias},
+          {"self_attn.k_proj", key, hidden, config.attention_bias},
+          {"self_attn.v_proj", key, hidden, config.attention_bias}}},
+        {{{"self_attn.o_proj", hidden, query, config.attention_bias}}},
+        {{{"mlp.gate_proj", wide, hidden, config.mlp_bias}, {"mlp.up_proj", wide, hidden, config.mlp_bias}}},
+        {{{"mlp.down_proj", hidden, wide, config.mlp_bias}}},
     };
     return family;
 }

@@ -24,7 +24,7 @@ struct StageSpec {
 };
 
 /// The four stages of a decoder block, in the order of computation: {q,k,v} → {o} → {gate,up} or {fc1} → {down} or
-/// {fc2}.
+/// {fc2}. A single linear may hold q, k and v, one's rows after the other's, and another one gate and up.
 struct Family {
     ModelConfig config;
     std::string layer_prefix;  // "model.layers.{}." — {} is the layer
@@ -33,12 +33,16 @@ struct Family {
     std::int64_t position_offset = 0;
     std::string final_norm;  // "model.norm"
     std::string lm_head;     // "lm_head.weight"; the embedding itself where tied
-    std::string input_norm;  // "input_layernorm", below the layer's prefix
-    std::string mlp_norm;    // "post_attention_layernorm"
-    std::string query_norm;  // "self_attn.q_norm", or empty
+    // Norms below the layer's prefix; each may be empty.
+    std::string input_norm;             // of what attention reads: "input_layernorm"
+    std::string mlp_norm;               // of what the MLP reads: "post_attention_layernorm"
+    std::string attention_output_norm;  // of what attention adds to the hidden states
+    std::string mlp_output_norm;        // of what the MLP adds
+    std::string query_norm;             // "self_attn.q_norm"
     std::string key_norm;
+    bool query_norm_of_all_heads = false;  // query_norm and key_norm: of all heads together, instead of each
     NormKind norm = NormKind::rms;
-    bool rotary = true;
+    float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
     std::vector<StageSpec> stages;  // always four
 

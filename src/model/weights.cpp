@@ -34,6 +34,7 @@ struct Wanted {
     TensorView* matrix = nullptr;    // either this
     const float** vector = nullptr;  // or this
     bool read = true;
+    float offset = 0;  // added to a vector's values
 
     std::int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
     std::int64_t cols() const { return shape.back(); }
@@ -42,9 +43,10 @@ struct Wanted {
 
 using WantedList = std::vector<Wanted>;
 
-void want_norm(WantedList& list, const std::string& name, NormKind kind, std::int64_t size, LayerWeights::Norm& norm) {
-    list.push_back({name + ".weight", {size}, DType::float32, nullptr, &norm.weight});
-    if (kind == NormKind::layer) list.push_back({name + ".bias", {size}, DType::float32, nullptr, &norm.bias});
+void want_norm(WantedList& list, const Family& family, const std::string& name, std::int64_t size,
+               LayerWeights::Norm& norm) {
+    list.push_back({name + ".weight", {size}, DType::float32, nullptr, &norm.weight, true, family.norm_offset});
+    if (family.norm == NormKind::layer) list.push_back({name + ".bias", {size}, DType::float32, nullptr, &norm.bias});
 }
 
 WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type, LayerWeights& weights,
@@ -61,12 +63,16 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
             if (linear.bias)
                 list.push_back({prefix + linear.name + ".bias", {linear.rows}, DType::float32, nullptr, &place.bias});
         }
-    want_norm(list, prefix + family.input_norm, family.norm, config.hidden_size, weights.input_norm);
-    want_norm(list, prefix + family.mlp_norm, family.norm, config.hidden_size, weights.mlp_norm);
-    if (!family.query_norm.empty())
-        want_norm(list, prefix + family.query_norm, family.norm, config.head_dim, weights.query_norm);
-    if (!family.key_norm.empty())
-        want_norm(list, prefix + family.key_norm, family.norm, config.head_dim, weights.key_norm);
+    const auto want = [&](const std::string& name, std::int64_t size, LayerWeights::Norm& norm) {
+        if (!name.empty()) want_norm(list, family, prefix + name, size, norm);
+    };
+    want(family.input_norm, config.hidden_size, weights.input_norm);
+    want(family.mlp_norm, config.hidden_size, weights.mlp_norm);
+    want(family.attention_output_norm, config.hidden_size, weights.attention_output_norm);
+    want(family.mlp_output_norm, config.hidden_size, weights.mlp_output_norm);
+    const bool all = family.query_norm_of_all_heads;
+    want(family.query_norm, config.head_dim * (all ? config.heads : 1), weights.query_norm);
+    want(family.key_norm, config.head_dim * (all ? config.key_value_heads : 1), weights.key_norm);
     return list;
 }
 
@@ -79,7 +85,7 @@ WantedList wanted_outside(const Family& family, DType type, OuterWeights& weight
                         type,
                         &weights.positions,
                         nullptr});
-    want_norm(list, family.final_norm, family.norm, config.hidden_size, weights.final_norm);
+    want_norm(list, family, family.final_norm, config.hidden_size, weights.final_norm);
     if (family.lm_head != family.embedding)
         list.push_back({family.lm_head, {config.vocab_size, config.hidden_size}, type, &weights.lm_head, nullptr});
     return list;
@@ -201,6 +207,20 @@ TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list,
     return hashes;
 }
 
+/// A vector's values plus an offset, in float32.
+std::vector<float> with_offset(const std::byte* values, DType type, std::int64_t count, float offset) {
+    std::vector<float> sums(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+        if (type == DType::float32)
+            sums[i] = reinterpret_cast<const float*>(values)[i] + offset;
+        else if (type == DType::float16)
+            sums[i] = to_float(reinterpret_cast<const Float16*>(values)[i]) + offset;
+        else
+            sums[i] = to_float(reinterpret_cast<const BFloat16*>(values)[i]) + offset;
+    }
+    return sums;
+}
+
 /// Uploads a rank's tensors of the list to `memory`, of bytes_of(list), and notes the places of all. Returns when they
 /// are there.
 /// @param hashes empty, unless bring_to_host has seen the tensors; else they are checked and hashed before they go
@@ -229,7 +249,12 @@ std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& 
             copy.assign(tensor.bytes.begin(), tensor.bytes.end());
             source = copy.data();
         }
-        transfers.upload(view_of(i), source, tensor.dtype());
+        if (list[i].offset != 0) {
+            const std::vector<float> shifted = with_offset(source, tensor.dtype(), list[i].cols(), list[i].offset);
+            transfers.upload(view_of(i), shifted.data(), DType::float32);
+        } else {
+            transfers.upload(view_of(i), source, tensor.dtype());
+        }
         checkpoint.done_with(list[i].name);
     };
     in_batches(announce(checkpoint, list, layout, share.rank), threads, [&](std::span<const std::size_t> batch) {

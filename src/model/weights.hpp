@@ -37,7 +37,7 @@ struct LayerWeights {
         const float* weight = nullptr;
         const float* bias = nullptr;
     };
-    Norm input_norm, mlp_norm, query_norm, key_norm;
+    Norm input_norm, mlp_norm, attention_output_norm, mlp_output_norm, query_norm, key_norm;
     TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;
     std::vector<std::size_t> parts;  // bytes of memory.front() that each rank reads, in rank order

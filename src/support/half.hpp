@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "support/dtype.hpp"
+
 namespace fairgptq {
 
 struct Float16 {
@@ -50,6 +52,19 @@ inline BFloat16 to_bfloat16(float value) {
     const std::uint32_t word = std::bit_cast<std::uint32_t>(value);
     if ((word & 0x7fffffffU) > 0x7f800000U) return {static_cast<std::uint16_t>((word >> 16U) | 0x40U)};
     return {static_cast<std::uint16_t>((word + 0x7fffU + ((word >> 16U) & 1U)) >> 16U)};
+}
+
+/// The nearest value that the type holds.
+inline float round_to(float value, DType type) {
+    switch (type) {
+        case DType::float16:
+            return to_float(to_half(value));
+        case DType::bfloat16:
+            return to_float(to_bfloat16(value));
+        case DType::float32:
+            break;
+    }
+    return value;
 }
 
 }  // namespace fairgptq

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from check_export import array, check, dequantized
 from safetensors.numpy import save_file
-from workshop import logits, refused, run, write_model, write_tokens
+from workshop import ROOT, logits, refused, run, write_model, write_tokens
 
 FORMATS = ("gptq", "compressed-tensors", "dense")
 RUNS = {f"{symmetry}-{bits}": (f"--{symmetry}", "--bits", bits) for bits in "2348" for symmetry in ("sym", "asym")}
@@ -222,17 +222,31 @@ def test_a_trial_run_leaves_the_other_layers_as_they_are(workplace, tmp_path):
 FAMILIES = ("llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt")
 
 
+ORACLES = ROOT / "tests/model/oracles"
+
+
+def assert_export_is_the_model(model, tokens, tmp_path, *more):
+    run_folder = quantize(model, tokens, tmp_path / "run", "--asym", *more)
+    expected = logits(tmp_path / "run.h5", tokens, "--run", run_folder)
+    for form in ("gptq", "compressed-tensors"):
+        exported = export(run_folder, tmp_path / form, form)
+        check(exported, run_folder)
+        dense = write_dense(tmp_path / f"dense-{form}", exported)
+        assert np.array_equal(logits(tmp_path / f"{form}.h5", tokens, "--model", dense), expected)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(shared, tmp_path, family):
     """Biases, norms of heads, learned positions, original shards: all of it comes along."""
-    model = shared / "reference" / "models" / family
     tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=2)
-    run_folder = quantize(model, tokens, tmp_path / "run", "--asym")
-    exported = export(run_folder, tmp_path / "gptq", "gptq")
-    check(exported, run_folder)
-    dense = write_dense(tmp_path / "dense", exported)
-    assert np.array_equal(logits(tmp_path / "dense.h5", tokens, "--model", dense),
-                          logits(tmp_path / "run.h5", tokens, "--run", run_folder))
+    assert_export_is_the_model(shared / "reference" / "models" / family, tokens, tmp_path)
+
+
+@pytest.mark.parametrize("family", sorted(folder.name for folder in ORACLES.iterdir()))
+def test_every_other_family(tmp_path, family):
+    """Linears of several parts, norms in other places, multipliers, layers of two kinds."""
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=40, vocabulary=48)
+    assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1")
 
 
 def test_an_existing_folder_is_refused_and_kept(runs, tmp_path):

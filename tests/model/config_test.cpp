@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "model/family.hpp"
 #include "model/model_files.hpp"
 
@@ -176,7 +178,7 @@ TEST(Config, ReadsOpt) {
     EXPECT_EQ(family.position_offset, 2);
     EXPECT_EQ(family.lm_head, family.embedding);
     EXPECT_EQ(family.norm, NormKind::layer);
-    EXPECT_FALSE(family.rotary);
+    EXPECT_EQ(config.rotary, (std::vector<bool>{false, false}));
     EXPECT_FALSE(family.gated);
     ASSERT_EQ(family.stages.size(), 4U);
     for (const StageSpec& stage : family.stages)
@@ -217,8 +219,37 @@ TEST(Config, RefusesByFileAndField) {
         {"dtype", {{"dtype", "float8"}}, {"'dtype'", "float8"}},
         {"quantized", {{"quantization_config", {{"bits", 4}}}}, {"'quantization_config'"}},
         {"rope type",
-         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}}}},
-         {"'rope_parameters.rope_type'", "yarn"}},
+         {{"rope_parameters", {{"rope_type", "proportional"}, {"factor", 4}}}},
+         {"'rope_parameters.rope_type'", "proportional"}},
+        {"rope of layer types",
+         {{"rope_parameters", {{"sliding_attention", {{"rope_theta", 10.0}}}}}},
+         {"'rope_parameters.sliding_attention'", "rotate alike"}},
+        {"yarn's bounds",
+         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"beta_fast", 1}, {"beta_slow", 1}}}},
+         {"'rope_parameters.beta_fast'"}},
+        {"yarn's theta",
+         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"rope_theta", 1}}}},
+         {"'rope_parameters.rope_theta'"}},
+        {"a context of nothing",
+         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 1}}}},
+         {"'rope_parameters.original_max_position_embeddings'"}},
+        {"longrope without its context",
+         {{"rope_parameters", {{"rope_type", "longrope"}, {"short_factor", {1, 1, 1, 1, 1, 1, 1, 1}}}}},
+         {"'rope_parameters.original_max_position_embeddings'", "missing"}},
+        {"longrope without factors",
+         {{"rope_parameters", {{"rope_type", "longrope"}, {"original_max_position_embeddings", 64}}}},
+         {"'rope_parameters.short_factor'", "missing"}},
+        {"longrope's factors",
+         {{"rope_parameters",
+           {{"rope_type", "longrope"}, {"original_max_position_embeddings", 64}, {"short_factor", {1, 1}}}}},
+         {"'rope_parameters.short_factor'", "8 numbers"}},
+        {"a factor of zero",
+         {{"rope_parameters",
+           {{"rope_type", "longrope"},
+            {"original_max_position_embeddings", 64},
+            {"short_factor", {1, 1, 1, 1, 1, 1, 1, 0}}}}},
+         {"'rope_parameters.short_factor'", "positive"}},
+        {"partial rope beside it", {{"partial_rotary_factor", 0.5}}, {"'partial_rotary_factor'"}},
         {"rope of another kind", {{"rope_parameters", 3}}, {"'rope_parameters'"}},
         {"rope without factor",
          {{"rope_parameters", {{"rope_type", "linear"}}}},
@@ -242,11 +273,178 @@ TEST(Config, RefusesByFileAndField) {
         parts.emplace_back("config.json");
         expect_refused([&] { read(llama_with(refusal.changes)); }, parts);
     }
-    for (const char* type : {"dynamic", "longrope", "su", "mrope"}) {
+    for (const char* type : {"dynamic", "mrope"}) {
         json old_form = llama_with({{"rope_scaling", {{"type", type}, {"factor", 2}}}});
         old_form.erase("rope_parameters");
         expect_refused([&] { read(old_form); }, {"'rope_scaling.type'", type});
     }
+}
+
+TEST(Config, ReadsYarn) {
+    const RopeSettings rope =
+        read(llama_with({{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4.0}, {"rope_theta", 1e6}}}})).rope;
+    EXPECT_EQ(rope.factor, 4);
+    EXPECT_EQ(rope.beta_fast, 32);
+    EXPECT_EQ(rope.beta_slow, 1);
+    EXPECT_TRUE(rope.truncate);
+    EXPECT_EQ(rope.original_max_position_embeddings, 256);
+    EXPECT_DOUBLE_EQ(rope.attention_factor, 0.1 * std::log(4.0) + 1);
+    const RopeSettings given = read(llama_with({{"rope_parameters",
+                                                 {{"rope_type", "yarn"},
+                                                  {"factor", 4.0},
+                                                  {"mscale", 0.5},
+                                                  {"mscale_all_dim", 1.0},
+                                                  {"truncate", false},
+                                                  {"original_max_position_embeddings", 64}}}}))
+                                   .rope;
+    EXPECT_DOUBLE_EQ(given.attention_factor, (0.05 * std::log(4.0) + 1) / (0.1 * std::log(4.0) + 1));
+    EXPECT_FALSE(given.truncate);
+    EXPECT_EQ(given.original_max_position_embeddings, 64);
+}
+
+TEST(Config, ReadsSmolLm3) {
+    const auto config = [](const json& changes) { return read(relative("SmolLM3ForCausalLM", "smollm3", changes)); };
+    using Flags = std::vector<bool>;
+    using List = std::vector<std::int64_t>;
+    EXPECT_EQ(config({{"num_hidden_layers", 5}}).rotary, (Flags{true, true, true, false, true}));
+    EXPECT_EQ(config({{"no_rope_layers", {0, 1, 0}}}).rotary, (Flags{false, true, false}));
+    EXPECT_EQ(config({{"no_rope_layers", {0, 1, 0}},
+                      {"use_sliding_window", true},
+                      {"sliding_window", 7},
+                      {"max_window_layers", 0}})
+                  .windows,
+              (List{7, 0, 7}));
+    EXPECT_EQ(config({{"rope_parameters", nullptr}}).rope.theta, 2e6);
+    EXPECT_TRUE(config({{"tie_word_embeddings", nullptr}}).tied_embeddings);
+    expect_refused([&] { config({{"no_rope_layers", {1, 1}}}); }, {"'no_rope_layers'", "3"});
+    expect_refused([&] { config({{"no_rope_layers", {1, 2, 1}}}); }, {"'no_rope_layers'", "layer 1"});
+}
+
+TEST(Config, ReadsGranite) {
+    const ModelConfig plain = read(relative("GraniteForCausalLM", "granite", json::object()));
+    EXPECT_EQ(plain.attention_multiplier, 1.0);  // not 1 / sqrt(head_dim)
+    EXPECT_EQ(plain.residual_multiplier, 1);
+    const ModelConfig config = read(relative("GraniteForCausalLM", "granite",
+                                             {{"embedding_multiplier", 12},
+                                              {"residual_multiplier", 0.22},
+                                              {"attention_multiplier", 0.015625},
+                                              {"logits_scaling", 8}}));
+    EXPECT_EQ(config.embedding_multiplier, 12);
+    EXPECT_EQ(config.residual_multiplier, 0.22);
+    EXPECT_EQ(config.attention_multiplier, 0.015625);
+    EXPECT_EQ(config.logits_scaling, 8);
+    expect_refused(
+        [] {
+            read(relative("GraniteForCausalLM", "granite", {{"logits_scaling", 0}}));
+        },
+        {"'logits_scaling'"});
+}
+
+TEST(Config, ReadsPhi3) {
+    const json factors = {1.0, 1.0, 1.5, 1.5, 2.0, 2.0, 2.5, 2.5};
+    const auto phi = [](const json& changes) { return read(relative("Phi3ForCausalLM", "phi3", changes)); };
+    const Family family = describe_family(phi({{"sliding_window", 9}}));
+    EXPECT_EQ(family.config.windows, (std::vector<std::int64_t>{9, 9, 9}));
+    ASSERT_EQ(family.stages[0].linears.size(), 1U);
+    EXPECT_EQ(family.stages[0].linears[0].name, "self_attn.qkv_proj");
+    EXPECT_EQ(family.stages[0].linears[0].rows, 64 + 2 * 32);
+    EXPECT_EQ(family.stages[2].linears[0].name, "mlp.gate_up_proj");
+    EXPECT_EQ(family.stages[2].linears[0].rows, 320);
+    EXPECT_EQ(family.stages[3].linears[0].cols, 160);
+    // Both forms of a file, and the type's first name. Positions end where other factors would begin.
+    json old_form = {{"rope_theta", 10000.0},
+                     {"original_max_position_embeddings", 64},
+                     {"rope_scaling", {{"type", "su"}, {"short_factor", factors}, {"long_factor", factors}}},
+                     {"rope_parameters", nullptr}};
+    json new_form = {{"rope_parameters",
+                      {{"rope_theta", 10000.0},
+                       {"rope_type", "longrope"},
+                       {"short_factor", factors},
+                       {"original_max_position_embeddings", 64}}}};
+    for (const json& form : {old_form, new_form}) {
+        const ModelConfig config = phi(form);
+        EXPECT_EQ(config.rope.type, "longrope");
+        EXPECT_EQ(config.rope.short_factor, factors.get<std::vector<double>>());
+        EXPECT_DOUBLE_EQ(config.rope.attention_factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
+        EXPECT_EQ(config.max_positions, 64);
+    }
+    expect_refused(
+        [&] {
+            phi({{"rope_parameters", {{"rope_type", "linear"}, {"factor", 2}}}});
+        },
+        {"'rope_parameters'", "linear", "longrope"});
+}
+
+TEST(Config, ReadsOlmo) {
+    const Family second = describe_family(read(relative("Olmo2ForCausalLM", "olmo2", json::object())));
+    EXPECT_EQ(second.input_norm, "");
+    EXPECT_EQ(second.mlp_norm, "");
+    EXPECT_EQ(second.attention_output_norm, "post_attention_layernorm");
+    EXPECT_EQ(second.mlp_output_norm, "post_feedforward_layernorm");
+    EXPECT_TRUE(second.query_norm_of_all_heads);
+    const auto third = [](json changes) {
+        if (!changes.contains("rope_parameters")) changes["rope_parameters"] = nullptr;
+        return read(relative("Olmo3ForCausalLM", "olmo3", changes));
+    };
+    const json yarn = {{"rope_type", "yarn"}, {"factor", 8.0}, {"original_max_position_embeddings", 32}};
+    const ModelConfig old_form =
+        third({{"num_hidden_layers", 5}, {"sliding_window", 6}, {"rope_theta", 7e5}, {"rope_scaling", yarn}});
+    EXPECT_EQ(old_form.windows, (std::vector<std::int64_t>{6, 6, 6, 0, 6}));
+    json full = yarn;
+    full["rope_theta"] = 7e5;
+    const ModelConfig new_form =
+        third({{"layer_types", {"full_attention", "sliding_attention", "full_attention"}},
+               {"sliding_window", 6},
+               {"rope_parameters", {{"full_attention", full}, {"sliding_attention", {{"rope_theta", 7e5}}}}}});
+    EXPECT_EQ(new_form.windows, (std::vector<std::int64_t>{0, 6, 0}));
+    for (const ModelConfig& config : {old_form, new_form}) {
+        EXPECT_EQ(config.rope.type, "yarn");
+        EXPECT_EQ(config.rope.theta, 7e5);
+        EXPECT_EQ(config.window_rope.type, "default");
+        EXPECT_EQ(config.window_rope.theta, 7e5);
+    }
+    expect_refused([&] { third({{"sliding_window", nullptr}}); }, {"'sliding_window'", "layer 0"});
+    expect_refused(
+        [&] {
+            third({{"rope_parameters", {{"rope_theta", 5e5}}}});
+        },
+        {"'rope_parameters'", "full_attention", "sliding_attention"});
+}
+
+TEST(Config, ReadsGemma3) {
+    const auto gemma = [](json changes) {
+        json object = relative("Gemma3ForCausalLM", "gemma3_text",
+                               {{"hidden_activation", "gelu_pytorch_tanh"}, {"rope_parameters", nullptr}});
+        object.erase("hidden_act");
+        object.erase("tie_word_embeddings");
+        object.update(changes);
+        return read(object);
+    };
+    const ModelConfig config = gemma({{"num_hidden_layers", 7}, {"hidden_size", 1152}});
+    EXPECT_EQ(config.windows, (std::vector<std::int64_t>{4096, 4096, 4096, 4096, 4096, 0, 4096}));
+    EXPECT_EQ(config.rope.theta, 1e6);
+    EXPECT_EQ(config.window_rope.theta, 10000);
+    EXPECT_EQ(config.head_dim, 256);
+    EXPECT_EQ(config.attention_multiplier, 0.0625);
+    EXPECT_EQ(config.embedding_multiplier, 34);  // sqrt(1152) = 33.94 in bfloat16
+    EXPECT_TRUE(config.tied_embeddings);
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.mlp_norm, "pre_feedforward_layernorm");
+    EXPECT_EQ(family.attention_output_norm, "post_attention_layernorm");
+    EXPECT_EQ(family.norm_offset, 1);
+    const ModelConfig other = gemma({{"rope_local_base_freq", 50.0},
+                                     {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
+                                     {"query_pre_attn_scalar", 64},
+                                     {"sliding_window_pattern", 2},
+                                     {"sliding_window", 5}});
+    EXPECT_EQ(other.windows, (std::vector<std::int64_t>{5, 0, 5}));
+    EXPECT_EQ(other.rope.type, "linear");
+    EXPECT_EQ(other.window_rope.type, "default");
+    EXPECT_EQ(other.window_rope.theta, 50);
+    EXPECT_EQ(other.attention_multiplier, 0.125);
+    expect_refused([&] { gemma({{"final_logit_softcapping", 30.0}}); }, {"'final_logit_softcapping'"});
+    expect_refused([&] { gemma({{"attn_logit_softcapping", 50.0}}); }, {"'attn_logit_softcapping'"});
+    expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});
 }
 
 TEST(Config, RefusesQwenLayerTypes) {

@@ -9,7 +9,25 @@
 namespace fairgptq {
 namespace {
 
-class Oracle : public ::testing::TestWithParam<const char*> {};
+/// A model with what transformers computes from it.
+struct OracleCase {
+    std::string name;
+    std::filesystem::path folder;
+    bool shared = false;  // not part of the project
+    friend void PrintTo(const OracleCase& one, std::ostream* out) { *out << one.name; }
+};
+
+std::vector<OracleCase> oracle_cases() {
+    std::vector<OracleCase> cases;
+    for (const char* name : {"llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt"})
+        cases.push_back({name, std::filesystem::path(FAIRGPTQ_SHARED_DIR) / "reference/models" / name, true});
+    for (const char* name :
+         {"llama_yarn", "smollm3", "granite", "phi3", "phi3_longrope", "olmo2", "olmo3", "gemma3"})  // make_oracles.py
+        cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
+    return cases;
+}
+
+class Oracle : public ::testing::TestWithParam<OracleCase> {};
 
 /// The contract: every value within 2e-4 of the largest.
 void expect_close(const std::vector<float>& values, const std::vector<float>& expected, const std::string& what) {
@@ -24,13 +42,12 @@ void expect_close(const std::vector<float>& values, const std::vector<float>& ex
 }
 
 TEST_P(Oracle, AgreesInLogitsAndStageInputs) {
-    const std::filesystem::path folder = std::filesystem::path(FAIRGPTQ_SHARED_DIR) / "reference/models" / GetParam();
-    if (!std::filesystem::exists(folder)) GTEST_SKIP() << "the reference model " << folder << " is not here";
+    const auto& [name, folder, shared] = GetParam();
+    if (shared && !std::filesystem::exists(folder)) GTEST_SKIP() << "the reference model " << folder << " is not here";
     ModelConfig config = read_config(folder);
-    // The program that made the oracles had converted its models to their stored type and back, rotary frequencies
-    // included: with these unrounded it differs from the oracles by up to 5e-4 of the largest value (measured in
-    // float64).
-    config.rope.frequency_type = config.weight_type();
+    // The program that made the shared ones had converted its models to their stored type and back, rotary frequencies
+    // included: with these unrounded it differs by up to 5e-4 of the largest value (measured in float64).
+    if (shared) config.rope.frequency_type = config.window_rope.frequency_type = config.weight_type();
     const Family family = describe_family(config);
     const Checkpoint checkpoint(folder);
     check_tensors(family, checkpoint);
@@ -44,13 +61,12 @@ TEST_P(Oracle, AgreesInLogitsAndStageInputs) {
     const auto inputs = testing::stage_inputs(*backend, family, checkpoint, chunk[0]);
     const h5::Group expected = file.root().group("inputs");
     ASSERT_EQ(expected.names().size(), inputs.size());
-    for (const std::string& name : expected.names())
-        expect_close(inputs.at(name), expected.read<float>(name, 2), name);
+    for (const std::string& linear : expected.names())
+        expect_close(inputs.at(linear), expected.read<float>(linear, 2), linear);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, Oracle,
-                         ::testing::Values("llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt"),
-                         [](const auto& parameter) { return std::string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Families, Oracle, ::testing::ValuesIn(oracle_cases()),
+                         [](const auto& parameter) { return parameter.param.name; });
 
 }  // namespace
 }  // namespace fairgptq

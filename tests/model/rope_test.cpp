@@ -40,6 +40,36 @@ TEST(Rope, Llama3KeepsFastPairsAndStretchesSlowOnes) {
     EXPECT_FLOAT_EQ(frequencies[3], 0.001F / 8);
 }
 
+TEST(Rope, YarnStretchesWhatTurnsLittle) {
+    // With an original context of 2π·100, the pair i of 4 makes 100·10^−i turns: 10 of them at i = 1, 0.1 at i = 3.
+    RopeSettings rope{.type = "yarn", .theta = 10000, .factor = 8};
+    rope.beta_fast = 10;
+    rope.beta_slow = 0.1;
+    rope.original_max_position_embeddings = 2 * std::numbers::pi * 100;
+    rope.truncate = false;
+    const auto frequencies = rope_frequencies(rope, 8);
+    EXPECT_FLOAT_EQ(frequencies[0], 1.0F);
+    EXPECT_FLOAT_EQ(frequencies[1], 0.1F);
+    EXPECT_FLOAT_EQ(frequencies[2], 0.5F * 0.01F + 0.5F * 0.01F / 8);  // halfway between them
+    EXPECT_FLOAT_EQ(frequencies[3], 0.001F / 8);
+    rope.beta_fast = 3;  // at i = 1.52, and 0.3 turns at i = 2.52: the straight line goes from 1 to 3
+    rope.beta_slow = 0.3;
+    rope.truncate = true;
+    EXPECT_FLOAT_EQ(rope_frequencies(rope, 8)[2], 0.5F * 0.01F + 0.5F * 0.01F / 8);
+    rope.truncate = false;
+    EXPECT_FLOAT_EQ(rope_frequencies(rope, 8)[1], 0.1F);
+}
+
+TEST(Rope, LongropeDividesEachPairByItsOwn) {
+    RopeSettings rope{.type = "longrope", .theta = 10000};
+    rope.short_factor = {1, 2, 4, 5};
+    const auto frequencies = rope_frequencies(rope, 8);
+    EXPECT_FLOAT_EQ(frequencies[0], 1.0F);
+    EXPECT_FLOAT_EQ(frequencies[1], 0.05F);
+    EXPECT_FLOAT_EQ(frequencies[2], 0.0025F);
+    EXPECT_FLOAT_EQ(frequencies[3], 0.0002F);
+}
+
 TEST(Rope, RoundsToTheTypeAskedFor) {
     const auto exact = rope_frequencies({.theta = 10000}, 64);
     const auto rounded = rope_frequencies({.theta = 10000, .frequency_type = DType::bfloat16}, 64);

@@ -65,6 +65,12 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
     const nlohmann::json llama3 = {{"rope_theta", 100.0},     {"rope_type", "llama3"},
                                    {"factor", 8.0},           {"low_freq_factor", 1.0},
                                    {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 12}};
+    const nlohmann::json yarn = {{"rope_theta", 100.0}, {"rope_type", "yarn"},
+                                 {"factor", 4.0},       {"beta_fast", 3.0},
+                                 {"beta_slow", 0.5},    {"original_max_position_embeddings", 16}};
+    const nlohmann::json plain = {{"rope_theta", 500.0}, {"rope_type", "default"}};
+    const nlohmann::json longrope = {
+        {"rope_theta", 100.0}, {"rope_type", "longrope"}, {"short_factor", {1.0, 1.5, 2.0, 3.0}}};
     nlohmann::json no_bias = tiny_opt_config();
     no_bias.update({{"enable_bias", false}, {"tie_word_embeddings", false}, {"activation_function", "gelu"}});
     return {{"llama", tiny_llama_config()},
@@ -81,6 +87,36 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
              relative("Qwen2ForCausalLM", "qwen2",
                       {{"use_sliding_window", true}, {"sliding_window", 2}, {"max_window_layers", 1}})},
             {"qwen3", relative("Qwen3ForCausalLM", "qwen3", nlohmann::json::object())},
+            {"llama_yarn_rope", llama({{"rope_parameters", yarn}})},
+            {"smollm3", relative("SmolLM3ForCausalLM", "smollm3", {{"no_rope_layers", {1, 0}}})},
+            {"smollm3_window_where_nothing_turns",
+             relative("SmolLM3ForCausalLM", "smollm3",
+                      {{"no_rope_layer_interval", 2}, {"use_sliding_window", true}, {"sliding_window", 3}})},
+            {"granite", relative("GraniteForCausalLM", "granite",
+                                 {{"embedding_multiplier", 3.0},
+                                  {"residual_multiplier", 0.22},
+                                  {"attention_multiplier", 0.5},
+                                  {"logits_scaling", 4.0}})},
+            {"phi3_bfloat16", relative("Phi3ForCausalLM", "phi3", {{"sliding_window", 4}}), "BF16"},
+            {"phi3_longrope", relative("Phi3ForCausalLM", "phi3",
+                                       {{"original_max_position_embeddings", 32}, {"rope_parameters", longrope}})},
+            {"olmo2", relative("Olmo2ForCausalLM", "olmo2", nlohmann::json::object())},
+            {"olmo3", relative("Olmo3ForCausalLM", "olmo3",
+                               {{"layer_types", {"sliding_attention", "full_attention"}},
+                                {"sliding_window", 3},
+                                {"rope_parameters", {{"full_attention", yarn}, {"sliding_attention", plain}}}})},
+            {"gemma3_float16",
+             relative("Gemma3ForCausalLM", "gemma3_text",
+                      {{"hidden_activation", "gelu_pytorch_tanh"},
+                       {"query_pre_attn_scalar", 10},
+                       {"sliding_window_pattern", 2},
+                       {"sliding_window", 3},
+                       {"rope_parameters", nullptr},
+                       {"rope_theta", 1000.0},
+                       {"rope_local_base_freq", 50.0},
+                       {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
+                       {"tie_word_embeddings", nullptr}}),
+             "F16"},
             {"opt", tiny_opt_config(), "F16"},
             {"opt_without_biases", no_bias}};
 }
@@ -134,7 +170,7 @@ class TinyModel {
         tensors_[name] = tensor;
     }
     void add_norm(const std::string& name, std::int64_t size) {
-        add(name + ".weight", {size}, 1, 0.2F);
+        add(name + ".weight", {size}, 1 - family_.norm_offset, 0.2F);
         if (family_.norm == NormKind::layer) add(name + ".bias", {size}, 0, 0.2F);
     }
     /// Weights keep the size of what they multiply, so that no part of the model drowns another.
@@ -146,10 +182,15 @@ class TinyModel {
         add_norm(family_.final_norm, config_.hidden_size);
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
             const std::string prefix = family_.layer(layer);
-            add_norm(prefix + family_.input_norm, config_.hidden_size);
-            add_norm(prefix + family_.mlp_norm, config_.hidden_size);
-            if (!family_.query_norm.empty()) add_norm(prefix + family_.query_norm, config_.head_dim);
-            if (!family_.key_norm.empty()) add_norm(prefix + family_.key_norm, config_.head_dim);
+            const auto add_if_any = [&](const std::string& norm, std::int64_t size) {
+                if (!norm.empty()) add_norm(prefix + norm, size);
+            };
+            for (const std::string& norm :
+                 {family_.input_norm, family_.mlp_norm, family_.attention_output_norm, family_.mlp_output_norm})
+                add_if_any(norm, config_.hidden_size);
+            const bool all = family_.query_norm_of_all_heads;
+            add_if_any(family_.query_norm, config_.head_dim * (all ? config_.heads : 1));
+            add_if_any(family_.key_norm, config_.head_dim * (all ? config_.key_value_heads : 1));
             for (const StageSpec& stage : family_.stages)
                 for (const LinearSpec& linear : stage.linears) {
                     add(prefix + linear.name + ".weight", {linear.rows, linear.cols}, 0,

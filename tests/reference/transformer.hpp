@@ -23,7 +23,12 @@ class Transformer {
   public:
     /// @param tensors by their names in the model's file, row after row
     Transformer(ModelConfig config, std::map<std::string, Row> tensors)
-        : config_(std::move(config)), tensors_(std::move(tensors)), opt_(config_.model_type == "opt") {}
+        : config_(std::move(config)),
+          tensors_(std::move(tensors)),
+          opt_(config_.model_type == "opt"),
+          gemma_(config_.model_type == "gemma3_text"),
+          olmo_(config_.model_type.starts_with("olmo")),
+          phi_(config_.model_type == "phi3") {}
 
     struct Result {
         Rows logits;                         // a row per token
@@ -37,33 +42,51 @@ class Transformer {
         Rows hidden;
         for (std::size_t t = 0; t < ids.size(); ++t) {
             hidden.push_back(row_of(top + "embed_tokens.weight", static_cast<std::size_t>(ids[t])));
+            for (double& value : hidden.back())
+                value *= gemma_ ? std::sqrt(static_cast<double>(config_.hidden_size)) : config_.embedding_multiplier;
             if (opt_) add(hidden.back(), row_of(top + "embed_positions.weight", t + 2));
         }
         for (std::int64_t layer = 0; layer < config_.layers; ++layer)
-            block(top + "layers." + std::to_string(layer) + ".", config_.windows[static_cast<std::size_t>(layer)],
-                  hidden, result.inputs);
+            block(static_cast<std::size_t>(layer), top + "layers." + std::to_string(layer) + ".", hidden,
+                  result.inputs);
         const std::string head = config_.tied_embeddings ? top + "embed_tokens" : "lm_head";
-        for (const Row& x : hidden)
+        for (const Row& x : hidden) {
             result.logits.push_back(linear(head, norm(top + (opt_ ? "final_layer_norm" : "norm"), x)));
+            for (double& value : result.logits.back())
+                value /= config_.logits_scaling;
+        }
         return result;
     }
 
   private:
-    void block(const std::string& name, std::int64_t window, Rows& hidden, std::map<std::string, Rows>& inputs) const {
+    void block(std::size_t layer, const std::string& name, Rows& hidden, std::map<std::string, Rows>& inputs) const {
         const auto dim = static_cast<std::size_t>(config_.head_dim);
+        const std::int64_t window = config_.windows[layer];
         const std::string attention = name + "self_attn.";
         const std::string output = attention + (opt_ ? "out_proj" : "o_proj");
         Rows query, key, value;
         for (std::size_t t = 0; t < hidden.size(); ++t) {
-            const Row x = norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
+            const Row x =
+                olmo_ ? hidden[t] : norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
+            if (phi_) {
+                inputs[attention + "qkv_proj"].push_back(x);
+                const Row all = linear(attention + "qkv_proj", x);
+                const auto queries = static_cast<std::size_t>(config_.heads) * dim;
+                const auto keys = static_cast<std::size_t>(config_.key_value_heads) * dim;
+                query.push_back(heads(layer, attention + "q", part(all, 0, queries), t));
+                key.push_back(heads(layer, attention + "k", part(all, queries, keys), t));
+                value.push_back(part(all, queries + keys, keys));
+                continue;
+            }
             for (const char* linear_name : {"q_proj", "k_proj", "v_proj"})
                 inputs[attention + linear_name].push_back(x);
-            query.push_back(heads(attention + "q", linear(attention + "q_proj", x), t));
-            key.push_back(heads(attention + "k", linear(attention + "k_proj", x), t));
+            query.push_back(heads(layer, attention + "q", linear(attention + "q_proj", x), t));
+            key.push_back(heads(layer, attention + "k", linear(attention + "k_proj", x), t));
             value.push_back(linear(attention + "v_proj", x));
         }
         const std::size_t query_heads = query[0].size() / dim;
         const std::size_t sharing = query_heads / (key[0].size() / dim);
+        const double scale = config_.attention_multiplier.value_or(1 / std::sqrt(static_cast<double>(dim)));
         for (std::size_t t = 0; t < hidden.size(); ++t) {
             Row gathered(query[t].size(), 0);
             for (std::size_t head = 0; head < query_heads; ++head) {
@@ -76,14 +99,14 @@ class Transformer {
                     double score = 0;
                     for (std::size_t i = 0; i < dim; ++i)
                         score += query[t][from + i] * key[s][key_from + i];
-                    sum += weight[s] = std::exp(score / std::sqrt(static_cast<double>(dim)));
+                    sum += weight[s] = std::exp(score * scale);
                 }
                 for (std::size_t s = 0; s <= t; ++s)
                     for (std::size_t i = 0; i < dim; ++i)
                         gathered[from + i] += weight[s] / sum * value[s][key_from + i];
             }
             inputs[output].push_back(gathered);
-            add(hidden[t], linear(output, gathered));
+            add_output(hidden[t], linear(output, gathered), name + "post_attention_layernorm");
         }
         for (Row& h : hidden)
             mlp(name, h, inputs);
@@ -100,44 +123,80 @@ class Transformer {
             add(hidden, linear(name + "fc2", wide));
             return;
         }
-        const Row x = norm(name + "post_attention_layernorm", hidden);
-        inputs[name + "mlp.gate_proj"].push_back(x);
-        inputs[name + "mlp.up_proj"].push_back(x);
-        Row wide = linear(name + "mlp.gate_proj", x);
-        const Row up = linear(name + "mlp.up_proj", x);
+        const Row x =
+            olmo_ ? hidden : norm(name + (gemma_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
+        Row wide, up;
+        if (phi_) {
+            inputs[name + "mlp.gate_up_proj"].push_back(x);
+            const Row both = linear(name + "mlp.gate_up_proj", x);
+            wide = part(both, 0, both.size() / 2);
+            up = part(both, both.size() / 2, both.size() / 2);
+        } else {
+            inputs[name + "mlp.gate_proj"].push_back(x);
+            inputs[name + "mlp.up_proj"].push_back(x);
+            wide = linear(name + "mlp.gate_proj", x);
+            up = linear(name + "mlp.up_proj", x);
+        }
         for (std::size_t i = 0; i < wide.size(); ++i)
             wide[i] = activation(config_.activation, wide[i]) * up[i];
         inputs[name + "mlp.down_proj"].push_back(wide);
-        add(hidden, linear(name + "mlp.down_proj", wide));
+        add_output(hidden, linear(name + "mlp.down_proj", wide), name + "post_feedforward_layernorm");
     }
 
-    /// Per-head norm where the model has one, then rotation by the position.
-    Row heads(const std::string& name, Row x, std::size_t position) const {
+    /// What attention or the MLP made, through a norm where the model has one behind them.
+    void add_output(Row& hidden, Row made, const std::string& norm_name) const {
+        if (olmo_ || gemma_) made = norm(norm_name, made);
+        for (double& v : made)
+            v *= config_.residual_multiplier;
+        add(hidden, made);
+    }
+
+    /// Norm of each head, or of all as one, where the model has one, then rotation by the position.
+    Row heads(std::size_t layer, const std::string& name, Row x, std::size_t position) const {
         const auto dim = static_cast<std::size_t>(config_.head_dim);
+        const bool has_norm = tensors_.contains(name + "_norm.weight");
+        if (has_norm && olmo_) x = norm(name + "_norm", x);
+        const RopeSettings& rope = config_.windows[layer] > 0 ? config_.window_rope : config_.rope;
+        const double factor = attention_factor(rope);
         for (std::size_t from = 0; from < x.size(); from += dim) {
-            Row head(x.begin() + static_cast<std::ptrdiff_t>(from),
-                     x.begin() + static_cast<std::ptrdiff_t>(from + dim));
-            if (tensors_.contains(name + "_norm.weight")) head = norm(name + "_norm", head);
+            Row head = part(x, from, dim);
+            if (has_norm && !olmo_) head = norm(name + "_norm", head);
             for (std::size_t i = 0; i < dim; ++i)
                 x[from + i] = head[i];
-            if (opt_) continue;
+            if (opt_ || !config_.rotary[layer]) continue;
             for (std::size_t i = 0; i < dim / 2; ++i) {
-                const double angle = static_cast<double>(position) * frequency(i);
-                x[from + i] = head[i] * std::cos(angle) - head[i + dim / 2] * std::sin(angle);
-                x[from + i + dim / 2] = head[i + dim / 2] * std::cos(angle) + head[i] * std::sin(angle);
+                const double angle = static_cast<double>(position) * frequency(rope, i);
+                x[from + i] = factor * (head[i] * std::cos(angle) - head[i + dim / 2] * std::sin(angle));
+                x[from + i + dim / 2] = factor * (head[i + dim / 2] * std::cos(angle) + head[i] * std::sin(angle));
             }
         }
         return x;
     }
 
-    double frequency(std::size_t i) const {
-        const RopeSettings& rope = config_.rope;
-        const double plain =
-            1 / std::pow(rope.theta, 2 * static_cast<double>(i) / static_cast<double>(config_.head_dim));
+    double attention_factor(const RopeSettings& rope) const {
+        if (rope.type == "yarn") return 1 + std::log(rope.factor) / 10;
+        if (rope.type == "longrope") return std::sqrt(1 + std::log(rope.factor) / std::log(config_.max_positions));
+        return 1;
+    }
+
+    double frequency(const RopeSettings& rope, std::size_t i) const {
+        const auto dim = static_cast<double>(config_.head_dim);
+        const double plain = 1 / std::pow(rope.theta, 2 * static_cast<double>(i) / dim);
+        const double context = rope.original_max_position_embeddings;
         if (rope.type == "linear") return plain / rope.factor;
+        if (rope.type == "longrope") return plain / rope.short_factor[i];
+        if (rope.type == "yarn") {
+            // The element whose pair makes so many turns: theta^(−2 i / dim) · context = 2π · turns, solved for i.
+            const auto element = [&](double turns) {
+                return dim / 2 * std::log(context / (2 * std::numbers::pi * turns)) / std::log(rope.theta);
+            };
+            const double first = std::max(0.0, std::floor(element(rope.beta_fast)));
+            const double last = std::min(dim - 1, std::ceil(element(rope.beta_slow)));
+            const double stretched = std::clamp((static_cast<double>(i) - first) / (last - first), 0.0, 1.0);
+            return plain * (1 - stretched) + plain / rope.factor * stretched;
+        }
         if (rope.type != "llama3") return plain;
         const double wavelength = 2 * std::numbers::pi / plain;
-        const double context = rope.original_max_position_embeddings;
         if (wavelength < context / rope.high_freq_factor) return plain;
         if (wavelength > context / rope.low_freq_factor) return plain / rope.factor;
         const double smooth =
@@ -157,7 +216,8 @@ class Transformer {
             variance += (v - mean) * (v - mean) / size;
         Row result;
         for (std::size_t i = 0; i < x.size(); ++i)
-            result.push_back((x[i] - mean) / std::sqrt(variance + config_.norm_epsilon) * weight[i] +
+            result.push_back((x[i] - mean) / std::sqrt(variance + config_.norm_epsilon) *
+                                 (weight[i] + (gemma_ ? 1 : 0)) +
                              (opt_ ? tensors_.at(name + ".bias")[i] : 0));
         return result;
     }
@@ -178,6 +238,11 @@ class Transformer {
         return {begin, begin + config_.hidden_size};
     }
 
+    static Row part(const Row& x, std::size_t first, std::size_t count) {
+        const auto begin = x.begin() + static_cast<std::ptrdiff_t>(first);
+        return {begin, begin + static_cast<std::ptrdiff_t>(count)};
+    }
+
     static void add(Row& to, const Row& other) {
         for (std::size_t i = 0; i < to.size(); ++i)
             to[i] += other[i];
@@ -185,7 +250,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_;
+    bool opt_, gemma_, olmo_, phi_;
 };
 
 }  // namespace fairgptq::reference

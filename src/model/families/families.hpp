@@ -22,18 +22,22 @@ extern const FamilyEntry mistral_family;
 extern const FamilyEntry qwen2_family;
 extern const FamilyEntry qwen3_family;
 extern const FamilyEntry opt_family;
+extern const FamilyEntry smollm3_family;
+extern const FamilyEntry granite_family;
+extern const FamilyEntry phi3_family;
+extern const FamilyEntry olmo2_family;
+extern const FamilyEntry olmo3_family;
+extern const FamilyEntry gemma3_family;
 
 /// Null if there is none of this architecture.
 const FamilyEntry* find_family(std::string_view architecture);
 /// Their names, for messages.
 std::string supported_architectures();
 
-/// Llama's names and stages, from which its relatives differ in little: which linears have a bias.
-struct Biases {
-    bool query_key_value = false;
-    bool output = false;
-    bool mlp = false;
-};
-Family describe_llama_like(const ModelConfig& config, const Biases& biases);
+/// Llama's names and stages, from which its relatives differ in little, with the biases that the config asks for.
+Family describe_llama_like(const ModelConfig& config);
+
+/// OLMo 2's: norms behind attention and MLP instead of before them, and of query and key as a whole.
+Family describe_olmo(const ModelConfig& config);
 
 }  // namespace fairgptq

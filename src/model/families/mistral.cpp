@@ -12,6 +12,6 @@ const FamilyEntry mistral_family{"MistralForCausalLM", "mistral",
                                          std::fill(config.windows.begin(), config.windows.end(),
                                                    reader.size("sliding_window", largest_vocabulary, 4096));
                                  },
-                                 [](const ModelConfig& config) { return describe_llama_like(config, {}); }};
+                                 describe_llama_like};
 
 }  // namespace fairgptq

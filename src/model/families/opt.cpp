@@ -21,6 +21,7 @@ void read(const ConfigReader& reader, ModelConfig& config) {
     config.norm_epsilon = 1e-5;  // fixed: the config has no field for it
     config.activation = read_activation(reader, "activation_function");
     config.windows.assign(static_cast<std::size_t>(config.layers), 0);
+    config.rotary.assign(config.windows.size(), false);
     config.tied_embeddings = reader.flag("tie_word_embeddings", true);
     config.attention_bias = config.mlp_bias = reader.flag("enable_bias", true);
     reader.require_flag("do_layer_norm_before", true,
@@ -48,7 +49,6 @@ Family describe(const ModelConfig& config) {
     family.input_norm = "self_attn_layer_norm";
     family.mlp_norm = "final_layer_norm";
     family.norm = NormKind::layer;
-    family.rotary = false;
     family.gated = false;
     family.stages = {
         {{{"self_attn.q_proj", hidden, hidden, bias},

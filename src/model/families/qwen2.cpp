@@ -3,12 +3,16 @@
 
 namespace fairgptq {
 
-const FamilyEntry qwen2_family{
-    "Qwen2ForCausalLM", "qwen2",
-    [](const ConfigReader& reader, ModelConfig& config) {
-        read_llama_like(reader, config);
-        read_layer_windows(reader, config);
-    },
-    [](const ModelConfig& config) { return describe_llama_like(config, {.query_key_value = true}); }};
+const FamilyEntry qwen2_family{"Qwen2ForCausalLM", "qwen2",
+                               [](const ConfigReader& reader, ModelConfig& config) {
+                                   read_llama_like(reader, config);
+                                   read_layer_windows(reader, config);
+                               },
+                               [](const ModelConfig& config) {
+                                   Family family = describe_llama_like(config);
+                                   for (LinearSpec& linear : family.stages[0].linears)
+                                       linear.bias = true;
+                                   return family;
+                               }};
 
 }  // namespace fairgptq

@@ -3,19 +3,17 @@
 
 namespace fairgptq {
 
-const FamilyEntry qwen3_family{
-    "Qwen3ForCausalLM", "qwen3",
-    [](const ConfigReader& reader, ModelConfig& config) {
-        read_llama_like(reader, config, 128);  // the one relative whose head size does not follow from the hidden size
-        read_layer_windows(reader, config);
-        config.attention_bias = reader.flag("attention_bias", false);
-    },
-    [](const ModelConfig& config) {
-        Family family =
-            describe_llama_like(config, {.query_key_value = config.attention_bias, .output = config.attention_bias});
-        family.query_norm = "self_attn.q_norm";
-        family.key_norm = "self_attn.k_norm";
-        return family;
-    }};
+const FamilyEntry qwen3_family{"Qwen3ForCausalLM", "qwen3",
+                               [](const ConfigReader& reader, ModelConfig& config) {
+                                   read_llama_like(reader, config, {.head_dim = 128});
+                                   read_layer_windows(reader, config);
+                                   read_biases(reader, config, false);
+                               },
+                               [](const ModelConfig& config) {
+                                   Family family = describe_llama_like(config);
+                                   family.query_norm = "self_attn.q_norm";
+                                   family.key_norm = "self_attn.k_norm";
+                                   return family;
+                               }};
 
 }  // namespace fairgptq

@@ -1,0 +1,81 @@
+"""Makes the models in oracles/: small random ones of the families that come with no other reference, with what
+transformers computes from them in float32. Run where torch and transformers are; its results are kept, as CI has neither.
+
+    python tests/model/make_oracles.py        # made with transformers 5.24 and torch 2.15
+"""
+import pathlib
+
+import h5py
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+LENGTHS = [13, 5, 1, 24]
+# A hidden size whose square root every type holds: Gemma multiplies embeddings by it.
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 48, "max_position_embeddings": 64, "pad_token_id": 0,
+         "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 100.0}
+PLAIN = {"rope_type": "default", "rope_theta": 100.0}
+FAMILIES = {
+    "llama_yarn": ("llama", {"rope_parameters": YARN}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
+    "granite": ("granite", {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.1,
+                            "logits_scaling": 8.0}),
+    "phi3": ("phi3", {"sliding_window": 9}),
+    "phi3_longrope": ("phi3", {"num_attention_heads": 2, "original_max_position_embeddings": 48, "rope_parameters": {
+        "rope_type": "longrope", "short_factor": [1.0, 1.2, 1.6, 2.5], "long_factor": [4.0] * 4, "rope_theta": 100.0,
+        "original_max_position_embeddings": 48}}),
+    "olmo2": ("olmo2", {}),
+    "olmo3": ("olmo3", {"num_hidden_layers": 4, "sliding_window": 7,
+                        "rope_parameters": {"full_attention": YARN, "sliding_attention": PLAIN}}),
+    "gemma3": ("gemma3_text", {"num_hidden_layers": 6, "query_pre_attn_scalar": 12, "sliding_window": 7,
+                               "tie_word_embeddings": True, "rope_parameters": {
+                                   "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
+                                   "sliding_attention": PLAIN}}),
+}
+STAGES = ("q_proj", "qkv_proj", "o_proj", "gate_proj", "gate_up_proj", "down_proj")
+
+
+def fill(model):
+    """Weights that keep the size of what they multiply, of float16's values."""
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            random = torch.randn_like(values)
+            if "norm" in name:
+                random = values + 0.2 * random
+            elif "embed" not in name:
+                random *= values.shape[-1] ** -0.5
+            values.copy_(random.half().float())
+
+
+def main():
+    torch.manual_seed(1)
+    ids = np.random.default_rng(0).integers(3, SIZES["vocab_size"], sum(LENGTHS))
+    offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
+    for name, (model_type, changes) in FAMILIES.items():
+        config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        fill(model)
+        inputs = {}
+        for module_name, module in model.named_modules():
+            if module_name.endswith(STAGES):
+                module.register_forward_pre_hook(
+                    lambda _, given, key=module_name: inputs.setdefault(key, []).append(given[0][0].numpy()))
+        logits = []
+        with torch.no_grad():
+            for first, end in zip(offsets[:-1], offsets[1:]):
+                logits.append(model(input_ids=torch.tensor(ids[first:end])[None]).logits[0].numpy())
+        folder = pathlib.Path(__file__).parent / "oracles" / name
+        model.half().save_pretrained(folder)
+        (folder / "generation_config.json").unlink()
+        with h5py.File(folder / "oracle.h5", "w") as file:
+            file["token_ids"] = ids.astype(np.int32)
+            file["offsets"] = offsets.astype(np.int64)
+            file["logits"] = np.concatenate(logits)
+            for key, parts in inputs.items():
+                file.create_dataset(f"inputs/{key}", data=np.concatenate(parts))
+
+
+if __name__ == "__main__":
+    main()
