@@ -77,9 +77,11 @@ use_programs() {
 }
 
 make_bundle() {
-    # A processor of another kind may be there, and perhaps no NCCL (FAIRGPTQ_NCCL=OFF).
+    # Another processor of this architecture may be there, and perhaps no NCCL (FAIRGPTQ_NCCL=OFF).
+    local march=x86-64-v3
+    [[ $(uname -m) != aarch64 ]] || march=armv8.2-a
     cmake -S . -B build/cuda_any -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release -DFAIRGPTQ_CUDA=ON -DFAIRGPTQ_TESTS=ON \
-        -DFAIRGPTQ_MARCH=x86-64-v3 -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-ON}" "${shared[@]}" &&
+        -DFAIRGPTQ_MARCH=$march -DFAIRGPTQ_NCCL="${FAIRGPTQ_NCCL:-ON}" "${shared[@]}" &&
         cmake --build build/cuda_any --parallel "$(nproc)" --target fairgptq "${test_targets[@]}" || return
     rm -rf "$bundle" && mkdir -p "$bundle/lib" || return
     cp build/cuda_any/fairgptq build/cuda_any/tests/test_{backend,model,solver,comm} "$bundle/" || return
