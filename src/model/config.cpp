@@ -238,9 +238,6 @@ void read_llama_like(const ConfigReader& reader, ModelConfig& config, const Llam
     config.norm_epsilon = reader.number("rms_norm_eps", 0, 1, defaults.norm_epsilon);
     config.activation = read_activation(reader, defaults.activation_field);
     if (!defaults.rope_of_its_own) config.rope = config.window_rope = read_rope(reader, config, defaults.rope_theta);
-    if (config.rope.type == "longrope")  // beyond that frequencies are others, and those of a whole sequence
-        config.max_positions =
-            std::min(config.max_positions, static_cast<std::int64_t>(config.rope.original_max_position_embeddings));
     config.windows.assign(static_cast<std::size_t>(config.layers), 0);
     config.rotary.assign(config.windows.size(), true);
     config.tied_embeddings = reader.flag("tie_word_embeddings", defaults.tied_embeddings);
@@ -318,6 +315,10 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
         reader.refuse("quantization_config", "is there: the model is quantized already, and its original is needed");
     config.dtype = read_dtype(reader);
     family->read(reader, config);
+    for (const RopeSettings* rope : {&config.rope, &config.window_rope})
+        if (rope->type == "longrope")  // a longer sequence has other frequencies, from its start
+            config.max_positions =
+                std::min(config.max_positions, static_cast<std::int64_t>(rope->original_max_position_embeddings));
     return config;
 }
 

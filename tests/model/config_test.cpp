@@ -403,6 +403,10 @@ TEST(Config, ReadsOlmo) {
         EXPECT_EQ(config.window_rope.type, "default");
         EXPECT_EQ(config.window_rope.theta, 7e5);
     }
+    const json longrope = {{"rope_type", "longrope"},
+                           {"short_factor", {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0}},
+                           {"original_max_position_embeddings", 32}};
+    EXPECT_EQ(third({{"rope_scaling", longrope}}).max_positions, 32);
     expect_refused([&] { third({{"sliding_window", nullptr}}); }, {"'sliding_window'", "layer 0"});
     expect_refused(
         [&] {
