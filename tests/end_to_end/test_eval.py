@@ -157,7 +157,7 @@ def test_chunks_change_nothing_but_last_bits(bench, tmp_path):
         assert report["tasks"]["words"]["perplexity"] == pytest.approx(expected["tasks"]["words"]["perplexity"], rel=1e-5)
         for name in ("difference", "difference_per_token"):
             assert report["tasks"]["pairs"]["per_item"]["columns"][name] == pytest.approx(
-                expected["tasks"]["pairs"]["per_item"]["columns"][name], abs=1e-4)
+                expected["tasks"]["pairs"]["per_item"]["columns"][name], abs=3e-4)  # written in steps of 1e-4
     model, tokens, _ = bench
     assert "--chunk-tokens" in refused("eval", "--model", model, "--tokens", tokens, "--chunk-tokens", "0")
 

@@ -164,7 +164,7 @@ CONFIGS = {
     "two architectures": ({"architectures": ["LlamaForCausalLM", "OPTForCausalLM"]}, ("architectures",)),
     "no architecture": ({"architectures": None}, ("architectures",)),
     "another model type": ({"model_type": "qwen2"}, ("model_type", "qwen2")),
-    "an unknown rope": ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, ("yarn", "llama3")),
+    "an unknown rope": ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, ("dynamic", "llama3")),
     "half a rope": ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, ("factor",)),
     "a rope that is text": ({"rope_parameters": "default"}, ("rope_parameters",)),
     "rotation of half a head": ({"rope_parameters": {"partial_rotary_factor": 0.5}}, ("partial_rotary_factor",)),
