@@ -21,11 +21,20 @@ class Model:
     max_positions: int
 
     def tokens_of(self, text):
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self.known(self.tokenizer.encode(text, add_special_tokens=False))
 
     def all_tokens_of(self, texts):
         """[token ids] of many texts: in parallel, and much faster than one by one."""
-        return [encoded.ids for encoded in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        return [self.known(encoded) for encoded in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def known(self, encoded):
+        """Token ids of what was encoded, if the model has an embedding for each: added tokens may lie beyond them."""
+        ids = encoded.ids
+        largest = max(ids, default=-1)
+        if largest >= self.vocab_size:
+            token = self.tokenizer.id_to_token(largest)
+            raise InvalidInput(f"a text holds {token!r}, token {largest} of the tokenizer, and the model knows {self.vocab_size}")
+        return ids
 
     def sentence(self, text, where):
         """Token ids of a sentence, start token first."""
@@ -87,13 +96,23 @@ def read_model(folder):
         raise InvalidInput(f"{path} is not a tokenizer: {error}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    # Models without pictures may come with the tokenizer of those with pictures, whose added tokens they do not know.
+    largest = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=-1)
     if largest >= sizes["vocab_size"]:
         raise InvalidInput(f"{path} has the token id {largest}, beyond config.json's vocab_size {sizes['vocab_size']}: "
                            "tokenizer and model do not belong together")
     return Model(tokenizer, sha256_of(path), special_token("bos_token", folder, config, tokenizer),
                  special_token("eos_token", folder, config, tokenizer), own_prefix(tokenizer), sizes["vocab_size"],
-                 sizes["max_position_embeddings"])
+                 min(sizes["max_position_embeddings"], original_context(config)))
+
+
+def original_context(config):
+    """How long sequences may be for the short factors of longrope, which are all that fairgptq computes with."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    longrope = [one for one in (rope, *(rope.values() if isinstance(rope, dict) else ()))
+                if isinstance(one, dict) and one.get("rope_type", one.get("type")) in ("longrope", "su")]
+    lengths = [config.get("original_max_position_embeddings") or one.get("original_max_position_embeddings") for one in longrope]
+    return min((length for length in lengths if isinstance(length, int) and length > 0), default=float("inf"))
 
 
 def special_token(role, folder, config, tokenizer):

@@ -9,6 +9,7 @@ import pytest
 import xxhash
 from preparing import POSITIONS, START, encode, prepare, scored_texts, sequences, write_jsonl
 from running import refused, run_tool
+from tokenizers import Tokenizer
 
 
 def triples(count):
@@ -293,6 +294,44 @@ def test_bad_input_is_refused_and_nothing_written(model, tmp_path, arguments, se
     before = sorted(tmp_path.iterdir())
     assert sentence in refused(run_tool("prepare.py", "--model", model, "--out", tmp_path / "out.h5", *arguments))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def copy_of(model, folder, tokenizer=None, **settings):
+    """The model's folder with another tokenizer, or with other settings in config.json."""
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    if tokenizer is not None:
+        tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | settings))
+    return folder
+
+
+def test_added_tokens_that_the_model_does_not_know(model, tmp_path):
+    """As Gemma's for pictures: no harm, unless a text holds one."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.add_tokens([f"<more{index}>" for index in range(10)])
+    changed = copy_of(model, tmp_path / "changed", tokenizer)
+    text = write_text(tmp_path / "text.txt", "he was late")
+    prepare(changed, tmp_path / "out.h5", "--text", text)
+    text.write_text("he was <more9> late")
+    sentence = refused(run_tool("prepare.py", "--model", changed, "--out", tmp_path / "other.h5", "--text", text))
+    assert "'<more9>'" in sentence and str(tokenizer.token_to_id("<more9>")) in sentence
+    assert not (tmp_path / "other.h5").exists()
+
+
+@pytest.mark.parametrize("form", [
+    {"original_max_position_embeddings": 32, "rope_scaling": {"type": "su", "short_factor": [1.0]}},
+    {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 32}},
+    {"rope_parameters": {"full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 32},
+                         "sliding_attention": {"rope_type": "default"}}}])
+def test_longrope_is_for_its_original_context(model, tmp_path, form):
+    changed = copy_of(model, tmp_path / "changed", **form)
+    text = write_text(tmp_path / "text.txt", "he was late " * 30)
+    arguments = ("--text", text, "--sequence-length")
+    sentence = refused(run_tool("prepare.py", "--model", changed, "--out", tmp_path / "out.h5", *arguments, "33"))
+    assert "32 positions" in sentence
+    prepare(changed, tmp_path / "out.h5", *arguments, "32")
 
 
 @pytest.mark.parametrize("name, content, sentence", [
