@@ -112,6 +112,22 @@ class Exporter {
         const std::string objection = vllm_objection(options_.format, info_);
         if (!objection.empty())
             spdlog::warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
+        const RopeSettings& rope = family_.config.rope;
+        if (rope.type == "longrope")
+            spdlog::warn(
+                "serve it with vLLM's --max-model-len {:.0f}, the original context: with more it rotates all "
+                "positions by longrope's long factors, and the model was quantized and measured with the short "
+                "ones",
+                rope.original_max_position_embeddings);
+    }
+
+    /// A dense export is in float16 where nobody says otherwise.
+    void warn_of_float16() const {
+        const bool float16 = options_.format == "dense" && options_.dtype.value_or(DType::float16) == DType::float16;
+        if (float16 && family_.config.model_type == "gemma3_text" && family_.config.dtype != "float16")
+            spdlog::warn(
+                "Gemma's activations can overflow float16, and its embeddings are multiplied otherwise there: "
+                "--dtype bf16 or f32 keeps the model what it was");
     }
 
   private:
@@ -225,6 +241,7 @@ void export_run(const RunDirectory& run, const fs::path& out, const ExportOption
     rename_into_place(temporary, target);
     guard.keep();
     exporter.warn_of_vllm();
+    exporter.warn_of_float16();
 }
 
 }  // namespace fairgptq

@@ -81,7 +81,10 @@ Activation read_activation(const ConfigReader& reader, const char* field) {
     if (name == "gelu") return Activation::gelu;
     if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
     reader.refuse(
-        field, fmt::format("is '{}', an activation that is not supported (silu, relu, gelu and gelu_new are)", name));
+        field,
+        fmt::format(
+            "is '{}', an activation that is not supported (silu, relu, gelu, gelu_new and gelu_pytorch_tanh are)",
+            name));
 }
 
 namespace {
@@ -101,7 +104,7 @@ void read_yarn(const ConfigReader& scaling, double max_positions, RopeSettings& 
     rope.beta_slow = scaling.number("beta_slow", 1e-3, 1e6, rope.beta_slow);
     if (rope.beta_fast <= rope.beta_slow) scaling.refuse("beta_fast", "should be larger than beta_slow");
     rope.truncate = scaling.flag("truncate", true);
-    if (rope.theta <= 1) scaling.refuse("rope_theta", "should be larger than 1");
+    if (rope.theta <= 1) scaling.refuse("rope_type", "is 'yarn', which needs a rope_theta larger than 1");
     rope.original_max_position_embeddings = positions_of_rope(scaling, max_positions);
     const double multiplier = scaling.number("mscale", 0, 1e3, 0);
     const double multiplier_all = scaling.number("mscale_all_dim", 0, 1e3, 0);
@@ -251,6 +254,7 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
     if (reader.has("rope_scaling"))
         config.rope = read_scaled_rope(reader, reader.object("rope_scaling"), config, config.rope);
     if (!reader.has("rope_parameters")) return;
+    if (reader.has("rope_scaling")) reader.refuse("rope_scaling", "is there beside rope_parameters");
     const ConfigReader both = reader.object("rope_parameters");
     if (!both.has(of_full_attention) && !both.has(of_windows))
         reader.refuse("rope_parameters",

@@ -249,6 +249,25 @@ def test_every_other_family(tmp_path, family):
     assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1")
 
 
+def test_families_that_another_type_or_program_computes_otherwise(tmp_path):
+    def warnings_of(family, form, *more, settings=None):
+        model = tmp_path / f"{family}{form}{len(more)}"
+        shutil.copytree(ORACLES / family, model)
+        config = json.loads((model / "config.json").read_text()) | (settings or {})
+        (model / "config.json").write_text(json.dumps(config))
+        tokens = write_tokens(model / "tokens.h5", pairs=20, texts=3, text_length=40, vocabulary=48)
+        run_folder = quantize(model, tokens, model / "run", "--group-size", "-1", "--max-layers", "1")
+        return run(0, "export", run_folder, "--format", form, "--out", model / "out", *more).stderr
+
+    assert "--max-model-len 48" in warnings_of("phi3_longrope", "gptq")
+    assert "--max-model-len" not in warnings_of("phi3", "gptq")
+    trained = {"dtype": "bfloat16"}
+    assert "--dtype bf16" in warnings_of("gemma3", "dense", settings=trained)
+    assert "--dtype bf16" not in warnings_of("gemma3", "dense", "--dtype", "bf16", settings=trained)
+    assert "--dtype bf16" not in warnings_of("gemma3", "gptq", settings=trained)
+    assert "--dtype bf16" not in warnings_of("olmo2", "dense")
+
+
 def test_an_existing_folder_is_refused_and_kept(runs, tmp_path):
     run_folder, _ = runs("sym-4")
     (tmp_path / "out").mkdir()

@@ -229,7 +229,7 @@ TEST(Config, RefusesByFileAndField) {
          {"'rope_parameters.beta_fast'"}},
         {"yarn's theta",
          {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"rope_theta", 1}}}},
-         {"'rope_parameters.rope_theta'"}},
+         {"'rope_parameters.rope_type'", "rope_theta"}},
         {"a context of nothing",
          {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 1}}}},
          {"'rope_parameters.original_max_position_embeddings'"}},
@@ -308,12 +308,9 @@ TEST(Config, ReadsSmolLm3) {
     using List = std::vector<std::int64_t>;
     EXPECT_EQ(config({{"num_hidden_layers", 5}}).rotary, (Flags{true, true, true, false, true}));
     EXPECT_EQ(config({{"no_rope_layers", {0, 1, 0}}}).rotary, (Flags{false, true, false}));
-    EXPECT_EQ(config({{"no_rope_layers", {0, 1, 0}},
-                      {"use_sliding_window", true},
-                      {"sliding_window", 7},
-                      {"max_window_layers", 0}})
-                  .windows,
+    EXPECT_EQ(config({{"no_rope_layers", {0, 1, 0}}, {"use_sliding_window", true}, {"sliding_window", 7}}).windows,
               (List{7, 0, 7}));
+    EXPECT_EQ(config({{"no_rope_layers", {0, 1, 0}}, {"use_sliding_window", true}}).windows, (List{0, 0, 0}));
     EXPECT_EQ(config({{"rope_parameters", nullptr}}).rope.theta, 2e6);
     EXPECT_TRUE(config({{"tie_word_embeddings", nullptr}}).tied_embeddings);
     expect_refused([&] { config({{"no_rope_layers", {1, 1}}}); }, {"'no_rope_layers'", "3"});
@@ -368,6 +365,8 @@ TEST(Config, ReadsPhi3) {
         EXPECT_DOUBLE_EQ(config.rope.attention_factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
         EXPECT_EQ(config.max_positions, 64);
     }
+    new_form["rope_parameters"]["partial_rotary_factor"] = 0.75;  // Phi-4-mini
+    expect_refused([&] { phi(new_form); }, {"'rope_parameters.partial_rotary_factor'"});
     expect_refused(
         [&] {
             phi({{"rope_parameters", {{"rope_type", "linear"}, {"factor", 2}}}});
@@ -408,6 +407,11 @@ TEST(Config, ReadsOlmo) {
                            {"original_max_position_embeddings", 32}};
     EXPECT_EQ(third({{"rope_scaling", longrope}}).max_positions, 32);
     expect_refused([&] { third({{"sliding_window", nullptr}}); }, {"'sliding_window'", "layer 0"});
+    expect_refused(
+        [&] {
+            third({{"rope_scaling", yarn}, {"rope_parameters", {{"full_attention", full}}}});
+        },
+        {"'rope_scaling'", "rope_parameters"});
     expect_refused(
         [&] {
             third({{"rope_parameters", {{"rope_theta", 5e5}}}});

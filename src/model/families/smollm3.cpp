@@ -27,10 +27,11 @@ void read(const ConfigReader& reader, ModelConfig& config) {
     read_llama_like(reader, config, {.rope_theta = 2e6, .tied_embeddings = true});
     read_biases(reader, config, true);
     read_rotated_layers(reader, config);
-    read_layer_windows(reader, config);
-    if (!reader.has("layer_types"))  // a window where it is used at all, in layers that are not rotated
-        for (std::size_t layer = 0; layer < config.rotary.size(); ++layer)
-            if (config.rotary[layer]) config.windows[layer] = 0;
+    if (reader.has("layer_types")) return read_layer_windows(reader, config);
+    if (!reader.flag("use_sliding_window", false) || !reader.has("sliding_window")) return;
+    const std::int64_t window = reader.size("sliding_window", largest_vocabulary);
+    for (std::size_t layer = 0; layer < config.rotary.size(); ++layer)
+        if (!config.rotary[layer]) config.windows[layer] = window;
 }
 
 }  // namespace
