@@ -173,10 +173,8 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
 void RunDirectory::warn_of_layers_from(std::int64_t first, bool done_now) const {
     spdlog::warn(
         "{} came out differently than when layer {} was made after it (on another device, with other libraries, "
-        "or of a model that has changed): {} {} on{}",
-        layer_path(first - 1).string(), first,
-        done_now ? "layers from" : "`fairgptq quantize --resume` does again those from", first,
-        done_now ? " are done again" : "");
+        "or of a model that has changed): {} layers from {} on again",
+        layer_path(first - 1).string(), first, done_now ? "this run does" : "`fairgptq quantize --resume` does", first);
 }
 
 void RunDirectory::remove_layers_from(std::int64_t first) const {
