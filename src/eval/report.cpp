@@ -16,8 +16,8 @@
 namespace fairgptq {
 namespace {
 
-constexpr const char* format_name = "fairgptq-report";
-constexpr int format_version = 1;
+constexpr const char* report_format = "fairgptq-report";
+constexpr int report_version = 1;
 
 std::string title_of(const nlohmann::json& report) {
     const nlohmann::json& settings = report["settings"];
@@ -102,7 +102,7 @@ std::string hash_of_data(const Task& task) {
 
 nlohmann::ordered_json make_report(const Subject& subject, const std::filesystem::path& tokens_file,
                                    std::span<const Task> tasks, std::span<const LogLikelihoods> scores) {
-    nlohmann::ordered_json report{{"format", format_name}, {"version", format_version}, {"model", subject.model}};
+    nlohmann::ordered_json report{{"format", report_format}, {"version", report_version}, {"model", subject.model}};
     report["run"] = subject.run.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(subject.run);
     report["settings"] = subject.settings;
     report["tokens_file"] = tokens_file.string();
@@ -118,10 +118,10 @@ nlohmann::ordered_json make_report(const Subject& subject, const std::filesystem
 nlohmann::json read_report(const std::filesystem::path& file) {
     const std::string name = file.string();
     nlohmann::json report = read_json_object(file);
-    if (report.value("format", nlohmann::json()) != format_name)
-        throw InvalidInput("{} is not a report of `fairgptq eval` (its \"format\" is not \"{}\")", name, format_name);
-    if (report.value("version", nlohmann::json()) != format_version)
-        throw InvalidInput("{} is a report of another version than {}, which this program reads", name, format_version);
+    if (report.value("format", nlohmann::json()) != report_format)
+        throw InvalidInput("{} is not a report of `fairgptq eval` (its \"format\" is not \"{}\")", name, report_format);
+    if (report.value("version", nlohmann::json()) != report_version)
+        throw InvalidInput("{} is a report of another version than {}, which this program reads", name, report_version);
     if (!report.value("model", nlohmann::json()).is_string()) throw InvalidInput("{}: \"model\" is not a string", name);
     nlohmann::json& settings = report["settings"];
     if (!settings.is_null() && !(settings.is_object() && settings.value("alpha", nlohmann::json()).is_number() &&

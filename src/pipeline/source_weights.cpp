@@ -11,7 +11,7 @@ namespace fairgptq {
 
 namespace {
 
-std::string text_of(const TensorHashes& hashes) {
+std::string json_of(const TensorHashes& hashes) {
     return nlohmann::json(hashes).dump();
 }
 TensorHashes hashes_of(const std::string& text) {
@@ -21,7 +21,7 @@ TensorHashes hashes_of(const std::string& text) {
 }  // namespace
 
 TensorHashes broadcast_hashes(const TensorHashes& hashes, Communicator& comm) {
-    return comm.size() == 1 ? hashes : hashes_of(comm.broadcast_string(text_of(hashes), 0));
+    return comm.size() == 1 ? hashes : hashes_of(comm.broadcast_string(json_of(hashes), 0));
 }
 
 TensorHashes SourceWeights::read(std::int64_t layer, const std::function<const TensorHashes&()>& read) const {
@@ -35,7 +35,7 @@ TensorHashes SourceWeights::read(std::int64_t layer, const std::function<const T
     if (comm_.size() == 1) return *mine;
     if (shared_) {
         TensorHashes all;
-        for (const std::string& text : comm_.gather_strings(text_of(*mine)))
+        for (const std::string& text : comm_.gather_strings(json_of(*mine)))
             all.merge(hashes_of(text));
         return all;
     }

@@ -18,8 +18,8 @@
 namespace fairgptq {
 namespace {
 
-constexpr std::string_view format_name = "fairgptq-layer";
-constexpr std::int64_t format_version = 3;
+constexpr std::string_view layer_format = "fairgptq-layer";
+constexpr std::int64_t layer_version = 3;
 
 std::int64_t packed_bytes(std::int64_t cols, int bits) {
     return (cols * bits + 7) / 8;
@@ -226,10 +226,10 @@ TensorHashes read_source_tensors(const h5::Group& root) {
 }
 
 LayerRecord read_header(const h5::Group& root) {
-    if (root.text("format") != format_name) throw InvalidInput("{} is not a layer of a run", root.where());
-    if (const std::int64_t version = root.integer("version"); version != format_version)
+    if (root.text("format") != layer_format) throw InvalidInput("{} is not a layer of a run", root.where());
+    if (const std::int64_t version = root.integer("version"); version != layer_version)
         throw InvalidInput("{} has the format version {} where this program reads {}", root.where(), version,
-                           format_version);
+                           layer_version);
     LayerRecord record;
     record.layer = root.integer("layer");
     record.fingerprint = root.text("fingerprint");
@@ -267,8 +267,8 @@ std::string write_layer(const std::filesystem::path& file, const LayerRecord& re
         names.push_back(module.name);
     }
     h5::File out = h5::File::create(file);
-    out.root().set("format", std::string(format_name));
-    out.root().set("version", format_version);
+    out.root().set("format", std::string(layer_format));
+    out.root().set("version", layer_version);
     out.root().set("layer", record.layer);
     out.root().set("fingerprint", record.fingerprint);
     out.root().set("modules", names.dump());

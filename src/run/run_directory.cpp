@@ -21,8 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* format_name = "fairgptq-run";
-constexpr int format_version = 3;
+constexpr const char* run_format = "fairgptq-run";
+constexpr int run_version = 3;
 
 /// Keeps a damaged file for whoever wants to look at it, under a name that nothing reads.
 void move_aside(const fs::path& file) {
@@ -60,8 +60,8 @@ RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& se
     if (::access(path.c_str(), W_OK | X_OK) != 0)
         throw InvalidInput("the folder {} cannot be written: {}", path.string(), std::strerror(errno));
     RunDirectory run(path, settings);
-    const nlohmann::ordered_json contents{{"format", format_name},
-                                          {"version", format_version},
+    const nlohmann::ordered_json contents{{"format", run_format},
+                                          {"version", run_version},
                                           {"fingerprint", run.fingerprint_},
                                           {"settings", run.settings_}};
     write_file_atomically(path / "run.json", contents.dump(2) + "\n");
@@ -77,13 +77,13 @@ RunDirectory RunDirectory::open(const fs::path& path) {
     const fs::path file = path / "run.json";
     if (!fs::exists(file)) throw InvalidInput("{} is not a run: it has no run.json", path.string());
     const nlohmann::json contents = read_json_object(file);
-    if (contents.value("format", nlohmann::json()) != format_name)
-        throw InvalidInput("{} is not a run's: it does not say \"format\": \"{}\"", file.string(), format_name);
-    if (contents.value("version", nlohmann::json()) != format_version)
+    if (contents.value("format", nlohmann::json()) != run_format)
+        throw InvalidInput("{} is not a run's: it does not say \"format\": \"{}\"", file.string(), run_format);
+    if (contents.value("version", nlohmann::json()) != run_version)
         throw InvalidInput(
             "{} has the format version {} where this program reads {}: go on with the fairgptq that made the run, or "
             "quantize anew into another folder",
-            file.string(), contents.value("version", nlohmann::json()).dump(), format_version);
+            file.string(), contents.value("version", nlohmann::json()).dump(), run_version);
     if (!contents.contains("settings") || !contents["settings"].is_object())
         throw InvalidInput("{} is damaged: it has no settings", file.string());
     RunDirectory run(path, contents["settings"]);

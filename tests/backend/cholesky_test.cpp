@@ -13,10 +13,10 @@ class CholeskyTest : public BackendTest {};
 FAIRGPTQ_ON_BACKENDS(CholeskyTest);
 
 // 0, 1, and around the tiles of 64, 128 and 256 and their halves.
-constexpr std::int64_t sizes[] = {0, 1, 2, 63, 64, 65, 127, 128, 129, 200, 257, 320, 577};
+constexpr std::int64_t orders[] = {0, 1, 2, 63, 64, 65, 127, 128, 129, 200, 257, 320, 577};
 
 TEST_P(CholeskyTest, FactorsAndInverts) {
-    for (const std::int64_t n : sizes)
+    for (const std::int64_t n : orders)
         expect_factor_and_inverse(*backend, n);
 }
 

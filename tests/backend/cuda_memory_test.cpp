@@ -10,7 +10,7 @@
 namespace fairgptq {
 namespace {
 
-class CudaMemoryTest : public testing::Test {
+class CudaMemoryTest : public ::testing::Test {
   protected:
     void SetUp() override {
         if (cuda::device_count() == 0) GTEST_SKIP() << "this machine has no GPU";

@@ -24,17 +24,17 @@ std::vector<double> packed_zeros(std::int64_t size) {
     return std::vector<double>(static_cast<std::size_t>(PackedLower<double>::elements(size)));
 }
 
-struct Size {
+struct GramSize {
     std::int64_t tokens = 0;
     std::int64_t features = 0;
 };
 
 // Around one tile of at most 384 columns, two, three, and around 2048, where tiles grow to 768.
-const std::vector<Size> sizes{{0, 0},   {0, 5},    {1, 1},     {3, 2},   {1, 17},   {40, 383}, {7, 384},
+const std::vector<GramSize> gram_sizes{{0, 0},   {0, 5},    {1, 1},     {3, 2},   {1, 17},   {40, 383}, {7, 384},
                               {5, 385}, {33, 400}, {1000, 20}, {3, 769}, {1, 2047}, {2, 2048}, {1, 2305}};
 
 TEST_P(GramTest, WholeNumbersAreExact) {
-    for (const auto& [tokens, features] : sizes) {
+    for (const auto& [tokens, features] : gram_sizes) {
         const HostMatrix x = integer_matrix(tokens, features, 1);
         std::vector<double> sum = packed_zeros(features);
         for (std::size_t i = 0; i < sum.size(); ++i)

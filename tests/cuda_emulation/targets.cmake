@@ -15,12 +15,14 @@ target_link_libraries(cuda_emulation PUBLIC fairgptq_internal)
 target_include_directories(cuda_emulation BEFORE PUBLIC ${emulation}/include)
 target_include_directories(cuda_emulation PRIVATE ${emulation})
 target_compile_definitions(cuda_emulation PUBLIC FAIRGPTQ_CUDA FAIRGPTQ_NVTX)
+target_compile_options(cuda_emulation PRIVATE ${FAIRGPTQ_LOOP_OPTIONS})
 # nvcc includes the runtime by itself.
 set(emulated_kernel_options -D__CUDACC__ -include cuda_runtime.h -Wno-unknown-pragmas -Wno-conversion)
 set_source_files_properties(${emulated_kernels} PROPERTIES COMPILE_OPTIONS "${emulated_kernel_options}")
 # As nvcc is told (CMakeLists.txt): no product and sum in one rounding but where the source says so.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/columns_kernels.cu PROPERTIES
   COMPILE_OPTIONS "${emulated_kernel_options};-ffp-contract=off")
+set_source_files_properties(${emulation}/fibers.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 set_source_files_properties(${emulation}/grid_test.cpp PROPERTIES COMPILE_OPTIONS "-Wno-unknown-pragmas")
 # Loops that stand for cuBLAS and cuSOLVER should not be what the tests wait for; their operands are checked before.
 set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPERTIES
@@ -37,5 +39,5 @@ gtest_discover_tests(test_cuda TEST_PREFIX "cuda_emulation." TEST_FILTER "-*/cpu
   PROPERTIES TIMEOUT 300 LABELS cuda_emulation ENVIRONMENT "OMP_WAIT_POLICY=passive")
 
 # The whole program on the emulation, for the end-to-end tests of a GPU.
-add_executable(fairgptq_emulated ${FAIRGPTQ_COMMANDS})
-target_link_libraries(fairgptq_emulated PRIVATE cuda_emulation cxxopts::cxxopts)
+add_executable(fairgptq_emulated ${PROJECT_SOURCE_DIR}/src/main.cpp)
+target_link_libraries(fairgptq_emulated PRIVATE cuda_emulation fairgptq_commands)

@@ -39,7 +39,7 @@ Task pairs(std::size_t count) {
     task.items = static_cast<std::int64_t>(count);
     return task;
 }
-LogLikelihoods scores_of(const std::vector<double>& lead) {
+LogLikelihoods scores_by(const std::vector<double>& lead) {
     LogLikelihoods scores;
     for (const double difference : lead) {
         scores.total.insert(scores.total.end(), {-1.0, -1.0 - difference});
@@ -53,7 +53,7 @@ nlohmann::json report_of(const std::vector<Task>& tasks, const std::vector<LogLi
     return make_report({"/models/m", "", nullptr}, "tokens.h5", tasks, scores);
 }
 nlohmann::json pairs_report(const std::vector<double>& lead) {
-    return report_of({pairs(lead.size())}, {scores_of(lead)});
+    return report_of({pairs(lead.size())}, {scores_by(lead)});
 }
 
 /// Noise around `mean` that is the same for every model: only a paired comparison sees past it.
@@ -71,7 +71,7 @@ const ComparedRow& row_of(const Comparison& comparison, std::string_view key) {
 }
 
 TEST(Comparison, HasARowPerTaskAndFigure) {
-    const std::vector<nlohmann::json> reports{report_of({words(), pairs(1)}, {{{-6.0}, {3}, {0}}, scores_of({-1.25})}),
+    const std::vector<nlohmann::json> reports{report_of({words(), pairs(1)}, {{{-6.0}, {3}, {0}}, scores_by({-1.25})}),
                                               report_of({words()}, {{{-6.0}, {3}, {0}}})};
     EXPECT_EQ(as_table(compare_reports(reports, {"original", "other"})),
               "                               original  other\n"
@@ -127,10 +127,10 @@ TEST(Comparison, OfGroupsDrawsTheirItemsAlone) {
         task.group.emplace_back(item % 4 == 0 ? "age" : "race");
         if (item % 4 == 0) other[item] = 1.5;
     }
-    nlohmann::json without = report_of({task}, {scores_of(other)});
+    nlohmann::json without = report_of({task}, {scores_by(other)});
     without["tasks"]["crows"]["by_group"].erase("age");
-    const std::vector<nlohmann::json> reports{report_of({task}, {scores_of(base)}),
-                                              report_of({task}, {scores_of(other)}), without};
+    const std::vector<nlohmann::json> reports{report_of({task}, {scores_by(base)}),
+                                              report_of({task}, {scores_by(other)}), without};
     EXPECT_EQ(compare_reports(reports, {"a", "b", "c"}).rows.size(), 3U);
     const Comparison comparison = compare_reports(reports, {"a", "b", "c"}, true);
     ASSERT_EQ(comparison.rows.size(), 9U);

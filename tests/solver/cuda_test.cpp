@@ -12,6 +12,7 @@
 namespace fairgptq {
 namespace {
 
+using testing::objective;
 using testing::RandomProblem;
 
 /// A random problem on a device.
@@ -44,10 +45,6 @@ class DeviceProblem {
 ModuleSolution solve(Backend& backend, const RandomProblem& problem, const SolverSettings& settings, double alpha) {
     return solve_stage(backend, *make_single_rank(), DeviceProblem(backend, problem).stage(alpha), settings, {true})
         .front();
-}
-
-double objective(const ModuleSolution& solution) {
-    return solution.reconstruction + solution.alpha * solution.bias_after;
 }
 
 class CudaSolve : public ::testing::Test {

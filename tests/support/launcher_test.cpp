@@ -7,7 +7,7 @@
 namespace fairgptq {
 namespace {
 
-class LauncherTest : public testing::Test {
+class LauncherTest : public ::testing::Test {
   protected:
     // Each case is a process of its own under ctest; run together they must not see each other's variables.
     void SetUp() override {

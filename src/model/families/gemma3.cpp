@@ -8,7 +8,7 @@
 namespace fairgptq {
 namespace {
 
-void read(const ConfigReader& reader, ModelConfig& config) {
+void read_gemma3(const ConfigReader& reader, ModelConfig& config) {
     read_llama_like(
         reader, config,
         {.head_dim = 256, .tied_embeddings = true, .activation_field = "hidden_activation", .rope_of_its_own = true});
@@ -25,7 +25,7 @@ void read(const ConfigReader& reader, ModelConfig& config) {
     config.embedding_multiplier = static_cast<double>(round_to(scale, config.weight_type()));
 }
 
-Family describe(const ModelConfig& config) {
+Family describe_gemma3(const ModelConfig& config) {
     Family family = describe_llama_like(config);
     family.attention_output_norm = "post_attention_layernorm";
     family.mlp_norm = "pre_feedforward_layernorm";
@@ -38,6 +38,6 @@ Family describe(const ModelConfig& config) {
 
 }  // namespace
 
-const FamilyEntry gemma3_family{"Gemma3ForCausalLM", "gemma3_text", read, describe};
+const FamilyEntry gemma3_family{"Gemma3ForCausalLM", "gemma3_text", read_gemma3, describe_gemma3};
 
 }  // namespace fairgptq

@@ -4,7 +4,7 @@
 namespace fairgptq {
 namespace {
 
-void read(const ConfigReader& reader, ModelConfig& config) {
+void read_granite(const ConfigReader& reader, ModelConfig& config) {
     read_llama_like(reader, config);
     read_biases(reader, config, true);
     const auto multiplier = [&](const char* field) { return reader.number(field, 1e-6, 1e6, 1.0); };
@@ -16,6 +16,6 @@ void read(const ConfigReader& reader, ModelConfig& config) {
 
 }  // namespace
 
-const FamilyEntry granite_family{"GraniteForCausalLM", "granite", read, describe_llama_like};
+const FamilyEntry granite_family{"GraniteForCausalLM", "granite", read_granite, describe_llama_like};
 
 }  // namespace fairgptq

@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::int64_t position_offset = 2;
 
-void read(const ConfigReader& reader, ModelConfig& config) {
+void read_opt(const ConfigReader& reader, ModelConfig& config) {
     config.hidden_size = reader.size("hidden_size", largest_width);
     config.intermediate_size = reader.size("ffn_dim", largest_width);
     config.layers = reader.size("num_hidden_layers", largest_count);
@@ -34,7 +34,7 @@ void read(const ConfigReader& reader, ModelConfig& config) {
                                   config.hidden_size));
 }
 
-Family describe(const ModelConfig& config) {
+Family describe_opt(const ModelConfig& config) {
     const std::int64_t hidden = config.hidden_size;
     const std::int64_t wide = config.intermediate_size;
     const bool bias = config.attention_bias;
@@ -63,6 +63,6 @@ Family describe(const ModelConfig& config) {
 
 }  // namespace
 
-const FamilyEntry opt_family{"OPTForCausalLM", "opt", read, describe};
+const FamilyEntry opt_family{"OPTForCausalLM", "opt", read_opt, describe_opt};
 
 }  // namespace fairgptq

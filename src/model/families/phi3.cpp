@@ -6,7 +6,7 @@
 namespace fairgptq {
 namespace {
 
-void read(const ConfigReader& reader, ModelConfig& config) {
+void read_phi3(const ConfigReader& reader, ModelConfig& config) {
     read_llama_like(reader, config, {.norm_epsilon = 1e-5});
     if (config.rope.type != "default" && config.rope.type != "longrope")
         reader.refuse(
@@ -16,7 +16,7 @@ void read(const ConfigReader& reader, ModelConfig& config) {
         std::fill(config.windows.begin(), config.windows.end(), reader.size("sliding_window", largest_vocabulary));
 }
 
-Family describe(const ModelConfig& config) {
+Family describe_phi3(const ModelConfig& config) {
     const std::int64_t hidden = config.hidden_size;
     const std::int64_t wide = config.intermediate_size;
     const std::int64_t query = config.heads * config.head_dim;
@@ -29,6 +29,6 @@ Family describe(const ModelConfig& config) {
 
 }  // namespace
 
-const FamilyEntry phi3_family{"Phi3ForCausalLM", "phi3", read, describe};
+const FamilyEntry phi3_family{"Phi3ForCausalLM", "phi3", read_phi3, describe_phi3};
 
 }  // namespace fairgptq

@@ -23,7 +23,7 @@ void read_rotated_layers(const ConfigReader& reader, ModelConfig& config) {
     }
 }
 
-void read(const ConfigReader& reader, ModelConfig& config) {
+void read_smollm3(const ConfigReader& reader, ModelConfig& config) {
     read_llama_like(reader, config, {.rope_theta = 2e6, .tied_embeddings = true});
     read_biases(reader, config, true);
     read_rotated_layers(reader, config);
@@ -36,6 +36,6 @@ void read(const ConfigReader& reader, ModelConfig& config) {
 
 }  // namespace
 
-const FamilyEntry smollm3_family{"SmolLM3ForCausalLM", "smollm3", read, describe_llama_like};
+const FamilyEntry smollm3_family{"SmolLM3ForCausalLM", "smollm3", read_smollm3, describe_llama_like};
 
 }  // namespace fairgptq
