@@ -31,7 +31,7 @@ struct GramSize {
 
 // Around one tile of at most 384 columns, two, three, and around 2048, where tiles grow to 768.
 const std::vector<GramSize> gram_sizes{{0, 0},   {0, 5},    {1, 1},     {3, 2},   {1, 17},   {40, 383}, {7, 384},
-                              {5, 385}, {33, 400}, {1000, 20}, {3, 769}, {1, 2047}, {2, 2048}, {1, 2305}};
+                                       {5, 385}, {33, 400}, {1000, 20}, {3, 769}, {1, 2047}, {2, 2048}, {1, 2305}};
 
 TEST_P(GramTest, WholeNumbersAreExact) {
     for (const auto& [tokens, features] : gram_sizes) {

@@ -30,9 +30,10 @@ struct LinearSize {
 };
 
 // Around tiles of 256 tokens and 512 output features, and around 2048 and 8192 tokens, where tiles grow.
-const std::vector<LinearSize> linear_sizes{{0, 4, 4},     {4, 4, 0},    {3, 0, 5},       {1, 1, 1},   {2, 3, 5},    {255, 7, 9},
-                              {256, 64, 3},  {257, 5, 11}, {5, 17, 511},    {1, 9, 512}, {2, 33, 513}, {300, 12, 600},
-                              {2047, 2, 30}, {2048, 3, 5}, {2100, 2, 1030}, {8193, 2, 4}};
+const std::vector<LinearSize> linear_sizes{{0, 4, 4},     {4, 4, 0},    {3, 0, 5},       {1, 1, 1},
+                                           {2, 3, 5},     {255, 7, 9},  {256, 64, 3},    {257, 5, 11},
+                                           {5, 17, 511},  {1, 9, 512},  {2, 33, 513},    {300, 12, 600},
+                                           {2047, 2, 30}, {2048, 3, 5}, {2100, 2, 1030}, {8193, 2, 4}};
 
 TEST_P(LinearTest, WholeNumbersAreExact) {
     for (const auto& [tokens, in, out] : linear_sizes) {
