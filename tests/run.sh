@@ -16,7 +16,10 @@ run_tests() { # PRESET, ctest's options…
     ctest --preset "$1" --parallel "$jobs" --output-junit "${results[-1]}" "${@:2}"
 }
 build() { # PRESET, cmake --build's options…
-    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
+    local several_files_as_one=ON
+    if [[ $1 == release ]]; then several_files_as_one=OFF; fi
+    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python" \
+        -DCMAKE_UNITY_BUILD="$several_files_as_one"
     cmake --build --preset "$1" --parallel "$jobs" "${@:2}"
 }
 
@@ -42,8 +45,7 @@ OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline|comm)$'
 
 if command -v nvcc >/dev/null; then
     say "CUDA: the GPU code compiles and links, NCCL's too; its tests run where a GPU is"
-    cmake --preset cuda -Wno-dev -DFAIRGPTQ_TESTS=ON
-    cmake --build --preset cuda --parallel "$jobs" --target fairgptq --target test_backend --target test_comm
+    build cuda --target fairgptq --target test_backend --target test_comm
     run_tests cuda --label-regex '^(backend|comm)$' --tests-regex '[Cc]uda|[Nn]ccl'
 fi
 
