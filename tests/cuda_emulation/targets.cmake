@@ -36,7 +36,7 @@ target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_NCCL FAIRGPTQ_SHARED_DIR="
 target_link_libraries(test_cuda PRIVATE cuda_emulation GTest::gtest_main GTest::gtest)
 target_include_directories(test_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${emulation})
 gtest_discover_tests(test_cuda TEST_PREFIX "cuda_emulation." TEST_FILTER "-*/cpu" DISCOVERY_TIMEOUT 60
-  PROPERTIES TIMEOUT 300 LABELS cuda_emulation ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  PROPERTIES TIMEOUT 1200 LABELS cuda_emulation ENVIRONMENT "OMP_WAIT_POLICY=passive")
 
 # The whole program on the emulation, for the end-to-end tests of a GPU.
 add_executable(fairgptq_emulated ${PROJECT_SOURCE_DIR}/src/main.cpp)
