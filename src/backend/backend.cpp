@@ -1,9 +1,8 @@
 // Picks the device of a run.
 #include "backend/backend.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include "backend/cpu/backend.hpp"
+#include "support/say.hpp"
 
 #ifdef FAIRGPTQ_CUDA
 #include "backend/cuda/backend.hpp"
@@ -28,8 +27,7 @@ std::unique_ptr<Backend> make_cuda(int local_rank, DType model_type) {
 
 void say_what_auto_misses() {
     if (cuda::driver_refuses())
-        spdlog::warn("a GPU's driver is installed, and no GPU can be used ({}): computing on the CPU",
-                     cuda::why_no_device());
+        warn("a GPU's driver is installed, and no GPU can be used ({}): computing on the CPU", cuda::why_no_device());
 }
 #else
 constexpr bool with_cuda = false;
@@ -40,7 +38,7 @@ std::unique_ptr<Backend> make_cuda(int, DType) {
 
 void say_what_auto_misses() {
     if (std::filesystem::exists("/dev/nvidiactl"))  // there while NVIDIA's driver is loaded
-        spdlog::warn(
+        warn(
             "this machine has a GPU, and this build has no CUDA backend: computing on the CPU (cmake --preset cuda "
             "builds one)");
 }

@@ -4,8 +4,6 @@
 // either.)
 #include "comm/nccl_collectives.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -13,6 +11,7 @@
 
 #include "comm/together.hpp"
 #include "support/error.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq {
 namespace {
@@ -169,8 +168,8 @@ std::unique_ptr<DeviceCollectives> make_nccl_or_host_collectives(
         together(comm, [&] { calls = make_calls(); });
         return make_nccl_collectives(memory, comm, std::move(calls), deadlines);
     } catch (const SharedFailure& failure) {
-        spdlog::warn("{}: ranks exchange through MPI and the hosts' memory, not NCCL",
-                     comm.broadcast_string(failure.what(), failure.speaker));
+        warn("{}: ranks exchange through MPI and the hosts' memory, not NCCL",
+             comm.broadcast_string(failure.what(), failure.speaker));
         return make_host_collectives(memory, comm);
     }
 }

@@ -9,6 +9,7 @@
 #include "commands/bench_kernels.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -75,7 +76,7 @@ int bench(int argc, char** argv, Communicator& comm) {
                                        {"share_of_matrix_rate", row.share},
                                        {"bytes", row.bytes},
                                        {"share_of_copy_rate", row.copy_share}});
-        fmt::print("{}\n", json.dump(2));
+        fmt::print("{}\n", json_text(json, 2));
         return exit_done;
     }
     fmt::print("{}, {} threads, shapes of {}; matrix product of {}, float32: {:.0f} GFLOP/s", backend->name(), threads,

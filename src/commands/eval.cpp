@@ -140,7 +140,7 @@ std::string name_evaluation(const Work& work) {
     if (work.subject.run) parts["run"] = work.subject.run->fingerprint();
     for (const Task& task : work.tasks)
         parts["tasks"].push_back({task.name, hash_of_data(task)});
-    return hash_of(parts.dump());
+    return hash_of(json_text(parts));
 }
 
 /// Rank 0's, if a report is to be written.

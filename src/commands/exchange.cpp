@@ -1,9 +1,8 @@
 #include "commands/exchange.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include "comm/nccl_collectives.hpp"
 #include "commands/options.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::commands {
 
@@ -18,7 +17,7 @@ std::unique_ptr<DeviceCollectives> make_device_collectives(CommChoice asked, Bac
     const std::vector<RankDevice> devices = gather_devices(backend, comm);
     ExchangeChoice choice;
     together(comm, [&] { choice = choose_exchange(asked, built_with_nccl(), devices); });
-    if (!choice.notice.empty()) spdlog::warn(choice.notice);
+    if (!choice.notice.empty()) warn_text(choice.notice);
     if (!choice.nccl) return make_host_collectives(backend, comm);
     if (asked == CommChoice::nccl) return make_nccl_collectives(backend, comm, make_nccl_calls(backend));
     return make_nccl_or_host_collectives(backend, comm, [&] { return make_nccl_calls(backend); });

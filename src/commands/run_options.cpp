@@ -1,7 +1,5 @@
 #include "commands/run_options.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "commands/options.hpp"
@@ -11,6 +9,7 @@
 #include "export/vllm.hpp"
 #include "model/weights.hpp"
 #include "solver/solve.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::commands {
 
@@ -146,7 +145,7 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
 void warn_of_vllm(const SolverSettings& settings) {
     const std::string objection = vllm_objection(settings);
     if (!objection.empty())
-        spdlog::warn("vLLM ({}) will load no export of this run but a dense one: {}", vllm_version, objection);
+        warn("vLLM ({}) will load no export of this run but a dense one: {}", vllm_version, objection);
 }
 
 nlohmann::json run_settings(const RunInputs& inputs) {

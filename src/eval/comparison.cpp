@@ -225,7 +225,7 @@ std::string as_json(const Comparison& comparison) {
                                                                    : nullptr);
         }
     }
-    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    return json_text(json, 2, NotUtf8::replaced) + "\n";
 }
 
 std::vector<std::string> tasks_of_different_data(std::span<const nlohmann::json> reports) {

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "support/error.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -46,8 +47,8 @@ std::vector<std::int32_t> read_indices(const nlohmann::json& json, const char* n
         throw InvalidInput("{}: \"{}\" is not an array with a number for each of the {} items", where, name, items);
     for (const nlohmann::json& value : json) {
         if (!value.is_number_integer() || value.get<std::int64_t>() < 0 || value.get<std::int64_t>() >= end)
-            throw InvalidInput("{}: \"{}\" holds {}, which is not a whole number below {}", where, name, value.dump(),
-                               end);
+            throw InvalidInput("{}: \"{}\" holds {}, which is not a whole number below {}", where, name,
+                               json_text(value), end);
         result.push_back(value.get<std::int32_t>());
     }
     return result;
@@ -119,7 +120,8 @@ ItemTable item_table_from_json(const nlohmann::json& json, std::span<const char*
                 where, name);
         std::vector<double>& values = table.columns.emplace_back();
         for (const nlohmann::json& value : *found) {
-            if (!value.is_number()) throw InvalidInput("{}: \"{}\" holds {}, not a number", where, name, value.dump());
+            if (!value.is_number())
+                throw InvalidInput("{}: \"{}\" holds {}, not a number", where, name, json_text(value));
             values.push_back(value.get<double>());
         }
         if (values.size() != table.columns.front().size() ||
@@ -138,7 +140,8 @@ ItemTable item_table_from_json(const nlohmann::json& json, std::span<const char*
         const nlohmann::json names = json.value("group_names", nlohmann::json::array());
         if (!names.is_array()) throw InvalidInput("{}: \"group_names\" is not an array", where);
         for (const nlohmann::json& name : names) {
-            if (!name.is_string()) throw InvalidInput("{}: \"group_names\" holds {}, not a string", where, name.dump());
+            if (!name.is_string())
+                throw InvalidInput("{}: \"group_names\" holds {}, not a string", where, json_text(name));
             table.group_names.push_back(name.get<std::string>());
         }
         table.group = read_indices(json["group"], "group", items, static_cast<std::int64_t>(names.size()), where);

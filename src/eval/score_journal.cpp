@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "support/error.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -22,7 +23,7 @@ nlohmann::json heading(const std::string& evaluation) {
 
 /// A line's chunk and scores; nothing if it is not whole.
 std::optional<std::pair<std::size_t, std::vector<SequenceScore>>> parse_line(const std::string& line) {
-    const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
+    const nlohmann::json json = parse_json(line);
     if (!json.is_object() || !json.value("chunk", nlohmann::json()).is_number_unsigned()) return std::nullopt;
     const nlohmann::json total = json.value("total", nlohmann::json());
     const nlohmann::json greedy = json.value("greedy", nlohmann::json());
@@ -42,15 +43,13 @@ ScoreJournal::ScoreJournal(std::filesystem::path file, const std::string& evalua
     file_ = FileDescriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
     if (file_.get() < 0 || ::ftruncate(file_.get(), static_cast<off_t>(whole)) != 0)
         throw Failure("{} cannot be written: {}", path_.string(), std::strerror(errno));
-    if (whole == 0) write_all(file_, heading(evaluation).dump() + "\n", path_);
+    if (whole == 0) write_all(file_, json_text(heading(evaluation)) + "\n", path_);
 }
 
 std::uint64_t ScoreJournal::read(const std::string& evaluation) {
     std::ifstream stream(path_, std::ios::binary);
     std::string line;
-    if (!std::getline(stream, line) || stream.eof() ||
-        nlohmann::json::parse(line, nullptr, false) != heading(evaluation))
-        return 0;
+    if (!std::getline(stream, line) || stream.eof() || parse_json(line) != heading(evaluation)) return 0;
     std::uint64_t whole = line.size() + 1;
     while (std::getline(stream, line) && !stream.eof()) {
         auto entry = parse_line(line);
@@ -69,7 +68,7 @@ void ScoreJournal::add(const std::map<std::size_t, std::vector<SequenceScore>>& 
             line["total"].push_back(score.total);
             line["greedy"].push_back(score.greedy);
         }
-        text += line.dump() + "\n";
+        text += json_text(line) + "\n";
     }
     write_all(file_, text, path_);
     flush_to_disk(file_, path_);

@@ -1,8 +1,6 @@
 // Every export alike: which tensors there are, in what order they are written, and the files beside them.
 #include "export/export.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
@@ -20,6 +18,7 @@
 #include "support/error.hpp"
 #include "support/files.hpp"
 #include "support/json.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq {
 namespace {
@@ -111,10 +110,10 @@ class Exporter {
     void warn_of_vllm() const {
         const std::string objection = vllm_objection(options_.format, info_);
         if (!objection.empty())
-            spdlog::warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
+            warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
         const RopeSettings& rope = family_.config.rope;
         if (rope.type == "longrope")
-            spdlog::warn(
+            warn(
                 "serve it with vLLM's --max-model-len {:.0f}, the original context: with more it rotates all "
                 "positions by longrope's long factors, and the model was quantized and measured with the short "
                 "ones",
@@ -125,7 +124,7 @@ class Exporter {
     void warn_of_float16() const {
         const bool float16 = options_.format == "dense" && options_.dtype.value_or(DType::float16) == DType::float16;
         if (float16 && family_.config.model_type == "gemma3_text" && family_.config.dtype != "float16")
-            spdlog::warn(
+            warn(
                 "Gemma's activations can overflow float16, and its embeddings are multiplied otherwise there: "
                 "--dtype bf16 or f32 keeps the model what it was");
     }
@@ -187,10 +186,10 @@ class Exporter {
 
     void write_config(const fs::path& folder) const {
         const nlohmann::json original = read_json_object(run_.model_path() / "config.json");
-        nlohmann::ordered_json config = nlohmann::ordered_json::parse(original.dump());
+        nlohmann::ordered_json config = parse_ordered_json(json_text(original));
         for (const auto& [name, contents] : format_->describe(info_, config))
-            write_file_atomically(folder / name, contents.dump(2) + "\n");
-        write_file_atomically(folder / "config.json", config.dump(2) + "\n");
+            write_file_atomically(folder / name, json_text(contents, 2) + "\n");
+        write_file_atomically(folder / "config.json", json_text(config, 2) + "\n");
     }
 
     /// Tokenizer, generation settings, chat template: whatever lies beside the weights.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "support/error.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -77,7 +78,7 @@ void SafetensorsWriter::open_shard(std::size_t index, std::size_t count, std::ve
         end += tensor.bytes();
         header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
     }
-    std::string text = header.dump();
+    std::string text = json_text(header);
     text.resize((text.size() + 7) / 8 * 8, ' ');
     std::string length(8, '\0');
     for (std::size_t byte = 0; byte < 8; ++byte)
@@ -115,7 +116,7 @@ void SafetensorsWriter::finish() {
         flush_to_disk(shard.file, shard.path);
     if (shards_.size() > 1) {
         const nlohmann::ordered_json index{{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-        write_file_atomically(folder_ / "model.safetensors.index.json", index.dump(2) + "\n");
+        write_file_atomically(folder_ / "model.safetensors.index.json", json_text(index, 2) + "\n");
     }
 }
 

@@ -39,7 +39,7 @@ std::int64_t ConfigReader::whole(const char* field, std::int64_t smallest, std::
     const bool too_large =
         value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(largest);
     if (too_large || value.get<std::int64_t>() < smallest || value.get<std::int64_t>() > largest)
-        refuse(field, fmt::format("is {}, outside {} to {}", value.dump(), smallest, largest));
+        refuse(field, fmt::format("is {}, outside {} to {}", json_text(value), smallest, largest));
     return value.get<std::int64_t>();
 }
 
@@ -194,7 +194,7 @@ std::optional<std::vector<bool>> read_layer_types(const ConfigReader& reader, co
         sliding.push_back(types[layer] == of_windows);
         if (!sliding.back() && types[layer] != of_full_attention)
             reader.refuse("layer_types", fmt::format("has {} for layer {}, an attention that is not supported",
-                                                     types[layer].dump(), layer));
+                                                     json_text(types[layer]), layer));
     }
     return sliding;
 }

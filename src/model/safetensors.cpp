@@ -80,7 +80,7 @@ std::vector<std::int64_t> read_numbers(const nlohmann::json& entry, const char* 
         if (!value.is_number_unsigned() ||
             value.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
             throw InvalidInput("{} has {} in '{}', where a whole number of at most 63 bits is expected", where,
-                               value.dump(), field);
+                               json_text(value), field);
         numbers.push_back(static_cast<std::int64_t>(value.get<std::uint64_t>()));
     }
     return numbers;
@@ -183,7 +183,7 @@ void Checkpoint::Impl::add_shards(const std::filesystem::path& index) {
         if (file.empty() || file == "." || file == ".." ||
             file.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
             throw InvalidInput("{}: the file {} of tensor '{}' is not the name of a file in the same folder", name,
-                               shard.dump(), tensor);
+                               json_text(shard), tensor);
         shards.emplace(file, (index.parent_path() / file).string());
     }
     for (const auto& [file, path] : shards) {

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "support/error.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -87,7 +88,7 @@ std::vector<std::pair<std::string, double>> read_alpha_map(const std::filesystem
         throw InvalidInput("--alpha-map {} is not a file", file.string());
     std::ifstream stream(file);
     if (!stream) throw InvalidInput("--alpha-map {} cannot be opened", file.string());
-    const auto json = nlohmann::ordered_json::parse(stream, nullptr, false);
+    const auto json = parse_ordered_json(std::string(std::istreambuf_iterator<char>(stream), {}));
     if (!json.is_object() || json.empty())
         throw InvalidInput("--alpha-map {} must hold a JSON object of module patterns and numbers", file.string());
     std::vector<std::pair<std::string, double>> map;

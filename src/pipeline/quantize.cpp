@@ -1,8 +1,6 @@
 // Read it from the top: quantize_model is the run, one line for each step (docs/method.md).
 #include "pipeline/quantize.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <numeric>
 
 #include "model/weights.hpp"
@@ -15,6 +13,7 @@
 #include "run/stop_signal.hpp"
 #include "solver/record_copies.hpp"
 #include "solver/solve.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq {
 namespace {
@@ -228,8 +227,8 @@ class QuantizeRun {
     }
 
     void warn_of_damping(std::int64_t layer, const ModuleSolution& solution) const {
-        spdlog::warn("layer {}, {}: its Hessian did not factor; damped by {:g} instead of {:g} times its mean diagonal",
-                     layer, solution.name, solution.damp_used, settings_.solver.damp);
+        warn("layer {}, {}: its Hessian did not factor; damped by {:g} instead of {:g} times its mean diagonal", layer,
+             solution.name, solution.damp_used, settings_.solver.damp);
     }
 
     const QuantizeSettings& settings_;

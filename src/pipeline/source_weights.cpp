@@ -6,16 +6,17 @@
 #include "comm/together.hpp"
 #include "run/quantized_model.hpp"
 #include "support/error.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 
 namespace {
 
 std::string json_of(const TensorHashes& hashes) {
-    return nlohmann::json(hashes).dump();
+    return json_text(nlohmann::json(hashes));
 }
 TensorHashes hashes_of(const std::string& text) {
-    return nlohmann::json::parse(text).get<TensorHashes>();
+    return parse_json(text).get<TensorHashes>();
 }
 
 }  // namespace

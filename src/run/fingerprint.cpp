@@ -3,6 +3,7 @@
 
 #include "run/run_directory.hpp"
 #include "support/checksum.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -28,7 +29,7 @@ nlohmann::json fields_of(const nlohmann::json& settings) {
 }  // namespace
 
 std::string fingerprint_of(const nlohmann::json& settings) {
-    return hash_of(fields_of(settings).dump());
+    return hash_of(json_text(fields_of(settings)));
 }
 
 std::string first_difference(const nlohmann::json& before, const nlohmann::json& now) {
@@ -39,10 +40,10 @@ std::string first_difference(const nlohmann::json& before, const nlohmann::json&
     for (const auto& [name, value] : all.items()) {
         const auto old_field = old_fields.find(name);
         const auto new_field = new_fields.find(name);
-        if (old_field == old_fields.end()) return fmt::format("{} was not set, is {}", name, value.dump());
-        if (new_field == new_fields.end()) return fmt::format("{} was {}, is not set", name, old_field->dump());
+        if (old_field == old_fields.end()) return fmt::format("{} was not set, is {}", name, json_text(value));
+        if (new_field == new_fields.end()) return fmt::format("{} was {}, is not set", name, json_text(*old_field));
         if (*old_field != *new_field)
-            return fmt::format("{} was {}, is {}", name, old_field->dump(), new_field->dump());
+            return fmt::format("{} was {}, is {}", name, json_text(*old_field), json_text(*new_field));
     }
     return {};
 }

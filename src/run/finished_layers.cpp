@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "support/json.hpp"
+
 namespace fairgptq {
 
 bool FinishedLayers::is_done(std::int64_t layer) const {
@@ -41,11 +43,11 @@ std::string FinishedLayers::text() const {
     nlohmann::json all = nlohmann::json::array();
     for (const auto& found : found_)
         all.push_back(found ? nlohmann::json{found->made_after, found->hash} : nlohmann::json());
-    return all.dump();
+    return json_text(all);
 }
 
 FinishedLayers FinishedLayers::from_text(const std::string& text) {
-    const nlohmann::json all = nlohmann::json::parse(text);
+    const nlohmann::json all = parse_json(text);
     FinishedLayers finished(static_cast<std::int64_t>(all.size()));
     for (std::size_t layer = 0; layer < all.size(); ++layer)
         if (!all[layer].is_null())

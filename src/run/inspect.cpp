@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "support/error.hpp"
+#include "support/json.hpp"
 #include "support/table.hpp"
 
 namespace fairgptq {
@@ -61,7 +62,7 @@ void append_settings(std::string& text, const Json& settings, const std::string&
         else if (name == "model.files")
             text += fmt::format("  {:<28} {} file{}\n", name, value.size(), value.size() == 1 ? "" : "s");
         else
-            text += fmt::format("  {:<28} {}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
+            text += fmt::format("  {:<28} {}\n", name, value.is_string() ? value.get<std::string>() : json_text(value));
     }
 }
 
@@ -107,8 +108,9 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
 
     rows = {{"all layers", "modules", "reconstr.", "bias before", "after", "left", "seconds"}};
     for (const auto& [name, total] : report["totals"].items())
-        rows.push_back({name, total["modules"].dump(), figure(total, "reconstruction"), figure(total, "bias_before"),
-                        figure(total, "bias_after"), percent_left(total), seconds(total)});
+        rows.push_back({name, json_text(total["modules"]), figure(total, "reconstruction"),
+                        figure(total, "bias_before"), figure(total, "bias_after"), percent_left(total),
+                        seconds(total)});
     text += "\n" + format_table(rows);
     text +=
         "\nreconstr.: tr((W-Q)H(W-Q)'); bias: tr(WCW') before and tr(QCQ') after, and what is left of it;\n"

@@ -14,6 +14,7 @@
 #include "support/error.hpp"
 #include "support/half.hpp"
 #include "support/hdf5.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -123,14 +124,10 @@ class PackedCodes {
     std::unique_ptr<std::uint8_t[]> room_;
 };
 
-std::string text_of(const TensorHashes& source_tensors) {
-    return nlohmann::json(source_tensors).dump();
-}
-
 /// Parts of layer_hash and source_hash.
 void add_origins(Hasher& hasher, const LayerRecord& record) {
     hasher.add(std::as_bytes(std::span(record.made_after)));
-    const std::string source_tensors = text_of(record.source_tensors);
+    const std::string source_tensors = json_text(nlohmann::json(record.source_tensors));
     hasher.add(std::as_bytes(std::span(source_tensors)));
 }
 void add_module(Hasher& hasher, const ModuleSolution& module, std::span<const std::uint8_t> packed) {
@@ -205,7 +202,7 @@ ModuleSolution read_module(const h5::Group& parent, const std::string& name) {
 
 /// Names in the order of computation; HDF5 itself lists them by name.
 std::vector<std::string> module_names(const h5::Group& root) {
-    const nlohmann::json names = nlohmann::json::parse(root.text("modules"), nullptr, false);
+    const nlohmann::json names = parse_json(root.text("modules"));
     if (!names.is_array() ||
         !std::all_of(names.begin(), names.end(), [](const auto& name) { return name.is_string(); }))
         throw InvalidInput("{} is damaged: the attribute 'modules' is not a list of names", root.where());
@@ -218,7 +215,7 @@ std::vector<std::string> module_names(const h5::Group& root) {
 }
 
 TensorHashes read_source_tensors(const h5::Group& root) {
-    const nlohmann::json hashes = nlohmann::json::parse(root.text("source_tensors"), nullptr, false);
+    const nlohmann::json hashes = parse_json(root.text("source_tensors"));
     if (!hashes.is_object() ||
         !std::all_of(hashes.begin(), hashes.end(), [](const auto& hash) { return hash.is_string(); }))
         throw InvalidInput("{} is damaged: the attribute 'source_tensors' is not an object of hashes", root.where());
@@ -271,8 +268,8 @@ std::string write_layer(const std::filesystem::path& file, const LayerRecord& re
     out.root().set("version", layer_version);
     out.root().set("layer", record.layer);
     out.root().set("fingerprint", record.fingerprint);
-    out.root().set("modules", names.dump());
-    out.root().set("source_tensors", text_of(record.source_tensors));
+    out.root().set("modules", json_text(names));
+    out.root().set("source_tensors", json_text(nlohmann::json(record.source_tensors)));
     out.root().set("made_after", record.made_after);
     Hasher hasher;
     add_origins(hasher, record);

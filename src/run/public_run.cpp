@@ -3,6 +3,7 @@
 
 #include "fairgptq/run.hpp"
 #include "run/run_directory.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 
@@ -25,7 +26,7 @@ std::string Run::model_directory() const {
     return impl_->directory.model_path().string();
 }
 std::string Run::settings() const {
-    return impl_->directory.settings().dump();
+    return json_text(impl_->directory.settings());
 }
 
 std::vector<QuantizedLinear> Run::layer(std::int64_t index) const {

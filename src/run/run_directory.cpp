@@ -1,7 +1,6 @@
 #include "run/run_directory.hpp"
 
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +13,7 @@
 #include "support/files.hpp"
 #include "support/json.hpp"
 #include "support/problem.hpp"
+#include "support/say.hpp"
 #include "support/utc_time.hpp"
 
 namespace fairgptq {
@@ -33,7 +33,7 @@ void move_aside(const fs::path& file) {
         aside += fmt::format(".damaged{}", number);
     }
     rename_into_place(file, aside);
-    spdlog::warn("{} is kept as {}; its layer is done again", file.string(), aside.filename().string());
+    warn("{} is kept as {}; its layer is done again", file.string(), aside.filename().string());
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ RunDirectory RunDirectory::create(const fs::path& path, const nlohmann::json& se
                                           {"version", run_version},
                                           {"fingerprint", run.fingerprint_},
                                           {"settings", run.settings_}};
-    write_file_atomically(path / "run.json", contents.dump(2) + "\n");
+    write_file_atomically(path / "run.json", json_text(contents, 2) + "\n");
     make_folder(path / "layers");
     return run;
 }
@@ -83,7 +83,7 @@ RunDirectory RunDirectory::open(const fs::path& path) {
         throw InvalidInput(
             "{} has the format version {} where this program reads {}: go on with the fairgptq that made the run, or "
             "quantize anew into another folder",
-            file.string(), contents.value("version", nlohmann::json()).dump(), run_version);
+            file.string(), json_text(contents.value("version", nlohmann::json())), run_version);
     if (!contents.contains("settings") || !contents["settings"].is_object())
         throw InvalidInput("{} is damaged: it has no settings", file.string());
     RunDirectory run(path, contents["settings"]);
@@ -159,7 +159,7 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
             }
             if (source_tensors != nullptr) source_tensors->merge(header.source_tensors);
         } catch (const InvalidInput& problem) {
-            spdlog::warn("{}", problem.what());
+            warn_text(problem.what());
             if (repair) move_aside(file);
         }
     }
@@ -171,7 +171,7 @@ FinishedLayers RunDirectory::finished_layers(bool repair, TensorHashes* source_t
 }
 
 void RunDirectory::warn_of_layers_from(std::int64_t first, bool done_now) const {
-    spdlog::warn(
+    warn(
         "{} came out differently than when layer {} was made after it (on another device, with other libraries, "
         "or of a model that has changed): {} layers from {} on again",
         layer_path(first - 1).string(), first, done_now ? "this run does" : "`fairgptq quantize --resume` does", first);
@@ -208,7 +208,7 @@ void RunDirectory::log(nlohmann::json event) const {
     char last = '\n';
     const off_t end = ::lseek(out.get(), 0, SEEK_END);
     const bool half_line = end > 0 && ::pread(out.get(), &last, 1, end - 1) == 1 && last != '\n';
-    const std::string text = event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const std::string text = json_text(event, -1, NotUtf8::replaced);
     write_all(out, fmt::format("{}{}\n", half_line ? "\n" : "", text), file);
 }
 

@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +25,7 @@
 
 #include "support/error.hpp"
 #include "support/files.hpp"
+#include "support/json.hpp"
 #include "support/machine.hpp"
 #include "support/say.hpp"
 #include "support/utc_time.hpp"
@@ -76,7 +76,7 @@ std::string to_text(const RunLock::Holder& holder) {
                                 {"since", holder.since},     {"token", holder.token},
                                 {"machine", holder.machine}, {"process_start", holder.process_start},
                                 {"parent", holder.parent}};
-    return json.dump() + "\n";
+    return json_text(json) + "\n";
 }
 
 /// Nothing if the file is gone. A file that says nothing (of a program that died before it wrote it, on a file system
@@ -85,7 +85,7 @@ std::optional<RunLock::Holder> read_holder(const fs::path& file) {
     std::error_code ignored;
     const std::string text = read_file(file);
     if (text.empty() && !fs::exists(file, ignored)) return std::nullopt;
-    const auto json = nlohmann::json::parse(text, nullptr, false);
+    const auto json = parse_json(text);
     const auto word = [&json](const char* key) {
         const auto found = json.is_object() ? json.find(key) : json.end();
         return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
@@ -126,8 +126,8 @@ bool is_dead(const fs::path& file, RunLock::Holder& holder, const RunLock::Timin
             if (now.parent == holder.parent || Clock::now() >= deadline) return false;
         }
     }
-    spdlog::warn("{} is held by {}: waiting up to {} s to see whether it lives", file.parent_path().string(),
-                 describe(holder), std::chrono::duration_cast<std::chrono::seconds>(timing.stale).count());
+    warn("{} is held by {}: waiting up to {} s to see whether it lives", file.parent_path().string(), describe(holder),
+         std::chrono::duration_cast<std::chrono::seconds>(timing.stale).count());
     const auto deadline = Clock::now() + timing.stale;
     while (Clock::now() < deadline) {
         std::this_thread::sleep_for(std::min(timing.beat / 4, timing.stale / 4));
@@ -238,7 +238,7 @@ void RunLock::take(const fs::path& run) {
             continue;
         }
         for (const auto& [file, token] : dead) {
-            spdlog::warn("{}: the lock of a job that is no more is taken over", file.string());
+            warn("{}: the lock of a job that is no more is taken over", file.string());
             fs::remove(file, ignored);
         }
         for (const fs::directory_entry& entry : fs::directory_iterator(run))

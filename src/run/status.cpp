@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "support/error.hpp"
+#include "support/json.hpp"
 #include "support/utc_time.hpp"
 
 namespace fairgptq {
@@ -34,7 +35,7 @@ std::string word(const json& event, const char* key) {
 std::vector<json> events_of(std::string_view log) {
     std::vector<json> events;
     for (std::size_t end; (end = log.find('\n')) != std::string_view::npos; log.remove_prefix(end + 1)) {
-        json event = json::parse(log.substr(0, end), nullptr, false);
+        json event = parse_json(log.substr(0, end));
         if (event.is_object() && !word(event, "event").empty()) events.push_back(std::move(event));
     }
     return events;

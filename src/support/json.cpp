@@ -11,6 +11,30 @@
 
 namespace fairgptq {
 
+namespace {
+
+template <class Json>
+std::string text_of(const Json& json, int indent, NotUtf8 bytes) {
+    return json.dump(indent, ' ', false,
+                     bytes == NotUtf8::refused ? Json::error_handler_t::strict : Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+nlohmann::json parse_json(std::string_view text) {
+    return nlohmann::json::parse(text, nullptr, false);
+}
+nlohmann::ordered_json parse_ordered_json(std::string_view text) {
+    return nlohmann::ordered_json::parse(text, nullptr, false);
+}
+
+std::string json_text(const nlohmann::json& json, int indent, NotUtf8 bytes) {
+    return text_of(json, indent, bytes);
+}
+std::string json_text(const nlohmann::ordered_json& json, int indent, NotUtf8 bytes) {
+    return text_of(json, indent, bytes);
+}
+
 nlohmann::json parse_json_object(std::string_view text, const std::string& where) {
     using nlohmann::json;
     // The library keeps the last of two equal keys without a word; two meanings in one file are damage.
@@ -56,13 +80,11 @@ nlohmann::json read_json_object(const std::filesystem::path& file, std::size_t m
 
 std::string readable(const nlohmann::ordered_json& json) {
     const auto write = [](const auto& self, const nlohmann::ordered_json& value, std::size_t depth) -> std::string {
-        if (!value.is_object() || value.empty())
-            return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        if (!value.is_object() || value.empty()) return json_text(value, -1, NotUtf8::replaced);
         std::string text = "{";
         for (const auto& [key, member] : value.items())
             text += (text.size() == 1 ? "\n" : ",\n") + std::string(2 * depth + 2, ' ') +
-                    nlohmann::json(key).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + ": " +
-                    self(self, member, depth + 1);
+                    json_text(nlohmann::json(key), -1, NotUtf8::replaced) + ": " + self(self, member, depth + 1);
         return text + "\n" + std::string(2 * depth, ' ') + "}";
     };
     return write(write, json, 0);

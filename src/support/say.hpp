@@ -17,4 +17,13 @@ void say(fmt::format_string<Args...> format, Args&&... args) {
     (void)std::fflush(stderr);
 }
 
+/// One line as "fairgptq: warning: …", coloured on a terminal; of rank 0 alone (main() says so to spdlog).
+void warn_text(const std::string& text);
+
+/// spdlog::warn, whose formatting would be compiled with each file that calls it.
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+    warn_text(fmt::format(format, std::forward<Args>(args)...));
+}
+
 }  // namespace fairgptq

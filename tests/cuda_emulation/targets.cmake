@@ -29,9 +29,10 @@ set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPER
   COMPILE_OPTIONS "-O3;-fno-trapping-math;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
-add_executable(test_cuda ${emulated_cases} ${cuda_cases} comm/nccl_test.cpp model/cuda_test.cpp solver/cuda_test.cpp
+add_executable(test_cuda ${emulated_cases} ${backend_cuda_cases} ${comm_cuda_cases} ${model_cuda_cases} ${solver_cuda_cases}
   solver/official_test.cpp
   $<TARGET_OBJECTS:backend_cases>)
+target_precompile_headers(test_cuda REUSE_FROM test_headers)
 target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_NCCL FAIRGPTQ_SHARED_DIR="${FAIRGPTQ_SHARED_DIR}")
 target_link_libraries(test_cuda PRIVATE cuda_emulation GTest::gtest_main GTest::gtest)
 target_include_directories(test_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${emulation})

@@ -4,8 +4,6 @@
 // Uploads convert on the GPU, where they must: the host's bytes cross the bus as they are stored.
 #include "backend/cuda/memory.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -13,6 +11,7 @@
 #include "backend/cpu/backend.hpp"
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/convert.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::cuda {
 Stream::Stream() {
@@ -34,7 +33,7 @@ Pool::Pool(int device) {
         return;
     cudaGetLastError();
     if (pool_ != nullptr) cudaMemPoolDestroy(std::exchange(pool_, nullptr));
-    spdlog::warn("GPU {} has no memory pools: memory is taken from its driver each time, which is slower", device);
+    warn("GPU {} has no memory pools: memory is taken from its driver each time, which is slower", device);
 }
 Pool::~Pool() {
     cudaStreamSynchronize(stream());
@@ -114,9 +113,8 @@ Buffer Memory::allocate_host(std::size_t bytes) {
     cudaGetLastError();
     Buffer plain = CpuBackend().allocate(bytes);
     std::call_once(not_locked_, [&] {
-        spdlog::warn(
-            "{} bytes of this host's memory cannot be locked (ulimit -l): copies to and from the GPU are slower",
-            bytes);
+        warn("{} bytes of this host's memory cannot be locked (ulimit -l): copies to and from the GPU are slower",
+             bytes);
     });
     return plain;
 }

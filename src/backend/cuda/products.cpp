@@ -2,7 +2,6 @@
 #include "backend/cuda/products.hpp"
 
 #include <cuda_runtime_api.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,7 @@
 #include "backend/cuda/check.hpp"
 #include "backend/cuda/split_kernels.hpp"
 #include "backend/cuda/tensors.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq::cuda {
 namespace {
@@ -222,7 +222,7 @@ std::optional<cublasLtMatmulAlgo_t> Products::find_algorithm(const Shape& shape)
 
 void Products::say_once(const Shape& shape) {
     if (std::exchange(said_, true)) return;
-    spdlog::warn(
+    warn(
         "cuBLASLt has no kernel for 1, 2, 4, … {} rows times {} [{}, {}]{}, aligned to {} bytes: cuBLAS takes such "
         "products {} rows at a time, which is slower",
         block_rows, name_of(shape.type), shape.inner, shape.cols,

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cusolverDn.h>
-#include <spdlog/spdlog.h>
 
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
+#include "support/say.hpp"
 
 namespace fairgptq {
 
@@ -19,7 +19,7 @@ struct CudaBackend::Solver {
         cuda::check(cusolverDnCreate(&handle), "cusolverDnCreate");
         cuda::check(cusolverDnSetStream(handle, memory.stream()), "cusolverDnSetStream");
         if (cusolverDnSetDeterministicMode(handle, CUSOLVER_DETERMINISTIC_RESULTS) != CUSOLVER_STATUS_SUCCESS)
-            spdlog::warn("cuSOLVER does not promise the same bytes twice: a run done again may differ by rounding");
+            warn("cuSOLVER does not promise the same bytes twice: a run done again may differ by rounding");
         cuda::check(cusolverDnCreateParams(&params), "cusolverDnCreateParams");
     }
     ~Solver() {

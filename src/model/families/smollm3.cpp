@@ -1,5 +1,6 @@
 // SmolLM3: Llama, of which some layers (every fourth) are not rotated.
 #include "model/families/families.hpp"
+#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -18,7 +19,7 @@ void read_rotated_layers(const ConfigReader& reader, ModelConfig& config) {
     for (std::size_t layer = 0; layer < config.rotary.size(); ++layer) {
         if (rotated[layer] != 0 && rotated[layer] != 1)
             reader.refuse("no_rope_layers", fmt::format("has {} for layer {}, where 1 (rotated) and 0 are possible",
-                                                        rotated[layer].dump(), layer));
+                                                        json_text(rotated[layer]), layer));
         config.rotary[layer] = rotated[layer] == 1;
     }
 }

@@ -1,0 +1,1 @@
+// What the tests precompile is named in CMakeLists.txt; a target needs a file.
