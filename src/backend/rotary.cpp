@@ -20,7 +20,7 @@ void RotaryOperations::check_rotary(const TensorView& heads, std::int64_t head_d
                                     std::span<const std::int64_t> positions, std::span<const float> frequencies) {
     if (head_dim <= 0 || head_dim % 2 != 0 || heads.cols % head_dim != 0)
         throw Failure("rotary: {} features are not heads of {} elements, an even number", heads.cols, head_dim);
-    if (std::ssize(frequencies) != head_dim / 2)
+    if (frequencies.empty() || std::ssize(frequencies) > head_dim / 2)
         throw Failure("rotary: {} frequencies were given for heads of {} elements", frequencies.size(), head_dim);
     if (std::ssize(positions) != heads.rows)
         throw Failure("rotary: {} positions were given for {} tokens", positions.size(), heads.rows);

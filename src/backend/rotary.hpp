@@ -11,11 +11,11 @@ class RotaryOperations {
   public:
     virtual ~RotaryOperations() = default;
 
-    /// Rotates each head of `heads` in place by its token's position, in the half-split layout of Hugging Face models:
-    /// element i of a head pairs with element i + head_dim/2.
+    /// Rotates the first `rotary_dim` elements of each head of `heads` in place by its token's position, in the
+    /// half-split layout of Hugging Face models: element i of a head pairs with element i + rotary_dim/2.
     /// @param heads       [tokens, head_count · head_dim]
     /// @param offsets     host; sequences' first tokens and the end, [sequences + 1]; positions start at 0 in each
-    /// @param frequencies host; [head_dim / 2] angle per position, rope scaling applied
+    /// @param frequencies host; [rotary_dim / 2] angle per position, rope scaling applied; at most head_dim / 2
     /// @param attention_factor multiplies cos and sin (1 unless the rope type says otherwise)
     /// Source: RoFormer (arXiv 2104.09864).
     void rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,

@@ -28,7 +28,7 @@ Family family_of(const BenchShape& shape) {
     config.layers = 1;
     config.heads = shape.heads;
     config.key_value_heads = shape.key_value_heads;
-    config.head_dim = shape.head_dim;
+    config.head_dim = config.rotary_dim = shape.head_dim;
     config.vocab_size = 1;
     config.max_positions = 1 << 20;
     config.windows = {0};

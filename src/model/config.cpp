@@ -115,9 +115,24 @@ void read_yarn(const ConfigReader& scaling, double max_positions, RopeSettings& 
                             : yarn_attention(rope.factor, 1));
 }
 
+/// @param where an object that may have partial_rotary_factor
+/// @param partial whether the family's heads may be rotated in part
+/// @returns how many elements of a head are rotated
+std::int64_t read_rotary_dim(const ConfigReader& where, std::int64_t head_dim, bool partial) {
+    constexpr const char* field = "partial_rotary_factor";
+    const double factor = where.number(field, 0, 1, 1.0);
+    if (factor == 1) return head_dim;
+    if (!partial) where.refuse(field, "is not 1, where heads of this architecture are rotated whole");
+    const auto rotated = static_cast<std::int64_t>(static_cast<double>(head_dim) * factor);
+    if (rotated == 0 || rotated % 2 != 0)
+        where.refuse(field, fmt::format("is {}: of a head's {} elements {} would be rotated, not an even number",
+                                        factor, head_dim, rotated));
+    return rotated;
+}
+
 /// @param reader of the whole file, where Phi-3 has the original context
-void read_longrope(const ConfigReader& reader, const ConfigReader& scaling, std::int64_t head_dim, double max_positions,
-                   RopeSettings& rope) {
+void read_longrope(const ConfigReader& reader, const ConfigReader& scaling, std::int64_t rotary_dim,
+                   double max_positions, RopeSettings& rope) {
     const double original =
         reader.has("original_max_position_embeddings") ? positions_of_rope(reader) : positions_of_rope(scaling);
     rope.original_max_position_embeddings = original;
@@ -126,9 +141,10 @@ void read_longrope(const ConfigReader& reader, const ConfigReader& scaling, std:
         scaling.number("attention_factor", 1e-3, 1e3,
                        rope.factor <= 1 ? 1 : std::sqrt(1 + std::log(rope.factor) / std::log(original)));
     const nlohmann::json& factors = scaling.at("short_factor");
-    if (!factors.is_array() || std::ssize(factors) != head_dim / 2)
-        scaling.refuse("short_factor",
-                       fmt::format("should be a list of {} numbers, half a head's elements", head_dim / 2));
+    if (!factors.is_array() || std::ssize(factors) != rotary_dim / 2)
+        scaling.refuse("short_factor", fmt::format("should be a list of {} numbers, half the elements of a head that "
+                                                   "are rotated",
+                                                   rotary_dim / 2));
     for (const nlohmann::json& one : factors) {
         if (!one.is_number() || !(one.get<double>() > 0)) scaling.refuse("short_factor", "should be positive numbers");
         rope.short_factor.push_back(one.get<double>());
@@ -139,15 +155,13 @@ void read_longrope(const ConfigReader& reader, const ConfigReader& scaling, std:
 RopeSettings read_scaled_rope(const ConfigReader& reader, const ConfigReader& scaling, const ModelConfig& config,
                               RopeSettings rope) {
     rope.theta = scaling.number("rope_theta", 1, 1e12, rope.theta);
-    if (scaling.number("partial_rotary_factor", 0, 1, 1.0) != 1)
-        scaling.refuse("partial_rotary_factor", "is not 1: only heads that are rotated whole are supported");
     const char* type_field = scaling.has("rope_type") ? "rope_type" : "type";
     rope.type = scaling.text(type_field, "default");
     if (rope.type == "su") rope.type = "longrope";  // its first name
     const auto max_positions = static_cast<double>(config.max_positions);
     if (rope.type == "default") return rope;
     if (rope.type == "longrope") {
-        read_longrope(reader, scaling, config.head_dim, max_positions, rope);
+        read_longrope(reader, scaling, config.rotary_dim, max_positions, rope);
         return rope;
     }
     if (rope.type != "linear" && rope.type != "llama3" && rope.type != "yarn")
@@ -168,19 +182,25 @@ RopeSettings read_scaled_rope(const ConfigReader& reader, const ConfigReader& sc
 constexpr const char* of_full_attention = "full_attention";
 constexpr const char* of_windows = "sliding_attention";
 
-RopeSettings read_rope(const ConfigReader& reader, const ModelConfig& config, double theta) {
+/// @param config gets what is rotated, too
+void read_rope(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults) {
     // transformers 5 keeps all in rope_parameters; 4 had rope_theta beside rope_scaling, whose type was once called
     // "type".
     const char* field = reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-    if (reader.number("partial_rotary_factor", 0, 1, 1.0) != 1)
-        reader.refuse("partial_rotary_factor", "is not 1: only heads that are rotated whole are supported");
-    RopeSettings rope;
-    rope.theta = reader.number("rope_theta", 1, 1e12, theta);
-    if (!reader.has(field)) return rope;
+    config.rotary_dim = read_rotary_dim(reader, config.head_dim, defaults.partial_rotary);
+    config.rope.theta = reader.number("rope_theta", 1, 1e12, defaults.rope_theta);
+    config.window_rope = config.rope;
+    if (!reader.has(field)) return;
     const ConfigReader scaling = reader.object(field);
     for (const char* kind : {of_full_attention, of_windows})
         if (scaling.has(kind)) scaling.refuse(kind, "is there, but all layers of this architecture rotate alike");
-    return read_scaled_rope(reader, scaling, config, rope);
+    if (scaling.has("partial_rotary_factor")) {
+        const std::int64_t beside = config.rotary_dim;
+        config.rotary_dim = read_rotary_dim(scaling, config.head_dim, defaults.partial_rotary);
+        if (reader.has("partial_rotary_factor") && config.rotary_dim != beside)
+            scaling.refuse("partial_rotary_factor", fmt::format("is another one than beside '{}'", field));
+    }
+    config.rope = config.window_rope = read_scaled_rope(reader, scaling, config, config.rope);
 }
 
 /// Which layers have a window, where layer_types says it.
@@ -240,7 +260,8 @@ void read_llama_like(const ConfigReader& reader, ModelConfig& config, const Llam
     config.max_positions = reader.size("max_position_embeddings", largest_vocabulary);
     config.norm_epsilon = reader.number("rms_norm_eps", 0, 1, defaults.norm_epsilon);
     config.activation = read_activation(reader, defaults.activation_field);
-    if (!defaults.rope_of_its_own) config.rope = config.window_rope = read_rope(reader, config, defaults.rope_theta);
+    config.rotary_dim = config.head_dim;
+    if (!defaults.rope_of_its_own) read_rope(reader, config, defaults);
     config.windows.assign(static_cast<std::size_t>(config.layers), 0);
     config.rotary.assign(config.windows.size(), true);
     config.tied_embeddings = reader.flag("tie_word_embeddings", defaults.tied_embeddings);
@@ -251,6 +272,7 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
     config.rope.theta = reader.number("rope_theta", 1, 1e12, theta);
     config.window_rope.theta =
         window_theta_field == nullptr ? config.rope.theta : reader.number(window_theta_field, 1, 1e12, window_theta);
+    read_rotary_dim(reader, config.head_dim, false);
     if (reader.has("rope_scaling"))
         config.rope = read_scaled_rope(reader, reader.object("rope_scaling"), config, config.rope);
     if (!reader.has("rope_parameters")) return;
@@ -260,10 +282,14 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
         reader.refuse("rope_parameters",
                       fmt::format("should hold '{}' and '{}', as layers of this architecture rotate in two ways",
                                   of_full_attention, of_windows));
-    if (both.has(of_full_attention))
-        config.rope = read_scaled_rope(reader, both.object(of_full_attention), config, config.rope);
-    if (both.has(of_windows))
-        config.window_rope = read_scaled_rope(reader, both.object(of_windows), config, config.window_rope);
+    const auto read_one = [&](const char* name, RopeSettings& rope) {
+        if (!both.has(name)) return;
+        const ConfigReader scaling = both.object(name);
+        read_rotary_dim(scaling, config.head_dim, false);
+        rope = read_scaled_rope(reader, scaling, config, rope);
+    };
+    read_one(of_full_attention, config.rope);
+    read_one(of_windows, config.window_rope);
 }
 
 void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp) {

@@ -42,6 +42,7 @@ struct ModelConfig {
     std::int64_t heads = 0;
     std::int64_t key_value_heads = 0;
     std::int64_t head_dim = 0;
+    std::int64_t rotary_dim = 0;  // a head's first elements, which are rotated; the others pass
     std::int64_t vocab_size = 0;
     std::int64_t max_positions = 0;
     double norm_epsilon = 1e-6;

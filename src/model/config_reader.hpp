@@ -58,6 +58,7 @@ struct LlamaDefaults {
     bool tied_embeddings = false;
     const char* activation_field = "hidden_act";
     bool rope_of_its_own = false;  // the family reads it
+    bool partial_rotary = false;   // partial_rotary_factor may be less than 1
 };
 /// What Llama and the families made after it have in common: sizes, rope, RMS norm, gated MLP, full attention.
 void read_llama_like(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults = {});

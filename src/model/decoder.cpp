@@ -43,8 +43,8 @@ Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens
     : backend_(backend), family_(family), max_tokens_(max_tokens) {
     const ModelConfig& config = family_.config;
     if (std::find(config.rotary.begin(), config.rotary.end(), true) != config.rotary.end()) {
-        frequencies_ = rope_frequencies(config.rope, config.head_dim);
-        window_frequencies_ = rope_frequencies(config.window_rope, config.head_dim);
+        frequencies_ = rope_frequencies(config.rope, config.rotary_dim);
+        window_frequencies_ = rope_frequencies(config.window_rope, config.rotary_dim);
     }
     const Scratch elements = scratch_elements(family_, max_tokens_);
     const std::size_t size = size_of(backend_.activation_type());

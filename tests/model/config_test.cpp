@@ -365,8 +365,22 @@ TEST(Config, ReadsPhi3) {
         EXPECT_DOUBLE_EQ(config.rope.attention_factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
         EXPECT_EQ(config.max_positions, 64);
     }
-    new_form["rope_parameters"]["partial_rotary_factor"] = 0.75;  // Phi-4-mini
-    expect_refused([&] { phi(new_form); }, {"'rope_parameters.partial_rotary_factor'"});
+    EXPECT_EQ(phi(old_form).rotary_dim, 16);
+    // Phi-4-mini, in both forms; what is said twice is said alike.
+    old_form["partial_rotary_factor"] = 0.75;
+    new_form["rope_parameters"]["partial_rotary_factor"] = 0.75;
+    for (json form : {old_form, new_form}) {
+        expect_refused([&] { phi(form); }, {"short_factor'", "6 numbers"});
+        form[form.contains("rope_scaling") ? "rope_scaling" : "rope_parameters"]["short_factor"] = {1, 1, 1, 2, 2, 2};
+        EXPECT_EQ(phi(form).rotary_dim, 12);
+        EXPECT_EQ(phi(form).head_dim, 16);
+        EXPECT_EQ(phi(form).rope.short_factor.size(), 6U);
+    }
+    new_form["partial_rotary_factor"] = 1.0;
+    expect_refused([&] { phi(new_form); }, {"'rope_parameters.partial_rotary_factor'", "beside"});
+    expect_refused([&] { phi({{"partial_rotary_factor", 0.2}}); }, {"'partial_rotary_factor'", "3 would be rotated"});
+    expect_refused([&] { phi({{"partial_rotary_factor", 0.05}}); }, {"'partial_rotary_factor'", "0 would be rotated"});
+    EXPECT_EQ(phi({{"partial_rotary_factor", 0.25}}).rotary_dim, 4);
     expect_refused(
         [&] {
             phi({{"rope_parameters", {{"rope_type", "linear"}, {"factor", 2}}}});

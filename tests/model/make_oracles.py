@@ -26,6 +26,11 @@ FAMILIES = {
     "phi3_longrope": ("phi3", {"num_attention_heads": 2, "original_max_position_embeddings": 48, "rope_parameters": {
         "rope_type": "longrope", "short_factor": [1.0, 1.2, 1.6, 2.5], "long_factor": [4.0] * 4, "rope_theta": 100.0,
         "original_max_position_embeddings": 48}}),
+    "phi4_mini": ("phi3", {"partial_rotary_factor": 0.75, "tie_word_embeddings": True, "num_attention_heads": 2,
+                           "num_key_value_heads": 1, "original_max_position_embeddings": 48, "rope_parameters": {
+                               "rope_type": "longrope", "short_factor": [1.0, 1.4, 2.5], "long_factor": [4.0] * 3,
+                               "rope_theta": 100.0, "original_max_position_embeddings": 48,
+                               "partial_rotary_factor": 0.75}}),
     "olmo2": ("olmo2", {}),
     "olmo3": ("olmo3", {"num_hidden_layers": 4, "sliding_window": 7,
                         "rope_parameters": {"full_attention": YARN, "sliding_attention": PLAIN}}),

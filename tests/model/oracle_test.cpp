@@ -21,8 +21,8 @@ std::vector<OracleCase> oracle_cases() {
     std::vector<OracleCase> cases;
     for (const char* name : {"llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_SHARED_DIR) / "reference/models" / name, true});
-    for (const char* name :
-         {"llama_yarn", "smollm3", "granite", "phi3", "phi3_longrope", "olmo2", "olmo3", "gemma3"})  // make_oracles.py
+    for (const char* name : {"llama_yarn", "smollm3", "granite", "phi3", "phi3_longrope", "phi4_mini", "olmo2", "olmo3",
+                             "gemma3"})  // make_oracles.py
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }

@@ -100,6 +100,7 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
             {"phi3_bfloat16", relative("Phi3ForCausalLM", "phi3", {{"sliding_window", 4}}), "BF16"},
             {"phi3_longrope", relative("Phi3ForCausalLM", "phi3",
                                        {{"original_max_position_embeddings", 32}, {"rope_parameters", longrope}})},
+            {"phi3_part_of_a_head", relative("Phi3ForCausalLM", "phi3", {{"partial_rotary_factor", 0.5}})},
             {"olmo2", relative("Olmo2ForCausalLM", "olmo2", nlohmann::json::object())},
             {"olmo3", relative("Olmo3ForCausalLM", "olmo3",
                                {{"layer_types", {"sliding_attention", "full_attention"}},

@@ -164,10 +164,11 @@ class Transformer {
             for (std::size_t i = 0; i < dim; ++i)
                 x[from + i] = head[i];
             if (opt_ || !config_.rotary[layer]) continue;
-            for (std::size_t i = 0; i < dim / 2; ++i) {
+            const auto half = static_cast<std::size_t>(config_.rotary_dim) / 2;
+            for (std::size_t i = 0; i < half; ++i) {
                 const double angle = static_cast<double>(position) * frequency(rope, i);
-                x[from + i] = factor * (head[i] * std::cos(angle) - head[i + dim / 2] * std::sin(angle));
-                x[from + i + dim / 2] = factor * (head[i + dim / 2] * std::cos(angle) + head[i] * std::sin(angle));
+                x[from + i] = factor * (head[i] * std::cos(angle) - head[i + half] * std::sin(angle));
+                x[from + i + half] = factor * (head[i + half] * std::cos(angle) + head[i] * std::sin(angle));
             }
         }
         return x;
@@ -180,7 +181,7 @@ class Transformer {
     }
 
     double frequency(const RopeSettings& rope, std::size_t i) const {
-        const auto dim = static_cast<double>(config_.head_dim);
+        const auto dim = static_cast<double>(config_.rotary_dim);
         const double plain = 1 / std::pow(rope.theta, 2 * static_cast<double>(i) / dim);
         const double context = rope.original_max_position_embeddings;
         if (rope.type == "linear") return plain / rope.factor;

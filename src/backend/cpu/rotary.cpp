@@ -28,8 +28,8 @@ void rotate(float* head, const float* cosines, const float* sines, std::int64_t 
 
 void CpuBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
                            std::span<const float> frequencies, float attention_factor) {
-    const std::int64_t half = head_dim / 2;
     check_rotary(heads, head_dim, positions, frequencies);
+    const std::int64_t half = std::ssize(frequencies);
     if (positions.empty()) return;
     const auto [first, last] = std::minmax_element(positions.begin(), positions.end());
     const std::int64_t low = *first;  // of a decoding step all positions are large: no table from 0

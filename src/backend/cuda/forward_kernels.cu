@@ -115,13 +115,12 @@ __device__ Turn turn_of(std::int64_t position, float frequency) {
 
 /// A block has a token: it finds each angle once, then turns that pair of elements of every head by it.
 template <class T, bool Whole>
-__global__ void rotary(PlainTensor heads, std::int64_t head_dim, const std::int64_t* positions,
+__global__ void rotary(PlainTensor heads, std::int64_t head_dim, std::int64_t half, const std::int64_t* positions,
                        const float* frequencies, float attention_factor) {
     __shared__ float cosines[rotary_block];
     __shared__ float sines[rotary_block];
     constexpr int elements = chunk_elements<T>;
     const auto thread = static_cast<int>(threadIdx.x);
-    const std::int64_t half = head_dim / 2;
     const auto head_count = static_cast<unsigned>(heads.cols / head_dim);
     for (std::int64_t token = blockIdx.x; token < heads.rows; token += gridDim.x)
         for (std::int64_t first = 0; first < half; first += rotary_block) {
@@ -352,16 +351,17 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
     });
 }
 
-cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, const std::int64_t* positions,
-                          const float* frequencies, float attention_factor, cudaStream_t stream) {
+cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, std::int64_t half,
+                          const std::int64_t* positions, const float* frequencies, float attention_factor,
+                          cudaStream_t stream) {
     if (empty(heads)) return cudaSuccess;
     const std::int64_t chunk = heads.type == DType::float32 ? 4 : 8;
-    const bool whole = in_whole_chunks(heads) && head_dim / 2 % chunk == 0;
+    const bool whole = in_whole_chunks(heads) && head_dim % chunk == 0 && half % chunk == 0;
     return with_type(heads.type, [&](auto element) {
         using T = decltype(element);
         return with_known(whole, [&](auto known) {
             return launch({blocks_for(heads.rows, 1), rotary_block, 0, stream}, rotary<T, decltype(known)::value>,
-                          heads, head_dim, positions, frequencies, attention_factor);
+                          heads, head_dim, half, positions, frequencies, attention_factor);
         });
     });
 }

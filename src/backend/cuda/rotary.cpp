@@ -14,8 +14,8 @@ void CudaBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<c
     memory_.use();
     const std::int64_t* device_positions = positions_.on_device(positions);
     const float* device_frequencies = frequencies_.on_device(frequencies);
-    cuda::check(cuda::launch_rotary(cuda::plain(heads), head_dim, device_positions, device_frequencies,
-                                    attention_factor, stream()),
+    cuda::check(cuda::launch_rotary(cuda::plain(heads), head_dim, std::ssize(frequencies), device_positions,
+                                    device_frequencies, attention_factor, stream()),
                 "rotary");
 }
 

@@ -1,4 +1,5 @@
-// Phi-3 and Phi-4: Llama whose query, key and value are one linear, and whose gate and up are another.
+// Phi-3 and Phi-4: Llama whose query, key and value are one linear, and whose gate and up are another. Phi-4-mini
+// rotates a part of each head.
 #include <algorithm>
 
 #include "model/families/families.hpp"
@@ -7,7 +8,7 @@ namespace fairgptq {
 namespace {
 
 void read_phi3(const ConfigReader& reader, ModelConfig& config) {
-    read_llama_like(reader, config, {.norm_epsilon = 1e-5});
+    read_llama_like(reader, config, {.norm_epsilon = 1e-5, .partial_rotary = true});
     if (config.rope.type != "default" && config.rope.type != "longrope")
         reader.refuse(
             reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling",
