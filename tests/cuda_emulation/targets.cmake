@@ -9,7 +9,7 @@ file(GLOB emulated_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/c
 set_source_files_properties(${emulated_kernels} PROPERTIES LANGUAGE CXX)
 # backend.cpp and NCCL's calls: what knows CUDA goes before the library's.
 add_library(cuda_emulation OBJECT ${emulated_kernels} ${emulated_sources} ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp
-  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/blas.cpp ${emulation}/solver.cpp
+  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/tensor_products.cpp ${emulation}/blas.cpp ${emulation}/solver.cpp
   ${emulation}/ranges.cpp ${emulation}/nccl.cpp ${PROJECT_SOURCE_DIR}/src/comm/nccl/calls.cpp)
 target_link_libraries(cuda_emulation PUBLIC fairgptq_internal)
 target_include_directories(cuda_emulation BEFORE PUBLIC ${emulation}/include)
@@ -24,9 +24,10 @@ set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/columns_kerne
   COMPILE_OPTIONS "${emulated_kernel_options};-ffp-contract=off")
 set_source_files_properties(${emulation}/fibers.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 set_source_files_properties(${emulation}/grid_test.cpp PROPERTIES COMPILE_OPTIONS "-Wno-unknown-pragmas")
-# Loops that stand for cuBLAS and cuSOLVER should not be what the tests wait for; their operands are checked before.
+# Loops that stand for cuBLAS, cuSOLVER and tensor cores should not be what the tests wait for; their operands are checked before.
 set_source_files_properties(${emulation}/blas.cpp ${emulation}/solver.cpp PROPERTIES
   COMPILE_OPTIONS "-O3;-fno-trapping-math;-fno-sanitize=all")
+set_source_files_properties(${emulation}/tensor_products.cpp PROPERTIES COMPILE_OPTIONS "-O3;-fno-sanitize=all")
 
 file(GLOB emulated_cases CONFIGURE_DEPENDS ${emulation}/*_test.cpp)
 add_executable(test_cuda ${emulated_cases} ${backend_cuda_cases} ${comm_cuda_cases} ${model_cuda_cases} ${solver_cuda_cases}
