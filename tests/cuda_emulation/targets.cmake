@@ -9,7 +9,8 @@ file(GLOB emulated_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/c
 set_source_files_properties(${emulated_kernels} PROPERTIES LANGUAGE CXX)
 # backend.cpp and NCCL's calls: what knows CUDA goes before the library's.
 add_library(cuda_emulation OBJECT ${emulated_kernels} ${emulated_sources} ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp
-  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/tensor_products.cpp ${emulation}/blas.cpp ${emulation}/solver.cpp
+  ${emulation}/runtime.cpp ${emulation}/fibers.cpp ${emulation}/tensor_core.cpp ${emulation}/tensor_products.cpp
+  ${emulation}/blas.cpp ${emulation}/solver.cpp
   ${emulation}/ranges.cpp ${emulation}/nccl.cpp ${PROJECT_SOURCE_DIR}/src/comm/nccl/calls.cpp)
 target_link_libraries(cuda_emulation PUBLIC fairgptq_internal)
 target_include_directories(cuda_emulation BEFORE PUBLIC ${emulation}/include)
