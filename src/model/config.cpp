@@ -273,8 +273,11 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
     config.window_rope.theta =
         window_theta_field == nullptr ? config.rope.theta : reader.number(window_theta_field, 1, 1e12, window_theta);
     read_rotary_dim(reader, config.head_dim, false);
-    if (reader.has("rope_scaling"))
-        config.rope = read_scaled_rope(reader, reader.object("rope_scaling"), config, config.rope);
+    if (reader.has("rope_scaling")) {
+        const ConfigReader scaling = reader.object("rope_scaling");
+        read_rotary_dim(scaling, config.head_dim, false);
+        config.rope = read_scaled_rope(reader, scaling, config, config.rope);
+    }
     if (!reader.has("rope_parameters")) return;
     if (reader.has("rope_scaling")) reader.refuse("rope_scaling", "is there beside rope_parameters");
     const ConfigReader both = reader.object("rope_parameters");
