@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cxxopts.hpp>
+#include <nlohmann/json.hpp>
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"

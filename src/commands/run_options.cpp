@@ -1,6 +1,7 @@
 #include "commands/run_options.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "commands/options.hpp"
 #include "commands/residency.hpp"

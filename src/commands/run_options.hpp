@@ -3,7 +3,7 @@
 
 #include <cxxopts.hpp>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 

@@ -1,6 +1,7 @@
 #include "commands/solver_options.hpp"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "commands/options.hpp"
 #include "support/error.hpp"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cxxopts.hpp>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "solver/settings.hpp"
 

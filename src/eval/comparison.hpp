@@ -1,7 +1,7 @@
 // Reports side by side: every figure of every task, and which differences from the first report are more than noise.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>

@@ -1,4 +1,6 @@
 // "pack-quantized" of the compressed-tensors library, which transformers and vLLM read.
+#include <nlohmann/json.hpp>
+
 #include "export/bit_stream.hpp"
 #include "export/format.hpp"
 #include "support/error.hpp"

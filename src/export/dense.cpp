@@ -1,4 +1,6 @@
 // The quantized values as plain weights under their original names: for programs that know no quantized format.
+#include <nlohmann/json.hpp>
+
 #include "export/format.hpp"
 
 namespace fairgptq {

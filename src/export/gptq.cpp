@@ -3,6 +3,8 @@
 // "gptq" (version 1) stores zeros minus one, which has no form for a zero of 0: programs disagree on what becomes of
 // its neighbours, and GPTQModel refuses asymmetric version 1 from any program but itself. So asymmetric runs are
 // written as "gptq_v2", which stores zeros as they are; symmetric ones as version 1, which every program reads.
+#include <nlohmann/json.hpp>
+
 #include "export/bit_stream.hpp"
 #include "export/format.hpp"
 #include "support/error.hpp"

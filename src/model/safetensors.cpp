@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "support/checksum.hpp"
 #include "support/error.hpp"

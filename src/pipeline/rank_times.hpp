@@ -1,7 +1,7 @@
 // Where every rank's time went: for the log, and for the line at a run's end.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 

@@ -1,7 +1,7 @@
 // A run's settings, progress and figures, for people (inspect_text) and for programs (inspect_json).
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "run/run_directory.hpp"

@@ -1,4 +1,5 @@
 // The public face of run/ (include/fairgptq/run.hpp).
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "fairgptq/run.hpp"

@@ -1,6 +1,7 @@
 #include "run/quantized_model.hpp"
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 

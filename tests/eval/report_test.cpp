@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "support/error.hpp"
 #include "support_files/temporary_folder.hpp"

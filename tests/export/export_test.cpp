@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "export/bit_stream.hpp"
 #include "export/safetensors_writer.hpp"

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "model/family.hpp"
 #include "model/model_files.hpp"
@@ -420,6 +421,16 @@ TEST(Config, ReadsOlmo) {
                            {"short_factor", {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0}},
                            {"original_max_position_embeddings", 32}};
     EXPECT_EQ(third({{"rope_scaling", longrope}}).max_positions, 32);
+    json part_of_a_head = yarn;
+    part_of_a_head["partial_rotary_factor"] = 0.5;
+    expect_refused([&] { third({{"rope_scaling", part_of_a_head}}); }, {"'rope_scaling.partial_rotary_factor'"});
+    part_of_a_head["rope_theta"] = 7e5;
+    expect_refused(
+        [&] {
+            third({{"rope_parameters",
+                    {{"full_attention", part_of_a_head}, {"sliding_attention", {{"rope_theta", 7e5}}}}}});
+        },
+        {"'rope_parameters.full_attention.partial_rotary_factor'"});
     expect_refused([&] { third({{"sliding_window", nullptr}}); }, {"'sliding_window'", "layer 0"});
     expect_refused(
         [&] {
@@ -464,6 +475,12 @@ TEST(Config, ReadsGemma3) {
     EXPECT_EQ(other.window_rope.type, "default");
     EXPECT_EQ(other.window_rope.theta, 50);
     EXPECT_EQ(other.attention_multiplier, 0.125);
+    expect_refused([&] { gemma({{"partial_rotary_factor", 0.5}}); }, {"'partial_rotary_factor'"});
+    expect_refused(
+        [&] {
+            gemma({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}, {"partial_rotary_factor", 0.5}}}});
+        },
+        {"'rope_scaling.partial_rotary_factor'"});
     expect_refused([&] { gemma({{"final_logit_softcapping", 30.0}}); }, {"'final_logit_softcapping'"});
     expect_refused([&] { gemma({{"attn_logit_softcapping", 50.0}}); }, {"'attn_logit_softcapping'"});
     expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});

@@ -2,6 +2,7 @@
 // computation.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <ostream>
 #include <random>
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "model/tiny_models.hpp"
 #include "support_files/late_copies.hpp"

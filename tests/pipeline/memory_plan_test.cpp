@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "model/model_files.hpp"
 #include "pipeline/calibration_state.hpp"

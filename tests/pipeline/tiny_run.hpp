@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "comm/nccl_collectives.hpp"
 #include "model/tiny_models.hpp"

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "backend/cpu/backend.hpp"
 #include "fairgptq/run.hpp"

@@ -1,4 +1,6 @@
 // SmolLM3: Llama, of which some layers (every fourth) are not rotated.
+#include <nlohmann/json.hpp>
+
 #include "model/families/families.hpp"
 #include "support/json.hpp"
 
