@@ -8,7 +8,6 @@
 #include "backend/cuda/strips.hpp"
 #include "backends.hpp"
 #include "cuda_products.hpp"
-#include "reference/gram.hpp"
 #include "reference/products.hpp"
 
 namespace fairgptq::testing {

@@ -1,7 +1,7 @@
 #include "backend/gram.hpp"
 
 #include "backends.hpp"
-#include "reference/gram.hpp"
+#include "reference/products.hpp"
 #include "threads.hpp"
 
 namespace fairgptq::testing {

@@ -56,8 +56,8 @@ struct Thread {
     int source = 0;
     std::uint64_t value = 0, received = 0;
     const void* brought = nullptr;
-    std::vector<Copy> copies;                // not committed yet
-    std::vector<std::vector<Copy>> batches;  // committed
+    std::vector<Copy> copies;          // under way, committed ones first
+    std::vector<std::size_t> batches;  // where each committed batch ends in `copies`
 };
 
 struct Fiber {
@@ -237,7 +237,9 @@ void run_block(std::size_t threads, std::size_t on_chip) {
     if (__start_cuda_shared != nullptr)
         std::memset(__start_cuda_shared, unset, static_cast<std::size_t>(__stop_cuda_shared - __start_cuda_shared));
     if (on_chip > 0) std::memset(m.on_chip, unset, on_chip);
-    m.threads.assign(threads, Thread{});
+    m.threads.resize(threads);
+    for (Thread& thread : m.threads)  // what else it had, its last block has left empty
+        thread.state = State::ready;
     do {
         draw_order(m.order, threads);
         m.cursor = 0;
@@ -424,16 +426,19 @@ void __pipeline_memcpy_async(void* on_chip, const void* from, std::size_t bytes,
 }
 void __pipeline_commit() {
     emulation::Thread& thread = emulation::self();
-    thread.batches.push_back(std::move(thread.copies));
-    thread.copies.clear();
+    thread.batches.push_back(thread.copies.size());
 }
 void __pipeline_wait_prior(std::size_t prior) {
-    auto& batches = emulation::self().batches;
-    while (batches.size() > prior) {
-        for (const emulation::Copy& copy : batches.front()) {
-            std::memcpy(copy.to, copy.from, copy.bytes);
-            std::memset(static_cast<std::byte*>(copy.to) + copy.bytes, 0, copy.zeros);
-        }
-        batches.erase(batches.begin());
+    emulation::Thread& thread = emulation::self();
+    if (thread.batches.size() <= prior) return;
+    const auto last = thread.batches.end() - static_cast<std::ptrdiff_t>(prior) - 1;
+    const auto count = static_cast<std::ptrdiff_t>(*last);
+    for (auto copy = thread.copies.begin(); copy != thread.copies.begin() + count; ++copy) {
+        std::memcpy(copy->to, copy->from, copy->bytes);
+        std::memset(static_cast<std::byte*>(copy->to) + copy->bytes, 0, copy->zeros);
     }
+    thread.copies.erase(thread.copies.begin(), thread.copies.begin() + count);
+    thread.batches.erase(thread.batches.begin(), last + 1);
+    for (std::size_t& end : thread.batches)
+        end -= static_cast<std::size_t>(count);
 }

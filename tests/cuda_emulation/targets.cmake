@@ -36,7 +36,7 @@ add_executable(test_cuda ${emulated_cases} ${backend_cuda_cases} ${comm_cuda_cas
   $<TARGET_OBJECTS:backend_cases>)
 target_precompile_headers(test_cuda REUSE_FROM test_headers)
 target_compile_definitions(test_cuda PRIVATE FAIRGPTQ_NCCL FAIRGPTQ_SHARED_DIR="${FAIRGPTQ_SHARED_DIR}")
-target_link_libraries(test_cuda PRIVATE cuda_emulation GTest::gtest_main GTest::gtest)
+target_link_libraries(test_cuda PRIVATE reference_products cuda_emulation GTest::gtest_main GTest::gtest)
 target_include_directories(test_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${emulation})
 gtest_discover_tests(test_cuda TEST_PREFIX "cuda_emulation." TEST_FILTER "-*/cpu" DISCOVERY_TIMEOUT 60
   PROPERTIES TIMEOUT 1200 LABELS cuda_emulation ENVIRONMENT "OMP_WAIT_POLICY=passive")

@@ -1,4 +1,5 @@
-// Matrix products and quadratic forms, and the same of absolute values, which rounding errors are measured by.
+// Matrix products and quadratic forms, and the same of absolute values, which rounding errors are measured by. What
+// takes n³ steps is in products.cpp, which is optimised and which no sanitizer watches: operands are checked before.
 #pragma once
 
 #include <cmath>
@@ -30,14 +31,9 @@ inline Matrix transposed(const Matrix& a) {
 }
 
 /// a · b
-inline Matrix product(const Matrix& a, const Matrix& b) {
-    Matrix result(a.rows, b.cols);
-    for (std::int64_t i = 0; i < a.rows; ++i)
-        for (std::int64_t k = 0; k < a.cols; ++k)
-            for (std::int64_t j = 0; j < b.cols; ++j)
-                result(i, j) += a(i, k) * b(k, j);
-    return result;
-}
+Matrix product(const Matrix& a, const Matrix& b);
+/// xᵀ·x
+Matrix gram(Input x);
 
 /// Columns order[0], order[1], … of a.
 inline Matrix columns_in_order(const Matrix& a, const std::vector<std::int32_t>& order) {
@@ -49,13 +45,6 @@ inline Matrix columns_in_order(const Matrix& a, const std::vector<std::int32_t>&
 }
 
 /// Σ over rows first … first + rows of a·M·aᵀ.
-inline double quadratic_form(const Matrix& a, const Matrix& m, std::int64_t first, std::int64_t rows) {
-    double sum = 0;
-    for (std::int64_t r = first; r < first + rows; ++r)
-        for (std::int64_t i = 0; i < a.cols; ++i)
-            for (std::int64_t j = 0; j < a.cols; ++j)
-                sum += a(r, i) * m(i, j) * a(r, j);
-    return sum;
-}
+double quadratic_form(const Matrix& a, const Matrix& m, std::int64_t first, std::int64_t rows);
 
 }  // namespace fairgptq::reference

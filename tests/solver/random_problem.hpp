@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "reference/products.hpp"
 #include "solver/solve.hpp"
 
 namespace fairgptq::testing {
@@ -58,14 +59,10 @@ struct RandomProblem {
   private:
     /// (2 / rows) · XᵀX
     std::vector<float> gram(const std::vector<float>& x, std::int64_t x_rows) const {
-        std::vector<double> sum(static_cast<std::size_t>(n * n));
-        for (std::int64_t t = 0; t < x_rows; ++t)
-            for (std::int64_t i = 0; i < n; ++i)
-                for (std::int64_t j = 0; j < n; ++j)
-                    sum[i * n + j] += static_cast<double>(x[t * n + i]) * static_cast<double>(x[t * n + j]);
-        std::vector<float> result(sum.size());
-        for (std::size_t i = 0; i < sum.size(); ++i)
-            result[i] = static_cast<float>(2 * sum[i] / static_cast<double>(x_rows));
+        const reference::Matrix sum = reference::gram({x.data(), x_rows, n});
+        std::vector<float> result(sum.values.size());
+        for (std::size_t i = 0; i < result.size(); ++i)
+            result[i] = static_cast<float>(2 * sum.values[i] / static_cast<double>(x_rows));
         return result;
     }
 };
