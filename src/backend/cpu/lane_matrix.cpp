@@ -6,6 +6,9 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
+#elif defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_read_range(void* begin, unsigned long bytes);  // of the sanitizer's own, in none of its headers
+extern "C" void __tsan_write_range(void* begin, unsigned long bytes);
 #endif
 
 #include <algorithm>
@@ -24,15 +27,30 @@ void require_memory(const float* begin, std::int64_t floats) {
         __asan_region_is_poisoned(const_cast<float*>(begin), static_cast<std::size_t>(floats) * sizeof(float));
     if (poisoned != nullptr) (void)*static_cast<volatile const char*>(poisoned);  // reports and ends
 }
+void reads(const float* begin, std::int64_t floats) {
+    require_memory(begin, floats);
+}
+void writes(float* begin, std::int64_t floats) {
+    require_memory(begin, floats);
+}
+#elif defined(__SANITIZE_THREAD__)
+#define FAIRGPTQ_SUMS_UNCHECKED __attribute__((no_sanitize("thread")))
+void reads(const float* begin, std::int64_t floats) {
+    __tsan_read_range(const_cast<float*>(begin), static_cast<unsigned long>(floats) * sizeof(float));
+}
+void writes(float* begin, std::int64_t floats) {
+    __tsan_write_range(begin, static_cast<unsigned long>(floats) * sizeof(float));
+}
 #else
 #define FAIRGPTQ_SUMS_UNCHECKED
-void require_memory(const float*, std::int64_t) {}
+void reads(const float*, std::int64_t) {}
+void writes(float*, std::int64_t) {}
 #endif
 
-void require_operands(const float* factors, const float* panel, std::int64_t size, const float* columns) {
-    require_memory(factors, size * count);
-    require_memory(panel, size * panel_width);
-    require_memory(columns, panel_width * count);
+void check_operands(const float* factors, const float* panel, std::int64_t size, float* columns) {
+    reads(factors, size * count);
+    reads(panel, size * panel_width);
+    writes(columns, panel_width * count);
 }
 
 }  // namespace
@@ -99,7 +117,7 @@ void PackedRows::pack_panel(const Block& block, std::int64_t col) const {
 #ifdef __AVX512F__
 FAIRGPTQ_SUMS_UNCHECKED void subtract_product(const float* factors, const float* panel, std::int64_t size,
                                               float* columns, bool from_zero) {
-    require_operands(factors, panel, size, columns);
+    check_operands(factors, panel, size, columns);
     constexpr std::int64_t lanes_per_vector = 16;
     for (std::int64_t offset = 0; offset < count; offset += 2 * lanes_per_vector) {
         __m512 sums[panel_width][2];
@@ -127,7 +145,7 @@ FAIRGPTQ_SUMS_UNCHECKED void subtract_product(const float* factors, const float*
 #else
 FAIRGPTQ_SUMS_UNCHECKED void subtract_product(const float* factors, const float* panel, std::int64_t size,
                                               float* columns, bool from_zero) {
-    require_operands(factors, panel, size, columns);
+    check_operands(factors, panel, size, columns);
     constexpr std::int64_t part = 16;
     for (std::int64_t offset = 0; offset < count; offset += part) {
         float sums[panel_width][part];
