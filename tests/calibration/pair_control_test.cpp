@@ -6,6 +6,7 @@
 #include <set>
 
 #include "support/error.hpp"
+#include "support_files/refusal.hpp"
 
 namespace fairgptq {
 namespace {
@@ -64,13 +65,8 @@ TEST(PairControl, TakesUnrelatedSentences) {
 }
 
 TEST(PairControl, RefusesWhatIsNotThere) {
-    const auto message = [](PairControl control, TokenFile tokens) -> std::string {
-        try {
-            apply_pair_control(control, tokens);
-        } catch (const InvalidInput& error) {
-            return error.what();
-        }
-        return "";
+    const auto message = [](PairControl control, TokenFile tokens) {
+        return testing::refusal_of([&] { apply_pair_control(control, tokens); });
     };
     EXPECT_THAT(message(PairControl::shuffled, pairs_of(1)), HasSubstr("tokens.h5 has 1 pair, and at least 2"));
     EXPECT_THAT(message(PairControl::shuffled, pairs_of(0)), HasSubstr("tokens.h5 has 0 pairs, and at least 2"));

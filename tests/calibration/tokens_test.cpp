@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "support/error.hpp"
+#include "support_files/refusal.hpp"
 #include "support_files/temporary_folder.hpp"
 #include "support_files/token_file.hpp"
 
@@ -14,6 +15,7 @@ namespace fairgptq {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::refusal_of;
 using testing::SequenceData;
 using testing::small_token_file;
 using testing::TaskData;
@@ -22,12 +24,7 @@ using testing::TokenFileData;
 using testing::write_token_file;
 
 std::string refusal(const std::filesystem::path& path) {
-    try {
-        read_token_file(path);
-    } catch (const InvalidInput& error) {
-        return error.what();
-    }
-    return "";
+    return refusal_of([&] { read_token_file(path); });
 }
 
 TEST(TokenFile, HoldsWhatWasWritten) {
@@ -351,13 +348,8 @@ TEST(TokenFile, IsCheckedAgainstTheModel) {
     TokenFile file = read_token_file(folder / "t.h5");
     EXPECT_NO_THROW(
         check_against_model(file, 23, 4, folder.path()));  // the largest id is 22, the longest sequence has 4 tokens
-    const auto message = [&](std::int64_t vocab_size, std::int64_t max_positions) -> std::string {
-        try {
-            check_against_model(file, vocab_size, max_positions, folder.path());
-        } catch (const InvalidInput& error) {
-            return error.what();
-        }
-        return "";
+    const auto message = [&](std::int64_t vocab_size, std::int64_t max_positions) {
+        return refusal_of([&] { check_against_model(file, vocab_size, max_positions, folder.path()); });
     };
     EXPECT_THAT(message(22, 4),
                 HasSubstr(":/pairs/anti_stereotype/token_ids holds 22, outside the model's vocabulary of 22"));
@@ -369,16 +361,11 @@ TEST(TokenFile, IsCheckedAgainstTheModel) {
 
 TEST(TokenFile, AnotherTokenizersIdsAreRefused) {
     const TemporaryFolder folder;
-    const auto message = [&](const std::string& recorded) -> std::string {
+    const auto message = [&](const std::string& recorded) {
         TokenFileData contents = small_token_file();
         contents.tokenizer_sha256 = recorded;
         write_token_file(folder / "t.h5", contents);
-        try {
-            check_against_model(read_token_file(folder / "t.h5"), 23, 4, folder.path());
-        } catch (const InvalidInput& error) {
-            return error.what();
-        }
-        return "";
+        return refusal_of([&] { check_against_model(read_token_file(folder / "t.h5"), 23, 4, folder.path()); });
     };
     EXPECT_EQ(message(std::string(64, 'a')), "");  // the model has no tokenizer
     std::ofstream(folder / "tokenizer.json") << "abc";

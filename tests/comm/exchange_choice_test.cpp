@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "support/error.hpp"
+#include "support_files/refusal.hpp"
 #include "support_files/thread_ranks.hpp"
 
 namespace fairgptq {
@@ -21,12 +22,7 @@ std::vector<RankDevice> with(std::size_t rank, const RankDevice& device) {
 }
 
 std::string refusal(CommChoice asked, bool with_nccl, const std::vector<RankDevice>& devices) {
-    try {
-        choose_exchange(asked, with_nccl, devices);
-    } catch (const InvalidInput& error) {
-        return error.what();
-    }
-    return "not refused";
+    return testing::refusal_of([&] { choose_exchange(asked, with_nccl, devices); });
 }
 
 TEST(ExchangeChoice, AGpuEachIsNccl) {

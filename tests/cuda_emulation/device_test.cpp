@@ -9,6 +9,7 @@
 #include "emulation.hpp"
 #include "solver/random_problem.hpp"
 #include "solver/solve.hpp"
+#include "support_files/refusal.hpp"
 #include "support_files/said.hpp"
 
 namespace fairgptq::testing {
@@ -95,12 +96,7 @@ TEST(EmulatedDevice, AHostThatLocksNoMemoryIsAskedForNoMoreThanItHas) {
 
 TEST(EmulatedDevice, WhyThereIsNoneIsSaid) {
     emulation::set_equipment({.gpus = false});
-    try {
-        make_backend("cuda");
-        ADD_FAILURE() << "a GPU that is not there";
-    } catch (const InvalidInput& problem) {
-        EXPECT_NE(std::string(problem.what()).find("as the emulation sees it"), std::string::npos) << problem.what();
-    }
+    expect_refused([] { make_backend("cuda"); }, {"as the emulation sees it"});
     EXPECT_FALSE(gpu_is_here());
     emulation::set_equipment({});
 }

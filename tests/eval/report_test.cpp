@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/error.hpp"
+#include "support_files/refusal.hpp"
 #include "support_files/temporary_folder.hpp"
 
 namespace fairgptq {
@@ -91,16 +92,11 @@ TEST(Report, IsReadBackAsWritten) {
 
 TEST(Report, OfAnotherFormIsRefused) {
     const TemporaryFolder folder;
-    const auto message = [&](const std::function<void(nlohmann::json&)>& change) -> std::string {
+    const auto message = [&](const std::function<void(nlohmann::json&)>& change) {
         nlohmann::json report = report_of(run_with(0.1, "/runs/fair"));
         change(report);
         std::ofstream(folder / "r.json") << report.dump();
-        try {
-            read_report(folder / "r.json");
-        } catch (const InvalidInput& error) {
-            return error.what();
-        }
-        return "";
+        return testing::refusal_of([&] { read_report(folder / "r.json"); });
     };
     EXPECT_EQ(message([](auto&) {}), "");
     EXPECT_THAT(message([](auto& r) { r.erase("format"); }), HasSubstr("r.json is not a report of `fairgptq eval`"));

@@ -19,6 +19,7 @@
 #include "run/sample.hpp"
 #include "support/error.hpp"
 #include "support/half.hpp"
+#include "support_files/refusal.hpp"
 
 namespace fairgptq {
 namespace {
@@ -28,21 +29,9 @@ using test::bytes_of;
 using test::sample_module;
 using test::SampleShape;
 using test::ScratchFolder;
+using testing::expect_refused;
 
 constexpr std::int64_t hidden = 64, wide = 96, layers = 2, vocabulary = 40;
-
-std::string message_of(const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const InvalidInput& problem) {
-        return problem.what();
-    }
-    ADD_FAILURE() << "nothing was refused";
-    return {};
-}
-void expect_says(const std::string& message, const std::string& part) {
-    EXPECT_NE(message.find(part), std::string::npos) << message;
-}
 
 json tiny_config(bool tied) {
     return {{"architectures", {"LlamaForCausalLM"}},
@@ -405,9 +394,8 @@ TEST(Export, ShardsHoldTheSameTensors) {
 TEST(Export, WhatDoesNotFitAFormatIsRefusedAndNothingIsLeft) {
     const auto refuse = [](const RunOptions& options, const char* format, const std::string& part) {
         const Sample sample(options);
-        expect_says(
-            message_of([&] { export_run(sample.run(), sample.folder / "out", {.format = format, .dtype = {}}); }),
-            part);
+        expect_refused([&] { export_run(sample.run(), sample.folder / "out", {.format = format, .dtype = {}}); },
+                       {part});
         std::set<std::string> left;
         for (const auto& entry : std::filesystem::directory_iterator(sample.folder.path()))
             left.insert(entry.path().filename());
@@ -424,19 +412,18 @@ TEST(Export, AFolderInUseAChangedModelAndAStrayTypeAreRefused) {
     const Sample sample({});
     std::filesystem::create_directory(sample.folder / "out");
     export_run(sample.run(), sample.folder / "out", {.format = "dense", .dtype = {}});
-    expect_says(message_of([&] { export_run(sample.run(), sample.folder / "out", {.format = "dense", .dtype = {}}); }),
-                "not an empty folder");
-    expect_says(message_of([&] {
-                    export_run(sample.run(), sample.folder / "new", {.format = "gptq", .dtype = DType::float32});
-                }),
-                "--dtype");
+    expect_refused([&] { export_run(sample.run(), sample.folder / "out", {.format = "dense", .dtype = {}}); },
+                   {"not an empty folder"});
+    expect_refused(
+        [&] { export_run(sample.run(), sample.folder / "new", {.format = "gptq", .dtype = DType::float32}); },
+        {"--dtype"});
     write_model(sample.model(), false);  // the same bytes again
     export_run(sample.run(), (sample.folder / "again").string() + "/", {.format = "dense", .dtype = {}});
     std::string bytes = bytes_of(sample.model() / "model.safetensors");
     bytes.replace(bytes.find("input_layernorm"), 5, "INPUT");
     std::ofstream(sample.model() / "model.safetensors", std::ios::binary) << bytes;
-    expect_says(message_of([&] { export_run(sample.run(), sample.folder / "new", {.format = "dense", .dtype = {}}); }),
-                "its files have changed");
+    expect_refused([&] { export_run(sample.run(), sample.folder / "new", {.format = "dense", .dtype = {}}); },
+                   {"its files have changed"});
 }
 
 TEST(Export, ATensorThatIsNoLongerWhatTheRunWasMadeOfIsRefused) {
@@ -454,10 +441,8 @@ TEST(Export, ATensorThatIsNoLongerWhatTheRunWasMadeOfIsRefused) {
                              "model.layers.1.post_attention_layernorm.weight"}) {
         const Sample sample({});
         change(sample, name);
-        const std::string said =
-            message_of([&] { export_run(sample.run(), sample.folder / "out", {.format = "gptq", .dtype = {}}); });
-        expect_says(said, fmt::format("tensor '{}'", name));
-        expect_says(said, (sample.model() / "model.safetensors").string());
+        expect_refused([&] { export_run(sample.run(), sample.folder / "out", {.format = "gptq", .dtype = {}}); },
+                       {fmt::format("tensor '{}'", name), (sample.model() / "model.safetensors").string()});
         EXPECT_FALSE(std::filesystem::exists(sample.folder / "out"));
     }
     // What the export replaces it does not read, nor has a trial seen the layers that it did not come to.

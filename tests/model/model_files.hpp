@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "support/error.hpp"
 #include "support/half.hpp"
+#include "support_files/refusal.hpp"
 #include "support_files/temporary_folder.hpp"
 
 namespace fairgptq::testing {
@@ -67,22 +67,6 @@ inline std::string safetensors_file(const std::map<std::string, StoredTensor>& t
         header[name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data.size()}}};
     }
     return safetensors_file(header.dump(), data);
-}
-
-/// Runs `action`, which must throw InvalidInput with every one of `parts` in its message.
-inline void expect_refused(const std::function<void()>& action, const std::vector<std::string>& parts) {
-    try {
-        action();
-    } catch (const InvalidInput& refusal) {
-        for (const std::string& part : parts)
-            EXPECT_NE(std::string(refusal.what()).find(part), std::string::npos)
-                << "'" << part << "' is not in the message: " << refusal.what();
-        return;
-    } catch (const std::exception& other) {
-        ADD_FAILURE() << "refused with the wrong kind of exception: " << other.what();
-        return;
-    }
-    ADD_FAILURE() << "not refused";
 }
 
 }  // namespace fairgptq::testing

@@ -10,6 +10,7 @@
 #include "run/sample.hpp"
 #include "support/error.hpp"
 #include "support/files.hpp"
+#include "support_files/refusal.hpp"
 
 namespace fairgptq {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 using nlohmann::json;
 using test::sample_module;
 using test::ScratchFolder;
+using testing::expect_refused;
 
 json sample_settings() {
     return {{"model", {{"path", "/models/tiny"}, {"layers", 4}, {"config_hash", "abc"}}},
@@ -28,19 +30,6 @@ json sample_settings() {
 
 void add_layer(const RunDirectory& run, std::int64_t layer) {
     write_layer(run.layer_path(layer), {layer, run.fingerprint(), {sample_module("self_attn.q_proj", {}, 1)}});
-}
-
-std::string message_of(const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const InvalidInput& problem) {
-        return problem.what();
-    }
-    ADD_FAILURE() << "nothing was refused";
-    return {};
-}
-void expect_says(const std::string& message, const std::string& part) {
-    EXPECT_NE(message.find(part), std::string::npos) << message;
 }
 
 TEST(RunDirectory, OpensAsItWasCreated) {
@@ -59,21 +48,21 @@ TEST(RunDirectory, OpensAsItWasCreated) {
 TEST(RunDirectory, AnExistingRunOrAnyFileIsRefused) {
     const ScratchFolder folder;
     RunDirectory::create(folder / "run", sample_settings());
-    expect_says(message_of([&] { RunDirectory::create(folder / "run", sample_settings()); }), "--resume");
+    expect_refused([&] { RunDirectory::create(folder / "run", sample_settings()); }, {"--resume"});
     std::ofstream(folder / "file") << "x";
-    expect_says(message_of([&] { RunDirectory::create(folder / "file", sample_settings()); }), "file");
-    expect_says(message_of([&] { RunDirectory::create(folder / "file/below", sample_settings()); }), "file/below");
-    expect_says(message_of([&] { RunDirectory::create("/proc/no-folder", sample_settings()); }), "/proc/no-folder");
+    expect_refused([&] { RunDirectory::create(folder / "file", sample_settings()); }, {"file"});
+    expect_refused([&] { RunDirectory::create(folder / "file/below", sample_settings()); }, {"file/below"});
+    expect_refused([&] { RunDirectory::create("/proc/no-folder", sample_settings()); }, {"/proc/no-folder"});
 }
 
 TEST(RunDirectory, WhatIsNotARunIsRefused) {
     const ScratchFolder folder;
-    expect_says(message_of([&] { RunDirectory::open(folder / "none"); }), "not a run");
+    expect_refused([&] { RunDirectory::open(folder / "none"); }, {"not a run"});
     for (const char* text : {"", "{", "[]", "null", "{\"format\": 3}", "{\"format\": \"fairgptq-run\", \"version\": 4}",
                              "{\"format\": \"fairgptq-run\", \"version\": 3}",
                              "{\"format\": \"fairgptq-run\", \"version\": 3, \"settings\": {}, \"fingerprint\": 1}"}) {
         std::ofstream(folder / "run.json") << text;
-        expect_says(message_of([&] { RunDirectory::open(folder.path()); }), "run.json");
+        expect_refused([&] { RunDirectory::open(folder.path()); }, {"run.json"});
     }
 }
 
@@ -85,7 +74,7 @@ TEST(RunDirectory, ARunOfAnOlderProgramIsToldToGoOnWithIt) {
     std::ofstream(folder / "run/run.json") << text;
     for (const auto& open : {+[](const std::filesystem::path& path) { RunDirectory::open(path); },
                              +[](const std::filesystem::path& path) { RunDirectory::resume(path, sample_settings()); }})
-        expect_says(message_of([&] { open(folder / "run"); }), "go on with the fairgptq that made the run");
+        expect_refused([&] { open(folder / "run"); }, {"go on with the fairgptq that made the run"});
 }
 
 TEST(RunDirectory, SaysWhatItsLayersWereMadeOf) {
@@ -114,7 +103,7 @@ TEST(RunDirectory, SettingsChangedByHandAreRefused) {
     std::string text = test::bytes_of(folder / "run/run.json");
     text.replace(text.find("0.1"), 3, "0.2");
     std::ofstream(folder / "run/run.json") << text;
-    expect_says(message_of([&] { RunDirectory::open(folder / "run"); }), "was changed");
+    expect_refused([&] { RunDirectory::open(folder / "run"); }, {"was changed"});
 }
 
 TEST(RunDirectory, ResumeNamesTheFirstFieldThatDiffers) {
@@ -123,16 +112,15 @@ TEST(RunDirectory, ResumeNamesTheFirstFieldThatDiffers) {
     json now = sample_settings();
     RunDirectory::resume(folder / "run", now);
     now["solver"]["alpha"] = 0.5;
-    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }), "solver.alpha was 0.1, is 0.5");
+    expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"solver.alpha was 0.1, is 0.5"});
     now["model"]["config_hash"] = "other";
-    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }),
-                "model.config_hash was \"abc\", is \"other\"");
+    expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"model.config_hash was \"abc\", is \"other\""});
     now = sample_settings();
     now["solver"].erase("sym");
-    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }), "solver.sym was true, is not set");
+    expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"solver.sym was true, is not set"});
     now = sample_settings();
     now["order"] = "group";
-    expect_says(message_of([&] { RunDirectory::resume(folder / "run", now); }), "order was not set, is \"group\"");
+    expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"order was not set, is \"group\""});
 }
 
 TEST(RunDirectory, WhereThingsLieAndWhoComputesDoesNotMatter) {
@@ -157,7 +145,7 @@ TEST(RunDirectory, FindsWholeLayersWhereverTheyAre) {
     EXPECT_EQ(finished.count(), 2);
     EXPECT_EQ(finished.first_missing(), 1);
     EXPECT_TRUE(finished.is_done(0) && !finished.is_done(1) && finished.is_done(2));
-    expect_says(message_of([&] { run.require_finished(); }), "2 of 3 layers");
+    expect_refused([&] { run.require_finished(); }, {"2 of 3 layers"});
     add_layer(run, 1);
     run.require_finished();
     EXPECT_EQ(run.layer(1).layer, 1);
@@ -177,7 +165,7 @@ TEST(RunDirectory, ADamagedLayerLeavesAGapAndIsMovedAsideOnRepair) {
     EXPECT_FALSE(std::filesystem::exists(run.layer_path(1)));
     EXPECT_TRUE(std::filesystem::exists(folder / "run/layers/layer_0001.h5.damaged"));
     EXPECT_FALSE(std::filesystem::exists(temporary_name(run.layer_path(2))));
-    expect_says(message_of([&] { run.layer(1); }), "layer_0001.h5");
+    expect_refused([&] { run.layer(1); }, {"layer_0001.h5"});
     std::filesystem::resize_file(run.layer_path(2), 0);
     add_layer(run, 1);
     EXPECT_EQ(run.finished_layers(true).first_missing(), 2);
@@ -208,7 +196,7 @@ TEST(RunDirectory, ALayerThatWasMadeAfterAnotherIsNotTakenNorAnyAfterIt) {
     finished = run.finished_layers(false);
     EXPECT_EQ(finished.count(), 1);
     EXPECT_EQ(finished.hash(0), other);
-    expect_says(message_of([&] { run.require_finished(); }), "1 of 3 layers");
+    expect_refused([&] { run.require_finished(); }, {"1 of 3 layers"});
     EXPECT_TRUE(std::filesystem::exists(run.layer_path(1)));
     EXPECT_EQ(run.finished_layers(true).count(), 1);
     EXPECT_FALSE(std::filesystem::exists(run.layer_path(1)) || std::filesystem::exists(run.layer_path(2)));
@@ -244,10 +232,10 @@ TEST(RunDirectory, ALayerOfAnotherRunOrUnderAnotherNumberIsNotTaken) {
     const RunDirectory run = RunDirectory::create(folder / "run", sample_settings());
     write_layer(run.layer_path(0), {0, "another", {sample_module("self_attn.q_proj", {}, 1)}});
     EXPECT_EQ(run.finished_layers(false).count(), 0);
-    expect_says(message_of([&] { run.layer(0); }), "another run");
+    expect_refused([&] { run.layer(0); }, {"another run"});
     write_layer(run.layer_path(0), {1, run.fingerprint(), {sample_module("self_attn.q_proj", {}, 1)}});
     EXPECT_EQ(run.finished_layers(false).count(), 0);
-    expect_says(message_of([&] { run.layer(0); }), "layer 1 of another run");
+    expect_refused([&] { run.layer(0); }, {"layer 1 of another run"});
 }
 
 TEST(RunDirectory, EveryEventIsALineOfItsOwn) {

@@ -13,6 +13,7 @@
 
 #include "run/sample.hpp"
 #include "support/error.hpp"
+#include "support_files/refusal.hpp"
 
 namespace fairgptq {
 namespace {
@@ -36,13 +37,9 @@ void write_foreign(const std::filesystem::path& file, std::uint64_t beat) {
 }
 
 std::string refusal(const std::filesystem::path& run) {
-    try {
-        const RunLock lock(run, quick, never_lost);
-    } catch (const InvalidInput& problem) {
-        return problem.what();
-    }
-    ADD_FAILURE() << "not refused";
-    return {};
+    const std::string message = testing::refusal_of([&] { const RunLock lock(run, quick, never_lost); });
+    EXPECT_NE(message, "") << "not refused";
+    return message;
 }
 
 TEST(RunLock, IsHeldByOneAndGoneAfterwards) {
@@ -221,14 +218,8 @@ TEST(RunLock, IsNeverHeldTwice) {
 }
 
 TEST(RunLock, AFolderThatCannotBeWrittenIsNamed) {
-    for (const char* folder : {"/proc/nowhere", "/proc"}) {
-        try {
-            const RunLock lock(folder, quick, never_lost);
-            FAIL() << "made";
-        } catch (const InvalidInput& problem) {
-            EXPECT_NE(std::string(problem.what()).find(folder), std::string::npos) << problem.what();
-        }
-    }
+    for (const char* folder : {"/proc/nowhere", "/proc"})
+        testing::expect_refused([&] { const RunLock lock(folder, quick, never_lost); }, {folder});
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "support/error.hpp"
+#include "support_files/refusal.hpp"
 #include "support_files/temporary_folder.hpp"
 #include "support_files/token_file.hpp"
 
@@ -18,21 +19,13 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using testing::refusal_of;
 using testing::remove_seal;
 using testing::TemporaryFolder;
 
 std::string bytes_of(const std::filesystem::path& path) {
     std::ifstream stream(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
-std::string refusal(const std::function<void()>& work) {
-    try {
-        work();
-    } catch (const InvalidInput& error) {
-        return error.what();
-    }
-    return "";
 }
 
 void write_sample(const std::filesystem::path& path) {
@@ -97,18 +90,18 @@ TEST(Hdf5, RefusesWhatIsNotAsExpected) {
     write_sample(folder / "s.h5");
     const File file = File::open(folder / "s.h5");
     const Group& root = file.root();
-    EXPECT_THAT(refusal([&] { root.read<float>("absent"); }), HasSubstr("s.h5:/absent is missing"));
-    EXPECT_THAT(refusal([&] { root.read<float>("group"); }), HasSubstr("s.h5:/group is not a readable dataset"));
-    EXPECT_THAT(refusal([&] { root.read<float>("floats", 1); }), HasSubstr("has 2 dimensions where 1 are expected"));
-    EXPECT_THAT(refusal([&] { root.read<std::int32_t>("floats"); }), HasSubstr("where integers are expected"));
-    EXPECT_THAT(refusal([&] { root.read<float>("words"); }), HasSubstr("does not hold numbers"));
-    EXPECT_THAT(refusal([&] { root.read_strings("floats"); }), HasSubstr("is not a list of strings"));
-    EXPECT_THAT(refusal([&] { root.group("floats"); }), HasSubstr("is not a readable group"));
+    EXPECT_THAT(refusal_of([&] { root.read<float>("absent"); }), HasSubstr("s.h5:/absent is missing"));
+    EXPECT_THAT(refusal_of([&] { root.read<float>("group"); }), HasSubstr("s.h5:/group is not a readable dataset"));
+    EXPECT_THAT(refusal_of([&] { root.read<float>("floats", 1); }), HasSubstr("has 2 dimensions where 1 are expected"));
+    EXPECT_THAT(refusal_of([&] { root.read<std::int32_t>("floats"); }), HasSubstr("where integers are expected"));
+    EXPECT_THAT(refusal_of([&] { root.read<float>("words"); }), HasSubstr("does not hold numbers"));
+    EXPECT_THAT(refusal_of([&] { root.read_strings("floats"); }), HasSubstr("is not a list of strings"));
+    EXPECT_THAT(refusal_of([&] { root.group("floats"); }), HasSubstr("is not a readable group"));
     const Group group = root.group("group");
-    EXPECT_THAT(refusal([&] { group.number("absent"); }), HasSubstr("s.h5:/group lacks the attribute 'absent'"));
-    EXPECT_THAT(refusal([&] { group.number("text"); }), HasSubstr("'text' is not a number"));
-    EXPECT_THAT(refusal([&] { group.integer("number"); }), HasSubstr("'number' is not a whole number"));
-    EXPECT_THAT(refusal([&] { group.text("integer"); }), HasSubstr("'integer' is not text"));
+    EXPECT_THAT(refusal_of([&] { group.number("absent"); }), HasSubstr("s.h5:/group lacks the attribute 'absent'"));
+    EXPECT_THAT(refusal_of([&] { group.number("text"); }), HasSubstr("'text' is not a number"));
+    EXPECT_THAT(refusal_of([&] { group.integer("number"); }), HasSubstr("'number' is not a whole number"));
+    EXPECT_THAT(refusal_of([&] { group.text("integer"); }), HasSubstr("'integer' is not text"));
 }
 
 TEST(Hdf5, EqualContentsGiveEqualBytes) {
@@ -134,7 +127,7 @@ TEST(Hdf5, TellsDamageUnderASeal) {
     const std::string whole = bytes_of(folder / "s.h5");
     const auto opened = [&](const std::string& bytes, Seal seal) {
         std::ofstream(folder / "d.h5", std::ios::binary) << bytes;
-        return refusal([&] { File::open(folder / "d.h5", seal); });
+        return refusal_of([&] { File::open(folder / "d.h5", seal); });
     };
     for (const std::size_t place : {std::size_t{20}, std::size_t{512}, whole.size() / 2, whole.size() - 1}) {
         std::string damaged = whole;
@@ -178,9 +171,10 @@ TEST(Hdf5, TakesNoMemoryForShapesThatTheFileCannotHold) {
         });
         const File file = File::open(path);
         for (const char* name : {"plain", "packed"})
-            EXPECT_THAT(refusal([&] { file.root().read<std::int32_t>(name); }), HasSubstr(std::string("h.h5:/") + name))
+            EXPECT_THAT(refusal_of([&] { file.root().read<std::int32_t>(name); }),
+                        HasSubstr(std::string("h.h5:/") + name))
                 << values;
-        EXPECT_THAT(refusal([&] { file.root().read_strings("words"); }), HasSubstr("h.h5:/words")) << values;
+        EXPECT_THAT(refusal_of([&] { file.root().read_strings("words"); }), HasSubstr("h.h5:/words")) << values;
     }
 }
 
@@ -214,8 +208,9 @@ TEST(Hdf5, FollowsNothingIntoOtherFiles) {
             H5Dcreate2(file, "elsewhere", H5T_NATIVE_INT32, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT));
     });
     const File file = File::open(path);
-    EXPECT_THAT(refusal([&] { file.root().read<float>("link"); }), HasSubstr("h.h5:/link is a link to another file"));
-    EXPECT_THAT(refusal([&] { file.root().read<std::int32_t>("elsewhere"); }),
+    EXPECT_THAT(refusal_of([&] { file.root().read<float>("link"); }),
+                HasSubstr("h.h5:/link is a link to another file"));
+    EXPECT_THAT(refusal_of([&] { file.root().read<std::int32_t>("elsewhere"); }),
                 HasSubstr("h.h5:/elsewhere has its data in another file"));
 }
 
