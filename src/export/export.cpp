@@ -124,10 +124,11 @@ class Exporter {
     /// A dense export is in float16 where nobody says otherwise.
     void warn_of_float16() const {
         const bool float16 = options_.format == "dense" && options_.dtype.value_or(DType::float16) == DType::float16;
-        if (float16 && family_.config.model_type == "gemma3_text" && family_.config.dtype != "float16")
+        if (float16 && !family_.fits_float16 && family_.config.dtype != "float16")
             warn(
-                "Gemma's activations can overflow float16, and its embeddings are multiplied otherwise there: "
-                "--dtype bf16 or f32 keeps the model what it was");
+                "{}'s activations can overflow float16, and what embeddings are multiplied by may differ there: "
+                "--dtype bf16 or f32 keeps the model what it was",
+                family_.config.architecture);
     }
 
   private:

@@ -44,6 +44,7 @@ struct Family {
     NormKind norm = NormKind::rms;
     float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
+    bool fits_float16 = true;       // false where activations may overflow it
     std::vector<StageSpec> stages;  // always four
 
     std::string layer(std::int64_t index) const;  // the prefix with the layer's number in it

@@ -33,6 +33,7 @@ Family describe_gemma3(const ModelConfig& config) {
     family.query_norm = "self_attn.q_norm";
     family.key_norm = "self_attn.k_norm";
     family.norm_offset = 1;
+    family.fits_float16 = false;
     return family;
 }
 
