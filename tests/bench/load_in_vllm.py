@@ -13,6 +13,8 @@ its dependencies are installed without that:
         if 'extra ==' not in name and not name.startswith('torch')), 'h5py', 'torch==2.13.0', 'torchvision', sep='\n')" > needs.txt
     pip install -r needs.txt
 
+Its kernels of 4-bit weights want AVX-512: elsewhere only the dense model loads. Heads have 32 elements or more there.
+
 vLLM computes in bfloat16. How far that alone goes from fairgptq's float32 is seen from the dense model; a quantized one may
 be half as far again in the mean.
 """
