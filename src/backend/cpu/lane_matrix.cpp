@@ -1,6 +1,6 @@
 #include "backend/cpu/lane_matrix.hpp"
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>
 #endif
 
@@ -140,6 +140,25 @@ FAIRGPTQ_SUMS_UNCHECKED void subtract_product(const float* factors, const float*
             _mm512_storeu_ps(columns + j * count + offset, sums[j][0]);
             _mm512_storeu_ps(columns + j * count + offset + lanes_per_vector, sums[j][1]);
         }
+    }
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+// 8 accumulators of 8 lanes: twice as many, which 16 lanes would take, leave no register for what they multiply.
+FAIRGPTQ_SUMS_UNCHECKED void subtract_product(const float* factors, const float* panel, std::int64_t size,
+                                              float* columns, bool from_zero) {
+    check_operands(factors, panel, size, columns);
+    constexpr std::int64_t lanes_per_vector = 8;
+    for (std::int64_t offset = 0; offset < count; offset += lanes_per_vector) {
+        __m256 sums[panel_width];
+        for (std::int64_t j = 0; j < panel_width; ++j)
+            sums[j] = from_zero ? _mm256_setzero_ps() : _mm256_loadu_ps(columns + j * count + offset);
+        for (std::int64_t k = 0; k < size; ++k) {
+            const __m256 lanes = _mm256_loadu_ps(factors + k * count + offset);
+            for (std::int64_t j = 0; j < panel_width; ++j)
+                sums[j] = _mm256_fnmadd_ps(_mm256_broadcast_ss(panel + k * panel_width + j), lanes, sums[j]);
+        }
+        for (std::int64_t j = 0; j < panel_width; ++j)
+            _mm256_storeu_ps(columns + j * count + offset, sums[j]);
     }
 }
 #else
