@@ -1,6 +1,6 @@
 #include "backend/cpu/lane_matrix.hpp"
 
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -22,16 +22,13 @@ namespace {
 // them, such as std::fma.)
 #ifdef __SANITIZE_ADDRESS__
 #define FAIRGPTQ_SUMS_UNCHECKED __attribute__((no_sanitize("address", "undefined")))
-void require_memory(const float* begin, std::int64_t floats) {
+void reads(const float* begin, std::int64_t floats) {
     void* const poisoned =
         __asan_region_is_poisoned(const_cast<float*>(begin), static_cast<std::size_t>(floats) * sizeof(float));
     if (poisoned != nullptr) (void)*static_cast<volatile const char*>(poisoned);  // reports and ends
 }
-void reads(const float* begin, std::int64_t floats) {
-    require_memory(begin, floats);
-}
 void writes(float* begin, std::int64_t floats) {
-    require_memory(begin, floats);
+    reads(begin, floats);
 }
 #elif defined(__SANITIZE_THREAD__)
 #define FAIRGPTQ_SUMS_UNCHECKED __attribute__((no_sanitize("thread")))
