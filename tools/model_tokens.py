@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from support import InvalidInput, read_json_object, read_text
+from support import InvalidInput, read_json_object, read_text, text_config
 
 
 @dataclass
@@ -82,7 +82,8 @@ def read_model(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise InvalidInput(f"--model {folder} is not a folder")
-    config = read_json_object(folder / "config.json")
+    whole = read_json_object(folder / "config.json")
+    config = text_config(whole)
     sizes = {}
     for name in ("vocab_size", "max_position_embeddings"):
         sizes[name] = config.get(name)
@@ -101,17 +102,18 @@ def read_model(folder):
     if largest >= sizes["vocab_size"]:
         raise InvalidInput(f"{path} has the token id {largest}, beyond config.json's vocab_size {sizes['vocab_size']}: "
                            "tokenizer and model do not belong together")
-    return Model(tokenizer, sha256_of(path), special_token("bos_token", folder, config, tokenizer),
-                 special_token("eos_token", folder, config, tokenizer), own_prefix(tokenizer), sizes["vocab_size"],
+    return Model(tokenizer, sha256_of(path), special_token("bos_token", folder, {**config, **whole}, tokenizer),
+                 special_token("eos_token", folder, {**config, **whole}, tokenizer), own_prefix(tokenizer), sizes["vocab_size"],
                  min(sizes["max_position_embeddings"], original_context(config)))
 
 
 def original_context(config):
-    """How long sequences may be for the short factors of longrope, which are all that fairgptq computes with."""
+    """How long sequences may be for longrope's short factors, and for queries that do not grow with their position (Ministral 3): all
+    that fairgptq computes with."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    longrope = [one for one in (rope, *(rope.values() if isinstance(rope, dict) else ()))
-                if isinstance(one, dict) and one.get("rope_type", one.get("type")) in ("longrope", "su")]
-    lengths = [config.get("original_max_position_embeddings") or one.get("original_max_position_embeddings") for one in longrope]
+    limited = [one for one in (rope, *(rope.values() if isinstance(rope, dict) else ()))
+               if isinstance(one, dict) and (one.get("rope_type", one.get("type")) in ("longrope", "su") or one.get("llama_4_scaling_beta"))]
+    lengths = [config.get("original_max_position_embeddings") or one.get("original_max_position_embeddings") for one in limited]
     return min((length for length in lengths if isinstance(length, int) and length > 0), default=float("inf"))
 
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from model_shapes import SHAPES
-from support import InvalidInput, Parser, read_json_object, read_text, run
+from support import InvalidInput, Parser, read_json_object, read_text, run, text_config
 
 # An H100 node of 8: what computes as measured on one H100 (an 8B model, 2 layers of a 70B one, and factorizations of 4096 to 28672
 # columns: tests/bench/gpu_session.sh); links and disk as vendors state them, but for writing, which is what one core
@@ -114,7 +114,7 @@ def read_run(folder):
     if len(starts) != 1 or done.get("event") != "done" or "hessian_tokens" not in starts[0]:
         raise InvalidInput(f"{folder} is not a run that went from start to end at once; others' times say nothing of a whole run")
     start = starts[0]
-    config = read_json_object(Path(settings["model"]["path"]) / "config.json")
+    config = text_config(read_json_object(Path(settings["model"]["path"]) / "config.json"))
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     shape = (config["hidden_size"], config.get("intermediate_size") or config["ffn_dim"], 0,

@@ -53,3 +53,16 @@ def read_json_object(path):
     if not isinstance(value, dict):
         raise InvalidInput(f"{path} does not hold a JSON object")
     return value
+
+
+# What transformers takes where a text model's settings leave it out, as Gemma 3's with pictures do.
+TEXT_DEFAULTS = {"gemma3_text": {"vocab_size": 262208, "max_position_embeddings": 131072, "num_attention_heads": 8, "num_key_value_heads": 4,
+                                 "head_dim": 256}}
+
+
+def text_config(config):
+    """Of a model's config.json the settings of its text model, which are an object of their own where it takes pictures, too."""
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else config
+    given = {name: value for name, value in text.items() if value is not None}
+    return {**TEXT_DEFAULTS.get(text.get("model_type"), {}), **given}

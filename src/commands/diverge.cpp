@@ -55,7 +55,7 @@ struct Model {
 };
 
 Model open_model(const std::filesystem::path& dir) {
-    Model model{dir, describe_family(read_config(dir)), Checkpoint(dir)};
+    Model model{dir, read_family(dir), Checkpoint(dir)};
     check_tensors(model.family, model.checkpoint);
     return model;
 }

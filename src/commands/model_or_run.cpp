@@ -38,7 +38,7 @@ ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed) {
         recorded = run->require_finished();
         model_dir = run->model_path();
     }
-    Family family = describe_family(read_config(model_dir));
+    Family family = read_family(model_dir);
     Checkpoint checkpoint(model_dir);
     check_tensors(family, checkpoint);
     if (run) check_model_unchanged(*run, checkpoint);

@@ -107,7 +107,7 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     const std::filesystem::path token_path = required_path(parsed, "tokens");
     const CommChoice comm = read_comm_choice(parsed);
     const std::optional<std::size_t> device_memory = read_device_memory(parsed);
-    const Family family = describe_family(read_config(model_dir));
+    const Family family = read_family(model_dir);
     TokenFile tokens = read_token_file(token_path);
     check_against_model(tokens, family.config.vocab_size, family.config.max_positions, model_dir);
     QuantizeSettings settings = read_settings(parsed, tokens, family);

@@ -61,7 +61,8 @@ class CompressedTensorsFormat final : public ExportFormat {
             weights.update({{"strategy", "group"}, {"group_size", info.group_size}});
         weights.update({{"dynamic", false}, {"actorder", nullptr}});
         nlohmann::ordered_json ignore{"lm_head"};
-        if (const std::string pattern = info.original_layers_pattern(); !pattern.empty())
+        if (!info.other_parts.empty()) ignore.push_back("language_model.lm_head");
+        for (const std::string& pattern : info.original_patterns())
             ignore.push_back("re:" + pattern);
         config["quantization_config"] = {{"quant_method", "compressed-tensors"},
                                          {"format", "pack-quantized"},

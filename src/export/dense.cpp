@@ -35,10 +35,15 @@ class DenseFormat final : public ExportFormat {
 
     std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(
         const QuantizedModelInfo&, nlohmann::ordered_json& config) const override {
-        // transformers 5 writes "dtype", version 4 "torch_dtype".
+        // transformers 5 writes "dtype", version 4 "torch_dtype"; a text model beside others may have its own.
         const bool older = config.contains("torch_dtype");
-        if (older) config["torch_dtype"] = name_of(dtype_);
-        if (!older || config.contains("dtype")) config["dtype"] = name_of(dtype_);
+        if (!older) config["dtype"] = name_of(dtype_);
+        const auto set = [&](nlohmann::ordered_json& where) {
+            for (const char* field : {"dtype", "torch_dtype"})
+                if (where.contains(field)) where[field] = name_of(dtype_);
+        };
+        set(config);
+        if (config.contains("text_config")) set(config["text_config"]);
         return {};
     }
 

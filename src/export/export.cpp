@@ -36,6 +36,7 @@ bool is_scattered(const ModuleSolution& module) {
 QuantizedModelInfo common_info(const RunDirectory& run, const Family& family, const LayerRecord& first) {
     QuantizedModelInfo info;
     info.layer_prefix = family.layer_prefix;
+    info.other_parts = family.other_parts;
     info.quantized_layers = run.layers();
     info.model_layers = family.config.layers;
     if (first.modules.empty()) throw InvalidInput("{} has no modules", run.layer_path(0).string());
@@ -61,7 +62,7 @@ class TensorList {
     TensorList(const Family& family, const Checkpoint& checkpoint) {
         for (const std::string& name : checkpoint.names()) {
             // A head that is the embedding itself is not stored twice.
-            if (family.config.tied_embeddings && name == "lm_head.weight") continue;
+            if (family.config.tied_embeddings && name.ends_with("lm_head.weight")) continue;
             layers_[layer_of(family, name)].push_back(name);
         }
     }
@@ -87,7 +88,7 @@ class Exporter {
         : run_(run),
           options_(options),
           format_(make_format(options)),
-          family_(describe_family(read_config(run.model_path()))),
+          family_(read_family(run.model_path())),
           checkpoint_(run.model_path()),
           tensors_(family_, checkpoint_) {
         if (family_.config.layers != run.model_layers())
@@ -132,8 +133,8 @@ class Exporter {
     }
 
   private:
-    std::string weight_name(std::int64_t layer, const ModuleSolution& module) const {
-        return family_.layer(layer) + module.name + ".weight";
+    std::string name_in_export(const std::string& name) const {
+        return format_->names_as_loaded() ? family_.loaded_name(name) : name;
     }
 
     /// Every tensor of the export. The layers of a run are alike, so its first one tells the sizes of all.
@@ -148,14 +149,14 @@ class Exporter {
                     format_->check(info_, name, module);
                     checkpoint_.tensor(name + ".weight", std::array<std::int64_t, 2>{module.rows, module.cols});
                     replaced.insert(name + ".weight");
-                    for (TensorPlan& tensor : format_->plan(name, module))
+                    for (TensorPlan& tensor : format_->plan(name_in_export(name), module))
                         plans.push_back(std::move(tensor));
                 }
             }
             for (const std::string& name : tensors_.of_layer(layer)) {
                 if (replaced.contains(name)) continue;
                 const HostTensor& tensor = checkpoint_.tensor(name);
-                plans.push_back({name, tensor.dtype_name, tensor.shape});
+                plans.push_back({name_in_export(name), tensor.dtype_name, tensor.shape});
             }
         }
         return plans;
@@ -170,7 +171,7 @@ class Exporter {
                 info_.scattered_groups = info_.scattered_groups || is_scattered(module);
                 format_->check(info_, name, module);
                 replaced.insert(name + ".weight");
-                const std::vector<TensorPlan> plans = format_->plan(name, module);
+                const std::vector<TensorPlan> plans = format_->plan(name_in_export(name), module);
                 const std::vector<std::vector<std::byte>> contents = format_->encode(module);
                 for (std::size_t i = 0; i < plans.size(); ++i)
                     writer.write(plans[i].name, contents[i]);
@@ -180,7 +181,7 @@ class Exporter {
             if (!replaced.contains(name)) {
                 const std::span<const std::byte> bytes = checkpoint_.tensor(name).bytes;
                 require_same_tensors({{name, hash_of(bytes)}}, source_tensors_, layer, checkpoint_, run_);
-                writer.write(name, bytes);
+                writer.write(name_in_export(name), bytes);
             }
             checkpoint_.done_with(name);
         }

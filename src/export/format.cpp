@@ -16,17 +16,24 @@ std::unique_ptr<ExportFormat> make_format(const ExportOptions& options) {
     throw InvalidInput("--format must be one of gptq, compressed-tensors, dense, not '{}'", options.format);
 }
 
-std::string QuantizedModelInfo::original_layers_pattern() const {
-    if (quantized_layers >= model_layers) return {};
-    std::string numbers;
-    for (std::int64_t layer = quantized_layers; layer < model_layers; ++layer)
-        numbers += fmt::format("{}{}", numbers.empty() ? "" : "|", layer);
-    std::string pattern;
-    for (const char letter : layer_prefix.substr(0, layer_prefix.find("{}"))) {
-        if (letter == '.') pattern += '\\';
-        pattern += letter;
+std::vector<std::string> QuantizedModelInfo::original_patterns() const {
+    std::vector<std::string> patterns;
+    if (quantized_layers < model_layers) {
+        std::string numbers;
+        for (std::int64_t layer = quantized_layers; layer < model_layers; ++layer)
+            numbers += fmt::format("{}{}", numbers.empty() ? "" : "|", layer);
+        std::string prefix = "^";
+        for (const char letter : layer_prefix.substr(0, layer_prefix.find("{}"))) {
+            if (letter == '.') prefix += '\\';
+            prefix += letter;
+        }
+        // Beside other parts, each program has names of its own for the text model.
+        if (!other_parts.empty()) prefix = "^(.*\\.)?language_model\\.(model\\.)?layers\\.";
+        patterns.push_back(fmt::format("{}({})\\..*", prefix, numbers));
     }
-    return fmt::format("^{}({})\\..*", pattern, numbers);
+    for (const std::string& part : other_parts)
+        patterns.push_back(fmt::format("^(.*\\.)?{}\\..*", part));
+    return patterns;
 }
 
 std::vector<std::byte> to_bytes(const std::vector<float>& values, DType dtype) {

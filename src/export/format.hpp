@@ -19,14 +19,15 @@ struct QuantizedModelInfo {
     int bits = 4;
     std::int64_t group_size = 128;  // −1: one scale a row
     bool symmetric = true;
-    bool scattered_groups = false;  // some module's groups are not neighbouring columns
-    std::string layer_prefix;       // "model.layers.{}." — {} is the layer
+    bool scattered_groups = false;         // some module's groups are not neighbouring columns
+    std::string layer_prefix;              // "model.layers.{}." — {} is the layer
+    std::vector<std::string> other_parts;  // Family's
     std::int64_t quantized_layers = 0, model_layers = 0;
     double damp = 0;
 
-    /// Regular expression that matches the names of linears in layers that were left as they are; empty if there are
-    /// none.
-    std::string original_layers_pattern() const;
+    /// Regular expressions that match the names of linears that were left as they are, but for the head: in layers
+    /// beyond the run's, and in parts that are not the text model's.
+    std::vector<std::string> original_patterns() const;
 };
 
 struct EncodedTensor {
@@ -37,6 +38,9 @@ struct EncodedTensor {
 class ExportFormat {
   public:
     virtual ~ExportFormat() = default;
+    /// Whether tensors are called as transformers calls them in memory (Family::loaded_name), not as the model's files
+    /// do.
+    virtual bool names_as_loaded() const { return false; }
     /// @throws InvalidInput that says what of the run the format cannot hold
     virtual void check(const QuantizedModelInfo& info, const std::string& module_name,
                        const ModuleSolution& module) const = 0;

@@ -14,6 +14,9 @@ namespace {
 
 class GptqFormat final : public ExportFormat {
   public:
+    /// GPTQModel looks for its tensors under those names alone; vLLM and transformers know both.
+    bool names_as_loaded() const override { return true; }
+
     void check(const QuantizedModelInfo&, const std::string& module_name, const ModuleSolution& module) const override {
         if (module.scales_float32)
             throw InvalidInput(
@@ -69,8 +72,8 @@ class GptqFormat final : public ExportFormat {
                                         {"format", format},
                                         {"checkpoint_format", format},
                                         {"pack_dtype", "int32"}};
-        if (const std::string pattern = info.original_layers_pattern(); !pattern.empty())
-            settings["dynamic"] = {{"-:" + pattern, nlohmann::ordered_json::object()}};
+        for (const std::string& pattern : info.original_patterns())
+            settings["dynamic"]["-:" + pattern] = nlohmann::ordered_json::object();
         settings["meta"] = {{"quantizer", {std::string("fairgptq:") + FAIRGPTQ_VERSION}}, {"damp_percent", info.damp}};
         config["quantization_config"] = settings;
         return {{"quantize_config.json", settings}};

@@ -75,8 +75,8 @@ ConfigReader ConfigReader::object(const char* field) const {
     return {at(field), file_, prefix_ + field + "."};
 }
 
-Activation read_activation(const ConfigReader& reader, const char* field) {
-    const std::string name = reader.text(field);
+Activation read_activation(const ConfigReader& reader, const char* field, std::optional<std::string> fallback) {
+    const std::string name = reader.text(field, std::move(fallback));
     if (name == "silu" || name == "swish") return Activation::silu;
     if (name == "relu") return Activation::relu;
     if (name == "gelu") return Activation::gelu;
@@ -158,7 +158,8 @@ RopeSettings read_scaled_rope(const ConfigReader& reader, const ConfigReader& sc
     rope.theta = scaling.number("rope_theta", 1, 1e12, rope.theta);
     const char* type_field = scaling.has("rope_type") ? "rope_type" : "type";
     rope.type = scaling.text(type_field, "default");
-    if (rope.type == "su") rope.type = "longrope";  // its first name
+    if (rope.type == "su") rope.type = "longrope";    // its first name
+    if (rope.type == "mrope") rope.type = "default";  // a picture's three positions; a text's tokens have one
     const auto max_positions = static_cast<double>(config.max_positions);
     if (rope.type == "default") return rope;
     if (rope.type == "longrope") {
@@ -227,23 +228,25 @@ std::string read_architecture(const ConfigReader& reader) {
     return list.front().get<std::string>();
 }
 
-std::string read_dtype(const ConfigReader& reader) {
+}  // namespace
+
+std::optional<std::string> read_dtype(const ConfigReader& reader) {
     const char* field = reader.has("dtype") ? "dtype" : "torch_dtype";
-    std::string name = reader.text(field, "float32");
+    if (!reader.has(field)) return {};
+    std::string name = reader.text(field);
     constexpr std::array<std::string_view, 3> known{"float32", "float16", "bfloat16"};
     if (std::find(known.begin(), known.end(), name) == known.end())
         reader.refuse(field, fmt::format("is '{}' where float32, float16 or bfloat16 is expected", name));
     return name;
 }
 
-}  // namespace
-
 void read_llama_like(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults) {
     config.hidden_size = reader.size("hidden_size", largest_width);
     config.intermediate_size = reader.size("intermediate_size", largest_width);
     config.layers = reader.size("num_hidden_layers", largest_count);
-    config.heads = reader.size("num_attention_heads", largest_count);
-    config.key_value_heads = reader.size("num_key_value_heads", largest_count, config.heads);
+    config.heads = reader.size("num_attention_heads", largest_count, defaults.heads);
+    config.key_value_heads =
+        reader.size("num_key_value_heads", largest_count, defaults.key_value_heads.value_or(config.heads));
     if (config.heads % config.key_value_heads != 0)
         reader.refuse("num_key_value_heads", fmt::format("is {}, which does not divide the {} attention heads",
                                                          config.key_value_heads, config.heads));
@@ -257,10 +260,10 @@ void read_llama_like(const ConfigReader& reader, ModelConfig& config, const Llam
     if (config.heads * config.head_dim > largest_width)
         reader.refuse("head_dim", fmt::format("is {}: {} heads of that size are wider than {}", config.head_dim,
                                               config.heads, largest_width));
-    config.vocab_size = reader.size("vocab_size", largest_vocabulary);
-    config.max_positions = reader.size("max_position_embeddings", largest_vocabulary);
+    config.vocab_size = reader.size("vocab_size", largest_vocabulary, defaults.vocab_size);
+    config.max_positions = reader.size("max_position_embeddings", largest_vocabulary, defaults.max_positions);
     config.norm_epsilon = reader.number("rms_norm_eps", 0, 1, defaults.norm_epsilon);
-    config.activation = read_activation(reader, defaults.activation_field);
+    config.activation = read_activation(reader, defaults.activation_field, defaults.activation);
     config.rotary_dim = config.head_dim;
     if (!defaults.rope_of_its_own) read_rope(reader, config, defaults);
     config.windows.assign(static_cast<std::size_t>(config.layers), 0);
@@ -347,7 +350,7 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
                                                 config.architecture, family->model_type));
     if (reader.has("quantization_config"))
         reader.refuse("quantization_config", "is there: the model is quantized already, and its original is needed");
-    config.dtype = read_dtype(reader);
+    config.dtype = read_dtype(reader).value_or(config.dtype);
     family->read(reader, config);
     for (const RopeSettings* rope : {&config.rope, &config.window_rope})
         if (rope->type == "longrope")  // a longer sequence has other frequencies, from its start

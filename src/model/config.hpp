@@ -34,7 +34,7 @@ struct RopeSettings {
 enum class NormKind : std::uint8_t { rms, layer };
 
 struct ModelConfig {
-    std::string model_type;    // llama, mistral, qwen2, …
+    std::string model_type;    // llama, mistral, qwen2, …; of the text model in one that takes pictures, too
     std::string architecture;  // LlamaForCausalLM, …
     std::int64_t hidden_size = 0;
     std::int64_t intermediate_size = 0;
@@ -58,7 +58,8 @@ struct ModelConfig {
     bool attention_bias = false;  // as config.json says it; families whose biases are fixed leave it alone
     bool mlp_bias = false;
     bool tied_embeddings = false;
-    std::string dtype;  // float32, float16 or bfloat16, as config.json names it
+    bool may_be_tied = false;       // config.json says both: if the files have no head, it is the embedding
+    std::string dtype = "float32";  // float32, float16 or bfloat16, as config.json names it
 
     DType weight_type() const {
         return dtype == "float32" ? DType::float32 : dtype == "float16" ? DType::float16 : DType::bfloat16;

@@ -48,15 +48,20 @@ constexpr std::int64_t largest_count = 1 << 16;
 constexpr std::int64_t largest_vocabulary = (1LL << 31) - 1;
 
 /// The activation of the field. @throws InvalidInput naming one that is not supported
-Activation read_activation(const ConfigReader& reader, const char* field);
+Activation read_activation(const ConfigReader& reader, const char* field, std::optional<std::string> fallback = {});
+
+/// `dtype`, or what transformers 4 called it; nothing where neither is there.
+std::optional<std::string> read_dtype(const ConfigReader& reader);
 
 /// Where Llama's relatives differ in what config.json may leave out, and in names.
 struct LlamaDefaults {
+    std::optional<std::int64_t> heads = {}, key_value_heads = {}, vocab_size = {}, max_positions = {};
     std::optional<std::int64_t> head_dim = {};  // otherwise hidden size / heads
     double rope_theta = 10000;
     double norm_epsilon = 1e-6;
     bool tied_embeddings = false;
     const char* activation_field = "hidden_act";
+    std::optional<std::string> activation = {};
     bool rope_of_its_own = false;  // the family reads it
     bool partial_rotary = false;   // partial_rotary_factor may be less than 1
 };

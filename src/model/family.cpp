@@ -4,13 +4,16 @@
 #include <array>
 
 #include "model/families/families.hpp"
+#include "model/safetensors.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,   &mistral_family, &qwen2_family, &qwen3_family,
-                          &smollm3_family, &granite_family, &phi3_family,  &olmo2_family,
-                          &olmo3_family,   &gemma3_family,  &opt_family};
+const std::array families{&llama_family,         &mistral_family,         &ministral3_family,   &qwen2_family,
+                          &qwen3_family,         &smollm3_family,         &granite_family,      &phi3_family,
+                          &olmo2_family,         &olmo3_family,           &gemma3_family,       &opt_family,
+                          &gemma3_with_pictures, &mistral3_with_pictures, &qwen2_with_pictures, &qwen25_with_pictures,
+                          &qwen3_with_pictures};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {
@@ -32,12 +35,36 @@ std::string Family::layer(std::int64_t index) const {
     return prefix.replace(prefix.find("{}"), 2, std::to_string(index));
 }
 
+std::string Family::loaded_name(const std::string& stored_name) const {
+    for (const Prefix& prefix : prefixes)
+        if (stored_name.starts_with(prefix.stored)) return prefix.loaded + stored_name.substr(prefix.stored.size());
+    return stored_name;
+}
+
 Family describe_family(const ModelConfig& config) {
     const FamilyEntry* family = find_family(config.architecture);
     if (family == nullptr)
         throw InvalidInput("the architecture '{}' is not supported; {} are", config.architecture,
                            supported_architectures());
     return family->describe(config);
+}
+
+Family read_family(const std::filesystem::path& model_dir) {
+    ModelConfig config = read_config(model_dir);
+    Family family = describe_family(config);
+    if ((family.prefixes.empty() && !config.may_be_tied) || !Checkpoint::is_in(model_dir)) return family;
+    const Checkpoint checkpoint(model_dir);
+    const bool as_loaded = !checkpoint.has(family.embedding) && checkpoint.has(family.loaded_name(family.embedding));
+    if (config.may_be_tied) {
+        config.tied_embeddings = !checkpoint.has(as_loaded ? family.loaded_name(family.lm_head) : family.lm_head);
+        family = describe_family(config);
+    }
+    if (as_loaded) {
+        for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm, &family.lm_head})
+            *name = family.loaded_name(*name);
+        family.prefixes.clear();
+    }
+    return family;
 }
 
 Family describe_llama_like(const ModelConfig& config) {

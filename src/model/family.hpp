@@ -46,11 +46,25 @@ struct Family {
     bool gated = true;
     bool fits_float16 = true;       // false where activations may overflow it
     std::vector<StageSpec> stages;  // always four
+    /// Of a model that takes pictures, too: its parts beside the text model ("vision_tower"), which stay as they are.
+    std::vector<std::string> other_parts;
+    /// What files and what transformers in memory put before a name, where they differ.
+    struct Prefix {
+        std::string stored, loaded;
+    };
+    std::vector<Prefix> prefixes;
 
     std::string layer(std::int64_t index) const;  // the prefix with the layer's number in it
+    std::string loaded_name(const std::string& stored_name) const;
 };
 
 /// @throws InvalidInput naming the architecture if none fits
 Family describe_family(const ModelConfig& config);
+
+/// The family of a model folder, by its config.json, and by its tensors' names where that leaves something open:
+/// whether the head is the embedding (without weights it counts as one of its own), and whether names are those that
+/// transformers has in memory, under which some programs store them. @throws InvalidInput as read_config and Checkpoint
+/// do
+Family read_family(const std::filesystem::path& model_dir);
 
 }  // namespace fairgptq

@@ -60,7 +60,9 @@ def with_transformers(folder, dtype, **more):
     import torch
     import transformers
 
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **more).eval()
+    pictures = (pathlib.Path(folder) / "config.json").read_text().find("ForConditionalGeneration") >= 0
+    kind = transformers.AutoModelForImageTextToText if pictures else transformers.AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=getattr(torch, dtype), **more).eval()
 
 
 def with_compressed_tensors(folder):

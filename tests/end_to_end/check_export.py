@@ -123,6 +123,17 @@ def dequantized(export):
     return {name: read(tensors, name, quantization) for name in names}, tensors
 
 
+def loaded_name(name):
+    """How transformers 5 calls in memory what a file of a model that takes pictures calls `name`; GPTQModel goes by that."""
+    for stored, loaded in (("language_model.model.", "model.language_model."), ("language_model.lm_head.", "lm_head."),
+                           ("model.language_model.", "model.language_model."), ("model.visual.", "model.visual."),
+                           ("model.", "model.language_model."), ("vision_tower.", "model.vision_tower."),
+                           ("multi_modal_projector.", "model.multi_modal_projector."), ("visual.", "model.visual.")):
+        if name.startswith(stored):
+            return loaded + name[len(stored):]
+    return name
+
+
 def check(export, run):
     """Asserts that an export is the run's. @returns a sentence that says what was compared"""
     settings = json.loads((run / "run.json").read_text())["settings"]
@@ -131,6 +142,8 @@ def check(export, run):
     method = quantization_of(config)["quant_method"]
     if method == "gptq":
         assert json.loads((export / "quantize_config.json").read_text()) == config["quantization_config"]
+        if "text_config" in config:
+            original = {loaded_name(name): tensor for name, tensor in original.items()}
     if config.get("tie_word_embeddings"):
         original.pop("lm_head.weight", None)
     linears, tensors = dequantized(export)
@@ -139,7 +152,8 @@ def check(export, run):
     for layer in range(settings["layers"]):
         with h5py.File(run / "layers" / f"layer_{layer:04}.h5") as file:
             for short_name, module in file.items():
-                (name,) = (key[: -len(".weight")] for key in original if key.endswith(f"layers.{layer}.{short_name}.weight"))
+                (name,) = (key[: -len(".weight")] for key in original
+                           if key.endswith(f"layers.{layer}.{short_name}.weight") and "vision_tower." not in key)
                 dtype = "F32"
                 if method == "dense":
                     dtype = tensors[name + ".weight"][0]

@@ -245,7 +245,7 @@ def test_every_family(shared, tmp_path, family):
 @pytest.mark.parametrize("family", sorted(folder.name for folder in ORACLES.iterdir()))
 def test_every_other_family(tmp_path, family):
     """Linears of several parts, norms in other places, multipliers, layers of two kinds."""
-    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=40, vocabulary=48)
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
     assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1")
 
 

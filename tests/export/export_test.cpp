@@ -10,6 +10,7 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "export/bit_stream.hpp"
 #include "export/safetensors_writer.hpp"
@@ -50,10 +51,23 @@ json tiny_config(bool tied) {
             {"torch_dtype", "bfloat16"}};
 }
 
+/// The same as the text model of one that takes pictures, too.
+json with_pictures(json text) {
+    text.erase("architectures");
+    text["model_type"] = "mistral";
+    text["sliding_window"] = nullptr;
+    return {{"architectures", {"Mistral3ForConditionalGeneration"}},
+            {"model_type", "mistral3"},
+            {"text_config", text},
+            {"vision_config", {{"hidden_size", 4}}},
+            {"tie_word_embeddings", text["tie_word_embeddings"]},
+            {"dtype", "bfloat16"}};
+}
+
 /// A Llama of two layers with numbers that only have to be recognised again. The tied one stores a head all the same.
-void write_model(const std::filesystem::path& folder, bool tied) {
+void write_model(const std::filesystem::path& folder, bool tied, bool pictures = false) {
     std::filesystem::create_directories(folder);
-    std::ofstream(folder / "config.json") << tiny_config(tied).dump();
+    std::ofstream(folder / "config.json") << (pictures ? with_pictures(tiny_config(tied)) : tiny_config(tied)).dump();
     std::ofstream(folder / "tokenizer.json") << "{\"a\": 1}";
     std::ofstream(folder / "generation_config.json") << "{}";
     std::ofstream(folder / "chat_template.jinja") << "{{ x }}";
@@ -61,9 +75,10 @@ void write_model(const std::filesystem::path& folder, bool tied) {
     std::ofstream(folder / "README.md") << "no";
     std::ofstream(folder / "pytorch_model.bin") << "no";
     const Family family = describe_family(read_config(folder));
-    std::vector<TensorPlan> tensors{{family.embedding, "BF16", {vocabulary, hidden}},
-                                    {"lm_head.weight", "BF16", {vocabulary, hidden}},
-                                    {family.final_norm + ".weight", "F32", {hidden}}};
+    std::vector<TensorPlan> tensors{
+        {family.embedding, "BF16", {vocabulary, hidden}},
+        {pictures ? "language_model.lm_head.weight" : "lm_head.weight", "BF16", {vocabulary, hidden}},
+        {family.final_norm + ".weight", "F32", {hidden}}};
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         for (const StageSpec& stage : family.stages)
             for (const LinearSpec& linear : stage.linears)
@@ -71,6 +86,8 @@ void write_model(const std::filesystem::path& folder, bool tied) {
         tensors.push_back({family.layer(layer) + family.input_norm + ".weight", "BF16", {hidden}});
         tensors.push_back({family.layer(layer) + family.mlp_norm + ".weight", "BF16", {hidden}});
     }
+    for (const std::string& part : family.other_parts)
+        tensors.push_back({part + ".layers.1.weight", "F32", {3, 5}});
     SafetensorsWriter writer(folder, tensors, 1U << 30U);
     unsigned char value = 1;
     for (const TensorPlan& tensor : tensors) {
@@ -89,17 +106,20 @@ struct RunOptions {
     std::int64_t finished = layers;
     bool whole_rows = false;
     bool tied = false;
+    bool pictures = false;
 };
 
 struct Sample {
     ScratchFolder folder;
     std::vector<LayerRecord> records;
+    std::string layer_prefix;
     std::filesystem::path model() const { return folder / "model"; }
     RunDirectory run() const { return RunDirectory::open(folder / "run"); }
 
     explicit Sample(const RunOptions& options) {
-        write_model(model(), options.tied);
+        write_model(model(), options.tied, options.pictures);
         const Family family = describe_family(read_config(model()));
+        layer_prefix = options.pictures ? "language_model.model.layers." : "model.layers.";
         json files = json::array();
         const Checkpoint checkpoint(model());
         for (const auto& file : checkpoint.files())
@@ -114,7 +134,7 @@ struct Sample {
         for (std::int64_t layer = 0; layer < options.finished; ++layer) {
             LayerRecord record{layer, run.fingerprint(), {}};
             for (const std::string& name : checkpoint.names())
-                if (name.starts_with(family.layer(layer)) || (layer == 0 && !name.starts_with("model.layers.")))
+                if (name.starts_with(family.layer(layer)) || (layer == 0 && !name.starts_with(layer_prefix)))
                     record.source_tensors[name] = hash_of(checkpoint.tensor(name).bytes);
             for (const StageSpec& stage : family.stages) {
                 for (const LinearSpec& linear : stage.linears) {
@@ -191,7 +211,7 @@ void compare(const Sample& sample,
              const std::function<float(const std::string&, std::int64_t, std::int64_t)>& exported) {
     for (const LayerRecord& record : sample.records) {
         for (const ModuleSolution& module : record.modules) {
-            const std::string name = fmt::format("model.layers.{}.{}", record.layer, module.name);
+            const std::string name = sample.layer_prefix + fmt::format("{}.{}", record.layer, module.name);
             for (std::int64_t col = 0; col < module.cols; ++col) {
                 const std::int64_t row = (col * 7 + 3) % module.rows;
                 ASSERT_EQ(exported(name, row, col), value_at(module, row, col)) << name << " " << row << " " << col;
@@ -200,17 +220,18 @@ void compare(const Sample& sample,
     }
 }
 
-void expect_untouched(const Sample& sample, const std::filesystem::path& out, bool tied = false) {
+void expect_untouched(const Sample& sample, const std::filesystem::path& out, bool tied = false,
+                      const std::function<std::string(const std::string&)>& renamed = std::identity()) {
     const Checkpoint before(sample.model());
     const Checkpoint after(out);
     for (const std::string& name : before.names()) {
         if (name.find("_proj") != std::string::npos) continue;
-        if (tied && name == "lm_head.weight") {
-            EXPECT_FALSE(after.has(name));
+        if (tied && name.ends_with("lm_head.weight")) {
+            EXPECT_FALSE(after.has(renamed(name)));
             continue;
         }
         const HostTensor& a = before.tensor(name);
-        const HostTensor& b = after.tensor(name);
+        const HostTensor& b = after.tensor(renamed(name));
         EXPECT_EQ(a.dtype_name, b.dtype_name) << name;
         EXPECT_EQ(a.shape, b.shape) << name;
         EXPECT_TRUE(std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end())) << name;
@@ -360,6 +381,59 @@ TEST(Export, ATrialNamesTheLayersItLeftAlone) {
         const Checkpoint files(sample.folder / format);
         EXPECT_TRUE(files.has("model.layers.1.mlp.up_proj.weight"));
         EXPECT_FALSE(files.has("model.layers.0.mlp.up_proj.weight"));
+    }
+}
+
+TEST(Export, WhatSeesPicturesStaysAsItIs) {
+    for (const bool tied : {false, true}) {
+        const Sample sample({.quantized = 1, .finished = 1, .tied = tied, .pictures = true});
+        export_run(sample.run(), sample.folder / "gptq", {.format = "gptq", .dtype = {}});
+        export_run(sample.run(), sample.folder / "ct", {.format = "compressed-tensors", .dtype = {}});
+        export_run(sample.run(), sample.folder / "dense", {.format = "dense", .dtype = {}});
+        for (const char* format : {"ct", "dense"})
+            expect_untouched(sample, sample.folder / format, tied);
+        // As GPTQModel asks for them.
+        const auto loaded = [](const std::string& name) {
+            if (name.ends_with("lm_head.weight")) return std::string("lm_head.weight");
+            const bool text = name.starts_with("language_model.model.");
+            return text ? "model.language_model." + name.substr(21) : "model." + name;
+        };
+        expect_untouched(sample, sample.folder / "gptq", tied, loaded);
+        const Checkpoint gptq(sample.folder / "gptq");
+        compare(sample, [&](const std::string& name, std::int64_t row, std::int64_t col) {
+            return gptq_value(gptq, loaded(name), 4, true, row, col);
+        });
+        const json dense = config_of(sample.folder / "dense");
+        EXPECT_EQ(dense["dtype"], "float16");
+        EXPECT_FALSE(dense.contains("torch_dtype"));
+        EXPECT_EQ(dense["text_config"]["torch_dtype"], "float16");
+
+        // Patterns as the two formats' readers use them: from the beginning, on the names of the program that reads.
+        std::vector<std::string> left;
+        const json dynamic = config_of(sample.folder / "gptq")["quantization_config"]["dynamic"];
+        for (const auto& [pattern, nothing] : dynamic.items())
+            left.push_back(pattern.substr(2));
+        json expected{"lm_head", "language_model.lm_head"};
+        for (const std::string& pattern : left)
+            expected.push_back("re:" + pattern);
+        json ignored = config_of(sample.folder / "ct")["quantization_config"]["ignore"];
+        std::sort(ignored.begin(), ignored.end());
+        std::sort(expected.begin(), expected.end());
+        EXPECT_EQ(ignored, expected);
+        const auto is_left = [&](const std::string& name) {
+            return std::any_of(left.begin(), left.end(), [&](const std::string& pattern) {
+                return std::regex_search(name, std::regex(pattern), std::regex_constants::match_continuous);
+            });
+        };
+        for (const std::string prefix : {"language_model.model.", "model.language_model.", "language_model."}) {
+            EXPECT_TRUE(is_left(prefix + "layers.1.mlp.up_proj"));
+            EXPECT_FALSE(is_left(prefix + "layers.0.mlp.up_proj"));
+            EXPECT_FALSE(is_left(prefix + "layers.11.mlp.up_proj"));
+        }
+        for (const std::string prefix : {"", "model."}) {
+            EXPECT_TRUE(is_left(prefix + "vision_tower.transformer.layers.0.attention.q_proj"));
+            EXPECT_TRUE(is_left(prefix + "multi_modal_projector.linear_1"));
+        }
     }
 }
 

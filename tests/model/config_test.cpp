@@ -274,7 +274,7 @@ TEST(Config, RefusesByFileAndField) {
         parts.emplace_back("config.json");
         expect_refused([&] { read(llama_with(refusal.changes)); }, parts);
     }
-    for (const char* type : {"dynamic", "mrope"}) {
+    for (const char* type : {"dynamic", "proportional"}) {
         json old_form = llama_with({{"rope_scaling", {{"type", type}, {"factor", 2}}}});
         old_form.erase("rope_parameters");
         expect_refused([&] { read(old_form); }, {"'rope_scaling.type'", type});
@@ -484,6 +484,151 @@ TEST(Config, ReadsGemma3) {
     expect_refused([&] { gemma({{"final_logit_softcapping", 30.0}}); }, {"'final_logit_softcapping'"});
     expect_refused([&] { gemma({{"attn_logit_softcapping", 50.0}}); }, {"'attn_logit_softcapping'"});
     expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});
+}
+
+json with_pictures(const char* architecture, const char* type, const json& text) {
+    return {{"architectures", {architecture}},
+            {"model_type", type},
+            {"torch_dtype", "bfloat16"},
+            {"text_config", text},
+            {"vision_config", {{"hidden_size", 8}}}};
+}
+
+TEST(Config, ReadsGemma3WithPicturesAsItIsPublished) {
+    const json text = {{"model_type", "gemma3_text"}, {"hidden_size", 2560},
+                       {"intermediate_size", 10240},  {"num_hidden_layers", 7},
+                       {"sliding_window", 1024},      {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}};
+    const ModelConfig config = read(with_pictures("Gemma3ForConditionalGeneration", "gemma3", text));
+    EXPECT_EQ(config.model_type, "gemma3_text");
+    EXPECT_EQ(config.dtype, "bfloat16");
+    EXPECT_EQ(config.heads, 8);
+    EXPECT_EQ(config.key_value_heads, 4);
+    EXPECT_EQ(config.head_dim, 256);
+    EXPECT_EQ(config.vocab_size, 262208);
+    EXPECT_EQ(config.max_positions, 131072);
+    EXPECT_EQ(config.activation, Activation::gelu_tanh);
+    EXPECT_EQ(config.rope.factor, 8);
+    EXPECT_EQ(config.window_rope.type, "default");
+    EXPECT_EQ(config.windows, (std::vector<std::int64_t>{1024, 1024, 1024, 1024, 1024, 0, 1024}));
+    EXPECT_EQ(config.embedding_multiplier, 50.5);  // sqrt(2560) = 50.596 in bfloat16
+    EXPECT_TRUE(config.tied_embeddings);
+    EXPECT_FALSE(config.may_be_tied);
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.layer(3), "language_model.model.layers.3.");
+    EXPECT_EQ(family.embedding, "language_model.model.embed_tokens.weight");
+    EXPECT_EQ(family.final_norm, "language_model.model.norm");
+    EXPECT_EQ(family.lm_head, family.embedding);
+    EXPECT_EQ(family.mlp_norm, "pre_feedforward_layernorm");
+    EXPECT_EQ(family.other_parts, (std::vector<std::string>{"vision_tower", "multi_modal_projector"}));
+}
+
+TEST(Config, ReadsMistral3AndMinistral3WithPictures) {
+    json text = llama_with({{"model_type", "mistral"}, {"sliding_window", nullptr}});
+    text.erase("architectures");
+    text.erase("tie_word_embeddings");
+    const auto mistral = [&](const json& inner) {
+        return read(with_pictures("Mistral3ForConditionalGeneration", "mistral3", inner));
+    };
+    const ModelConfig small = mistral(text);
+    EXPECT_EQ(small.windows, (std::vector<std::int64_t>{0, 0, 0}));
+    EXPECT_TRUE(small.may_be_tied);
+    EXPECT_EQ(describe_family(small).lm_head, "language_model.lm_head.weight");
+    json rope = {{"rope_type", "yarn"}, {"rope_theta", 1e6},     {"factor", 16.0},
+                 {"mscale", 1.0},       {"mscale_all_dim", 1.0}, {"original_max_position_embeddings", 32}};
+    text.update({{"model_type", "ministral3"}, {"rope_parameters", rope}, {"tie_word_embeddings", true}});
+    text.erase("sliding_window");
+    EXPECT_EQ(mistral(text).max_positions, 256);
+    rope["llama_4_scaling_beta"] = 0.1;
+    text["rope_parameters"] = rope;
+    const ModelConfig tiny = mistral(text);
+    EXPECT_EQ(tiny.max_positions, 32);
+    EXPECT_EQ(tiny.rope.type, "yarn");
+    EXPECT_EQ(tiny.rope.attention_factor, 1);
+    EXPECT_EQ(tiny.windows, (std::vector<std::int64_t>{0, 0, 0}));
+    EXPECT_TRUE(tiny.tied_embeddings);
+    EXPECT_FALSE(tiny.may_be_tied);
+    text["sliding_window"] = 7;
+    EXPECT_EQ(mistral(text).windows, (std::vector<std::int64_t>{7, 7, 7}));
+    text.erase("rope_parameters");
+    expect_refused([&] { mistral(text); }, {"'text_config.rope_parameters'", "missing"});
+    text["model_type"] = "llama";
+    expect_refused([&] { mistral(text); }, {"'text_config.model_type'", "'llama'", "Mistral3ForConditionalGeneration"});
+    expect_refused(
+        [] {
+            read(relative("Mistral3ForConditionalGeneration", "mistral3", {{"hidden_size", nullptr}}));
+        },
+        {"'text_config'", "missing"});
+    text.update({{"model_type", "mistral"}, {"quantization_config", {{"bits", 4}}}});
+    expect_refused([&] { mistral(text); }, {"'text_config.quantization_config'", "quantized already"});
+}
+
+TEST(Config, ReadsQwenWithPicturesOfEitherForm) {
+    const json rope = {{"type", "mrope"}, {"mrope_section", {4, 2, 2}}};
+    json flat = relative("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl",
+                         {{"rope_parameters", nullptr}, {"rope_scaling", rope}, {"rope_theta", 1e6}});
+    const ModelConfig first = read(flat);
+    EXPECT_EQ(first.model_type, "qwen2");
+    EXPECT_EQ(first.rope.type, "default");
+    EXPECT_EQ(first.rope.theta, 1e6);
+    EXPECT_TRUE(first.tied_embeddings);
+    EXPECT_FALSE(first.may_be_tied);
+    const Family family = describe_family(first);
+    EXPECT_EQ(family.layer(2), "model.layers.2.");
+    EXPECT_TRUE(family.stages[0].linears[1].bias);
+    EXPECT_EQ(family.other_parts, (std::vector<std::string>{"visual"}));
+    EXPECT_EQ(family.loaded_name("model.layers.2.mlp.up_proj"), "model.language_model.layers.2.mlp.up_proj");
+    EXPECT_EQ(family.loaded_name("visual.blocks.0.attn.qkv"), "model.visual.blocks.0.attn.qkv");
+    EXPECT_EQ(family.loaded_name("lm_head.weight"), "lm_head.weight");
+    json text = llama_with({{"model_type", "qwen3_vl_text"}, {"dtype", "float16"}});
+    text.erase("tie_word_embeddings");
+    json nested = with_pictures("Qwen3VLForConditionalGeneration", "qwen3_vl", text);
+    nested.erase("torch_dtype");
+    nested["tie_word_embeddings"] = true;
+    const ModelConfig third = read(nested);
+    EXPECT_EQ(third.dtype, "float16");
+    EXPECT_EQ(third.head_dim, 128);
+    EXPECT_TRUE(third.may_be_tied);
+    const Family of_third = describe_family(third);
+    EXPECT_EQ(of_third.layer(0), "model.language_model.layers.0.");
+    EXPECT_EQ(of_third.lm_head, "lm_head.weight");
+    EXPECT_EQ(of_third.query_norm, "self_attn.q_norm");
+    for (const char* field : {"num_key_value_heads", "rms_norm_eps"}) {
+        json without = nested;
+        without["text_config"].erase(field);
+        expect_refused([&] { read(without); }, {field, "missing"});
+    }
+    nested["text_config"].erase("rope_parameters");
+    expect_refused([&] { read(nested); }, {"'text_config.rope_theta'", "missing"});
+    flat["architectures"] = {"Qwen2VLForConditionalGeneration"};
+    expect_refused([&] { read(flat); }, {"'model_type'", "'qwen2_5_vl'", "'qwen2_vl'"});
+    flat["model_type"] = "qwen2_vl";
+    EXPECT_EQ(read(flat).model_type, "qwen2");
+}
+
+TEST(Config, FilesTellWhetherAHeadIsTheEmbeddingWhereConfigSaysBoth) {
+    json text = llama_with({{"model_type", "mistral"}, {"tie_word_embeddings", false}});
+    text.erase("architectures");
+    const testing::ModelFolder folder;
+    folder.write("config.json", with_pictures("Mistral3ForConditionalGeneration", "mistral3", text).dump());
+    const std::string head = "language_model.lm_head.weight", embedding = "language_model.model.embed_tokens.weight";
+    EXPECT_EQ(read_family(folder.path()).lm_head, head);  // no weights
+    std::map<std::string, testing::StoredTensor> tensors{{embedding, {{1}, {2.0F}, "F32"}}};
+    folder.write("model.safetensors", testing::safetensors_file(tensors));
+    EXPECT_EQ(read_family(folder.path()).lm_head, embedding);
+    EXPECT_TRUE(read_family(folder.path()).config.tied_embeddings);
+    tensors[head] = tensors[embedding];
+    folder.write("model.safetensors", testing::safetensors_file(tensors));
+    EXPECT_EQ(read_family(folder.path()).lm_head, head);
+    // Under the names of transformers' memory.
+    const std::string loaded = "model.language_model.embed_tokens.weight";
+    folder.write("model.safetensors", testing::safetensors_file({{loaded, tensors[embedding]}}));
+    EXPECT_EQ(read_family(folder.path()).embedding, loaded);
+    EXPECT_EQ(read_family(folder.path()).lm_head, loaded);
+    EXPECT_EQ(read_family(folder.path()).layer(1), "model.language_model.layers.1.");
+    EXPECT_EQ(read_family(folder.path()).final_norm, "model.language_model.norm");
+    folder.write("model.safetensors",
+                 testing::safetensors_file({{loaded, tensors[embedding]}, {"lm_head.weight", tensors[embedding]}}));
+    EXPECT_EQ(read_family(folder.path()).lm_head, "lm_head.weight");
 }
 
 TEST(Config, RefusesQwenLayerTypes) {

@@ -8,7 +8,8 @@ import pathlib
 import h5py
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 LENGTHS = [13, 5, 1, 24]
 # A hidden size whose square root every type holds: Gemma multiplies embeddings by it.
@@ -39,6 +40,24 @@ FAMILIES = {
                                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
                                    "sliding_attention": PLAIN}}),
 }
+# Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.
+SEES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
+QWEN_SEES = {"hidden_size": 8, "intermediate_size": 12, "depth": 1, "num_heads": 2, "patch_size": 4, "out_hidden_size": 16}
+WITH_PICTURES = {
+    "gemma3_with_pictures": ("gemma3", "gemma3_text", FAMILIES["gemma3"][1], {**SEES, "image_size": 8},
+                             {"mm_tokens_per_image": 1, "tie_word_embeddings": True}),
+    "mistral_with_pictures": ("mistral3", "mistral", {"rope_parameters": PLAIN, "sliding_window": None},
+                              {**SEES, "model_type": "pixtral", "image_size": 8, "head_dim": 4}, {"tie_word_embeddings": False}),
+    # Tied by the whole's config alone, as transformers 5 has it where nobody says otherwise.
+    "ministral3_with_pictures": ("mistral3", "ministral3", {"rope_parameters": {
+        **YARN, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 32, "mscale": 1.0, "mscale_all_dim": 1.0}},
+        {**SEES, "model_type": "pixtral", "image_size": 8, "head_dim": 4}, {}),
+    "qwen25_with_pictures": ("qwen2_5_vl", "qwen2_5_vl_text", {"head_dim": None, "rope_parameters": {**PLAIN, "mrope_section": [1, 1]}},
+                             {**QWEN_SEES, "hidden_act": "silu", "fullatt_block_indexes": [0]}, {"tie_word_embeddings": False}),
+    "qwen3_with_pictures": ("qwen3_vl", "qwen3_vl_text", {"rope_parameters": {**PLAIN, "mrope_section": [2, 1, 1]}},
+                            {**QWEN_SEES, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
+                            {"tie_word_embeddings": True}),
+}
 STAGES = ("q_proj", "qkv_proj", "o_proj", "gate_proj", "gate_up_proj", "down_proj")
 
 
@@ -54,17 +73,29 @@ def fill(model):
             values.copy_(random.half().float())
 
 
+def models():
+    """Name and model of every oracle."""
+    for name, (model_type, changes) in FAMILIES.items():
+        config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
+        yield name, AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    for name, (model_type, text_type, changes, sees, whole) in WITH_PICTURES.items():
+        text = {**SIZES, "model_type": text_type, **changes}
+        if "tie_word_embeddings" not in whole:
+            text.pop("tie_word_embeddings")
+        config = AutoConfig.for_model(model_type, text_config=text, vision_config=sees, image_token_id=1, **whole)
+        yield name, AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
+
+
 def main():
     torch.manual_seed(1)
     ids = np.random.default_rng(0).integers(3, SIZES["vocab_size"], sum(LENGTHS))
     offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
-    for name, (model_type, changes) in FAMILIES.items():
-        config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    for name, model in models():
+        model = model.float().eval()
         fill(model)
         inputs = {}
         for module_name, module in model.named_modules():
-            if module_name.endswith(STAGES):
+            if module_name.endswith(STAGES) and "vision" not in module_name and "visual" not in module_name:
                 module.register_forward_pre_hook(
                     lambda _, given, key=module_name: inputs.setdefault(key, []).append(given[0][0].numpy()))
         logits = []
@@ -74,12 +105,16 @@ def main():
         folder = pathlib.Path(__file__).parent / "oracles" / name
         model.half().save_pretrained(folder)
         (folder / "generation_config.json").unlink()
+        # What is called so in memory may be stored under another name.
+        first = "layers.0.self_attn."
+        with safe_open(folder / "model.safetensors", "np") as file:
+            stored = next(key for key in file.keys() if first in key and "visi" not in key and "visual" not in key).split(first)[0]
         with h5py.File(folder / "oracle.h5", "w") as file:
             file["token_ids"] = ids.astype(np.int32)
             file["offsets"] = offsets.astype(np.int64)
             file["logits"] = np.concatenate(logits)
             for key, parts in inputs.items():
-                file.create_dataset(f"inputs/{key}", data=np.concatenate(parts))
+                file.create_dataset(f"inputs/{stored}layers.{key.split('layers.', 1)[1]}", data=np.concatenate(parts))
 
 
 if __name__ == "__main__":

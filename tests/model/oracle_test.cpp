@@ -22,7 +22,8 @@ std::vector<OracleCase> oracle_cases() {
     for (const char* name : {"llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_SHARED_DIR) / "reference/models" / name, true});
     for (const char* name : {"llama_yarn", "smollm3", "granite", "phi3", "phi3_longrope", "phi4_mini", "olmo2", "olmo3",
-                             "gemma3"})  // make_oracles.py
+                             "gemma3", "gemma3_with_pictures", "mistral_with_pictures", "ministral3_with_pictures",
+                             "qwen25_with_pictures", "qwen3_with_pictures"})  // make_oracles.py
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }
@@ -44,11 +45,11 @@ void expect_close(const std::vector<float>& values, const std::vector<float>& ex
 TEST_P(Oracle, AgreesInLogitsAndStageInputs) {
     const auto& [name, folder, shared] = GetParam();
     if (shared && !std::filesystem::exists(folder)) GTEST_SKIP() << "the reference model " << folder << " is not here";
-    ModelConfig config = read_config(folder);
+    Family family = read_family(folder);
     // The program that made the shared ones had converted its models to their stored type and back, rotary frequencies
     // included: with these unrounded it differs by up to 5e-4 of the largest value (measured in float64).
+    ModelConfig& config = family.config;
     if (shared) config.rope.frequency_type = config.window_rope.frequency_type = config.weight_type();
-    const Family family = describe_family(config);
     const Checkpoint checkpoint(folder);
     check_tensors(family, checkpoint);
     const h5::File file = h5::File::open(folder / "oracle.h5");

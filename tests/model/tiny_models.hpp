@@ -62,6 +62,12 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
         changes.update({{"architectures", {architecture}}, {"model_type", type}});
         return llama(changes);
     };
+    const auto with_pictures = [&](const char* architecture, const char* type, const nlohmann::json& text) {
+        return nlohmann::json{{"architectures", {architecture}},
+                              {"model_type", type},
+                              {"text_config", llama(text)},
+                              {"vision_config", {{"hidden_size", 5}}}};
+    };
     // An original context of 12 positions has fast, slow and in-between pairs of elements.
     const nlohmann::json llama3 = {{"rope_theta", 100.0},     {"rope_type", "llama3"},
                                    {"factor", 8.0},           {"low_freq_factor", 1.0},
@@ -119,6 +125,18 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                        {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
                        {"tie_word_embeddings", nullptr}}),
              "F16"},
+            {"gemma3_with_pictures", with_pictures("Gemma3ForConditionalGeneration", "gemma3",
+                                                   {{"model_type", "gemma3_text"},
+                                                    {"query_pre_attn_scalar", 10},
+                                                    {"sliding_window_pattern", 2},
+                                                    {"sliding_window", 3},
+                                                    {"rope_parameters", nullptr},
+                                                    {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
+                                                    {"tie_word_embeddings", nullptr}})},
+            {"ministral3_with_pictures",
+             with_pictures("Mistral3ForConditionalGeneration", "mistral3",
+                           {{"model_type", "ministral3"}, {"rope_parameters", yarn}}),
+             "BF16"},
             {"opt", tiny_opt_config(), "F16"},
             {"opt_without_biases", no_bias}};
 }
@@ -180,7 +198,9 @@ class TinyModel {
         add(family_.embedding, {config_.vocab_size, config_.hidden_size}, 0, 1);
         if (!family_.positions.empty())
             add(family_.positions, {config_.max_positions + family_.position_offset, config_.hidden_size}, 0, 1);
-        if (!config_.tied_embeddings) add("lm_head.weight", {config_.vocab_size, config_.hidden_size}, 0, 0.2F);
+        if (!config_.tied_embeddings) add(family_.lm_head, {config_.vocab_size, config_.hidden_size}, 0, 0.2F);
+        for (const std::string& part : family_.other_parts)
+            add(part + ".patches.weight", {5, 3}, 0, 1);
         add_norm(family_.final_norm, config_.hidden_size);
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
             const std::string prefix = family_.layer(layer);

@@ -38,7 +38,8 @@ class Transformer {
     /// One sequence from its start.
     Result run(std::span<const std::int32_t> ids) const {
         Result result;
-        const std::string top = opt_ ? "model.decoder." : "model.";
+        const bool inner = config_.architecture.ends_with("ForConditionalGeneration");  // beside what sees pictures
+        const std::string top = opt_ ? "model.decoder." : inner ? "language_model.model." : "model.";
         Rows hidden;
         for (std::size_t t = 0; t < ids.size(); ++t) {
             hidden.push_back(row_of(top + "embed_tokens.weight", static_cast<std::size_t>(ids[t])));
@@ -49,7 +50,9 @@ class Transformer {
         for (std::int64_t layer = 0; layer < config_.layers; ++layer)
             block(static_cast<std::size_t>(layer), top + "layers." + std::to_string(layer) + ".", hidden,
                   result.inputs);
-        const std::string head = config_.tied_embeddings ? top + "embed_tokens" : "lm_head";
+        const std::string head = config_.tied_embeddings ? top + "embed_tokens"
+                                 : inner                 ? "language_model.lm_head"
+                                                         : "lm_head";
         for (const Row& x : hidden) {
             result.logits.push_back(linear(head, norm(top + (opt_ ? "final_layer_norm" : "norm"), x)));
             for (double& value : result.logits.back())

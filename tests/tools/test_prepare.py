@@ -323,6 +323,7 @@ def test_added_tokens_that_the_model_does_not_know(model, tmp_path):
 @pytest.mark.parametrize("form", [
     {"original_max_position_embeddings": 32, "rope_scaling": {"type": "su", "short_factor": [1.0]}},
     {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 32}},
+    {"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.1}},
     {"rope_parameters": {"full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 32},
                          "sliding_attention": {"rope_type": "default"}}}])
 def test_longrope_is_for_its_original_context(model, tmp_path, form):
@@ -332,6 +333,22 @@ def test_longrope_is_for_its_original_context(model, tmp_path, form):
     sentence = refused(run_tool("prepare.py", "--model", changed, "--out", tmp_path / "out.h5", *arguments, "33"))
     assert "32 positions" in sentence
     prepare(changed, tmp_path / "out.h5", *arguments, "32")
+
+
+def test_a_model_that_takes_pictures_has_its_text_settings_inside(model, tmp_path):
+    sizes = json.loads((model / "config.json").read_text())
+    changed = copy_of(model, tmp_path / "changed", text_config={"vocab_size": sizes["vocab_size"], "max_position_embeddings": 24},
+                      vocab_size=1, max_position_embeddings=None)
+    text = write_text(tmp_path / "text.txt", "he was late " * 30)
+    arguments = ("--text", text, "--sequence-length")
+    sentence = refused(run_tool("prepare.py", "--model", changed, "--out", tmp_path / "out.h5", *arguments, "25"))
+    assert "24 positions" in sentence
+    prepare(changed, tmp_path / "out.h5", *arguments, "24")
+    # Gemma 3's, as they are published, leave both sizes out.
+    gemma = copy_of(changed, tmp_path / "gemma", text_config={"model_type": "gemma3_text", "hidden_size": 8})
+    prepare(gemma, tmp_path / "of_gemma.h5", *arguments, "25")
+    with h5py.File(tmp_path / "of_gemma.h5") as file:
+        assert file.attrs["vocab_size"] == 262208
 
 
 @pytest.mark.parametrize("name, content, sentence", [

@@ -28,6 +28,13 @@ extern const FamilyEntry phi3_family;
 extern const FamilyEntry olmo2_family;
 extern const FamilyEntry olmo3_family;
 extern const FamilyEntry gemma3_family;
+extern const FamilyEntry ministral3_family;
+// Text models of these families within models that take pictures, too.
+extern const FamilyEntry gemma3_with_pictures;
+extern const FamilyEntry mistral3_with_pictures;
+extern const FamilyEntry qwen2_with_pictures;
+extern const FamilyEntry qwen25_with_pictures;
+extern const FamilyEntry qwen3_with_pictures;
 
 /// Null if there is none of this architecture.
 const FamilyEntry* find_family(std::string_view architecture);

@@ -9,9 +9,16 @@ namespace fairgptq {
 namespace {
 
 void read_gemma3(const ConfigReader& reader, ModelConfig& config) {
-    read_llama_like(
-        reader, config,
-        {.head_dim = 256, .tied_embeddings = true, .activation_field = "hidden_activation", .rope_of_its_own = true});
+    read_llama_like(reader, config,
+                    {.heads = 8,
+                     .key_value_heads = 4,
+                     .vocab_size = 262208,
+                     .max_positions = 131072,
+                     .head_dim = 256,
+                     .tied_embeddings = true,
+                     .activation_field = "hidden_activation",
+                     .activation = "gelu_pytorch_tanh",
+                     .rope_of_its_own = true});
     read_biases(reader, config, false);
     read_window_pattern(reader, config, reader.size("sliding_window_pattern", largest_count, 6));
     read_ropes_by_layer_type(reader, config, 1e6, 10000, "rope_local_base_freq");
