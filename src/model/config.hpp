@@ -56,6 +56,7 @@ struct ModelConfig {
     std::optional<double> attention_multiplier;  // of scores, instead of 1/sqrt(head_dim)
     double logits_scaling = 1;                   // logits are divided by it
     bool attention_bias = false;  // as config.json says it; families whose biases are fixed leave it alone
+    std::optional<bool> attention_output_bias;  // instead of attention_bias
     bool mlp_bias = false;
     bool tied_embeddings = false;
     bool may_be_tied = false;       // config.json says both: if the files have no head, it is the embedding

@@ -9,11 +9,11 @@
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,         &mistral_family,         &ministral3_family,   &qwen2_family,
-                          &qwen3_family,         &smollm3_family,         &granite_family,      &phi3_family,
-                          &olmo2_family,         &olmo3_family,           &gemma3_family,       &opt_family,
-                          &gemma3_with_pictures, &mistral3_with_pictures, &qwen2_with_pictures, &qwen25_with_pictures,
-                          &qwen3_with_pictures};
+const std::array families{&llama_family,        &mistral_family,       &ministral3_family,    &qwen2_family,
+                          &qwen3_family,        &smollm3_family,       &granite_family,       &phi3_family,
+                          &olmo2_family,        &olmo3_family,         &gemma3_family,        &opt_family,
+                          &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
+                          &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {
@@ -84,7 +84,7 @@ Family describe_llama_like(const ModelConfig& config) {
         {{{"self_attn.q_proj", query, hidden, config.attention_bias},
           {"self_attn.k_proj", key, hidden, config.attention_bias},
           {"self_attn.v_proj", key, hidden, config.attention_bias}}},
-        {{{"self_attn.o_proj", hidden, query, config.attention_bias}}},
+        {{{"self_attn.o_proj", hidden, query, config.attention_output_bias.value_or(config.attention_bias)}}},
         {{{"mlp.gate_proj", wide, hidden, config.mlp_bias}, {"mlp.up_proj", wide, hidden, config.mlp_bias}}},
         {{{"mlp.down_proj", hidden, wide, config.mlp_bias}}},
     };

@@ -486,6 +486,47 @@ TEST(Config, ReadsGemma3) {
     expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});
 }
 
+TEST(Config, ReadsExaone4) {
+    const auto exaone = [](const json& changes) { return read(relative("Exaone4ForCausalLM", "exaone4", changes)); };
+    const ModelConfig by_number = exaone({{"sliding_window", 9}, {"sliding_window_pattern", 3}});
+    EXPECT_EQ(by_number.windows, (std::vector<std::int64_t>{9, 9, 0}));
+    EXPECT_EQ(by_number.rotary, (std::vector<bool>{true, true, false}));
+    const ModelConfig by_list = exaone({{"sliding_window", 9},
+                                        {"sliding_window_pattern", "LLLG"},
+                                        {"layer_types", {"sliding_attention", "full_attention", "full_attention"}}});
+    EXPECT_EQ(by_list.windows, (std::vector<std::int64_t>{9, 0, 0}));
+    EXPECT_EQ(by_list.rotary, (std::vector<bool>{true, false, false}));
+    const ModelConfig none = exaone({{"sliding_window", nullptr}});
+    EXPECT_EQ(none.windows, (std::vector<std::int64_t>{0, 0, 0}));
+    EXPECT_EQ(none.rotary, (std::vector<bool>{true, true, true}));
+    const Family family = describe_family(none);
+    EXPECT_EQ(family.mlp_output_norm, "post_feedforward_layernorm");
+    EXPECT_TRUE(family.input_norm.empty());
+    EXPECT_EQ(family.query_norm, "self_attn.q_norm");
+    EXPECT_FALSE(family.query_norm_of_all_heads);
+    expect_refused(
+        [&] {
+            exaone({{"sliding_window", 9}, {"sliding_window_pattern", "LLLG"}});
+        },
+        {"'sliding_window_pattern'", "whole number"});
+}
+
+TEST(Config, ReadsSeedOss) {
+    const auto biases = [](const json& changes) {
+        json object = relative("SeedOssForCausalLM", "seed_oss", changes);
+        object.erase("num_key_value_heads");
+        object["num_attention_heads"] = 16;
+        const Family family = describe_family(read(object));
+        EXPECT_EQ(family.config.key_value_heads, 8);
+        EXPECT_EQ(family.config.head_dim, 128);
+        return std::vector<bool>{family.stages[0].linears[2].bias, family.stages[1].linears[0].bias,
+                                 family.stages[3].linears[0].bias};
+    };
+    EXPECT_EQ(biases(json::object()), (std::vector<bool>{true, false, false}));
+    EXPECT_EQ(biases({{"attention_bias", false}, {"attention_out_bias", true}, {"mlp_bias", true}}),
+              (std::vector<bool>{false, true, true}));
+}
+
 json with_pictures(const char* architecture, const char* type, const json& text) {
     return {{"architectures", {architecture}},
             {"model_type", type},

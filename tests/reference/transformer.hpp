@@ -28,6 +28,7 @@ class Transformer {
           opt_(config_.model_type == "opt"),
           gemma_(config_.model_type == "gemma3_text"),
           olmo_(config_.model_type.starts_with("olmo")),
+          norms_behind_(olmo_ || config_.model_type == "exaone4"),
           phi_(config_.model_type == "phi3") {}
 
     struct Result {
@@ -70,7 +71,7 @@ class Transformer {
         Rows query, key, value;
         for (std::size_t t = 0; t < hidden.size(); ++t) {
             const Row x =
-                olmo_ ? hidden[t] : norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
+                norms_behind_ ? hidden[t] : norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
             if (phi_) {
                 inputs[attention + "qkv_proj"].push_back(x);
                 const Row all = linear(attention + "qkv_proj", x);
@@ -126,8 +127,9 @@ class Transformer {
             add(hidden, linear(name + "fc2", wide));
             return;
         }
-        const Row x =
-            olmo_ ? hidden : norm(name + (gemma_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
+        const Row x = norms_behind_
+                          ? hidden
+                          : norm(name + (gemma_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
         Row wide, up;
         if (phi_) {
             inputs[name + "mlp.gate_up_proj"].push_back(x);
@@ -148,7 +150,7 @@ class Transformer {
 
     /// What attention or the MLP made, through a norm where the model has one behind them.
     void add_output(Row& hidden, Row made, const std::string& norm_name) const {
-        if (olmo_ || gemma_) made = norm(norm_name, made);
+        if (norms_behind_ || gemma_) made = norm(norm_name, made);
         for (double& v : made)
             v *= config_.residual_multiplier;
         add(hidden, made);
@@ -254,7 +256,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_, gemma_, olmo_, phi_;
+    bool opt_, gemma_, olmo_, norms_behind_, phi_;
 };
 
 }  // namespace fairgptq::reference

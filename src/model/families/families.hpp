@@ -29,6 +29,8 @@ extern const FamilyEntry olmo2_family;
 extern const FamilyEntry olmo3_family;
 extern const FamilyEntry gemma3_family;
 extern const FamilyEntry ministral3_family;
+extern const FamilyEntry exaone4_family;
+extern const FamilyEntry seed_oss_family;
 // Text models of these families within models that take pictures, too.
 extern const FamilyEntry gemma3_with_pictures;
 extern const FamilyEntry mistral3_with_pictures;
