@@ -119,7 +119,8 @@ def _header(run, reports, title, options):
         lines += [f"base_model: {_quoted(options.base_model)}", "base_model_relation: quantized"]
     if options.license:
         lines.append(f"license: {_quoted(options.license)}")
-    lines += ["pipeline_tag: text-generation", "tags:", "- fairgptq", "- gptq", f"- {_quoted(str(run.settings['bits']) + '-bit')}"]
+    pictures = str(run.model.get("architecture", "")).endswith("ForConditionalGeneration")
+    lines += [f"pipeline_tag: {'image-text-to-text' if pictures else 'text-generation'}", "tags:", "- fairgptq", "- gptq", f"- {_quoted(str(run.settings['bits']) + '-bit')}"]
     if run.settings["alpha"] or run.settings.get("alpha_map"):
         lines += ["- fair-gptq", "- fairness"]
     own = next((report for report in reports if report.run and Path(report.run).resolve() == run.path.resolve()), None)

@@ -84,12 +84,15 @@ def read_model(folder):
         raise InvalidInput(f"--model {folder} is not a folder")
     whole = read_json_object(folder / "config.json")
     config = text_config(whole)
+    both = {**config, **{name: value for name, value in whole.items() if value is not None}}
     sizes = {}
     for name in ("vocab_size", "max_position_embeddings"):
         sizes[name] = config.get(name)
         if not isinstance(sizes[name], int) or sizes[name] <= 0:
             raise InvalidInput(f"{folder / 'config.json'} lacks a positive whole number '{name}'")
     path = folder / "tokenizer.json"
+    if not path.exists() and (folder / "tekken.json").exists():
+        raise InvalidInput(f"{path} does not exist, and tekken.json is not read: a tokenizer.json with the same ids is needed")
     text = read_text(path)
     try:
         tokenizer = Tokenizer.from_str(text)
@@ -102,8 +105,8 @@ def read_model(folder):
     if largest >= sizes["vocab_size"]:
         raise InvalidInput(f"{path} has the token id {largest}, beyond config.json's vocab_size {sizes['vocab_size']}: "
                            "tokenizer and model do not belong together")
-    return Model(tokenizer, sha256_of(path), special_token("bos_token", folder, {**config, **whole}, tokenizer),
-                 special_token("eos_token", folder, {**config, **whole}, tokenizer), own_prefix(tokenizer), sizes["vocab_size"],
+    return Model(tokenizer, sha256_of(path), special_token("bos_token", folder, both, tokenizer),
+                 special_token("eos_token", folder, both, tokenizer), own_prefix(tokenizer), sizes["vocab_size"],
                  min(sizes["max_position_embeddings"], original_context(config)))
 
 

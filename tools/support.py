@@ -63,6 +63,6 @@ TEXT_DEFAULTS = {"gemma3_text": {"vocab_size": 262208, "max_position_embeddings"
 def text_config(config):
     """Of a model's config.json the settings of its text model, which are an object of their own where it takes pictures, too."""
     text = config.get("text_config")
-    text = text if isinstance(text, dict) else config
+    text = {"model_type": f"{config.get('model_type')}_text", **text} if isinstance(text, dict) else config
     given = {name: value for name, value in text.items() if value is not None}
     return {**TEXT_DEFAULTS.get(text.get("model_type"), {}), **given}

@@ -113,13 +113,18 @@ class Exporter {
         const std::string objection = vllm_objection(options_.format, info_);
         if (!objection.empty())
             warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
-        const RopeSettings& rope = family_.config.rope;
-        if (rope.type == "longrope")
+        const std::int64_t context = family_.config.original_context;
+        if (context == 0) return;
+        if (family_.config.rope.type == "longrope")
             warn(
-                "serve it with vLLM's --max-model-len {:.0f}, the original context: with more it rotates all "
-                "positions by longrope's long factors, and the model was quantized and measured with the short "
-                "ones",
-                rope.original_max_position_embeddings);
+                "serve it with vLLM's --max-model-len {}, the original context: with more it rotates all positions by "
+                "longrope's long factors, and the model was quantized and measured with the short ones",
+                context);
+        else
+            warn(
+                "serve it with vLLM's --max-model-len {}, the original context: beyond it the model's queries grow, "
+                "for which vLLM ({}) does not look in a Hugging Face config.json",
+                context, vllm_version);
     }
 
     /// A dense export is in float16 where nobody says otherwise.

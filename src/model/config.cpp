@@ -354,8 +354,8 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
     family->read(reader, config);
     for (const RopeSettings* rope : {&config.rope, &config.window_rope})
         if (rope->type == "longrope")  // a longer sequence has other frequencies, from its start
-            config.max_positions =
-                std::min(config.max_positions, static_cast<std::int64_t>(rope->original_max_position_embeddings));
+            config.original_context = static_cast<std::int64_t>(rope->original_max_position_embeddings);
+    if (config.original_context > 0) config.max_positions = std::min(config.max_positions, config.original_context);
     return config;
 }
 

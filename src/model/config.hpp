@@ -44,7 +44,9 @@ struct ModelConfig {
     std::int64_t head_dim = 0;
     std::int64_t rotary_dim = 0;  // a head's first elements, which are rotated; the others pass
     std::int64_t vocab_size = 0;
-    std::int64_t max_positions = 0;
+    std::int64_t max_positions = 0;  // that sequences may have
+    std::int64_t original_context =
+        0;  // beyond it the model computes otherwise, so max_positions ends there; 0: nowhere
     double norm_epsilon = 1e-6;
     Activation activation = Activation::silu;
     RopeSettings rope;                  // of layers that see everything

@@ -255,12 +255,14 @@ def test_families_that_another_type_or_program_computes_otherwise(tmp_path):
         shutil.copytree(ORACLES / family, model)
         config = json.loads((model / "config.json").read_text()) | (settings or {})
         (model / "config.json").write_text(json.dumps(config))
-        tokens = write_tokens(model / "tokens.h5", pairs=20, texts=3, text_length=40, vocabulary=48)
+        tokens = write_tokens(model / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
         run_folder = quantize(model, tokens, model / "run", "--group-size", "-1", "--max-layers", "1")
         return run(0, "export", run_folder, "--format", form, "--out", model / "out", *more).stderr
 
     assert "--max-model-len 48" in warnings_of("phi3_longrope", "gptq")
     assert "--max-model-len" not in warnings_of("phi3", "gptq")
+    assert "--max-model-len 32" in warnings_of("ministral3_with_pictures", "gptq")
+    assert "--max-model-len" not in warnings_of("mistral_with_pictures", "gptq")
     trained = {"dtype": "bfloat16"}
     assert "--dtype bf16" in warnings_of("gemma3", "dense", settings=trained)
     assert "--dtype bf16" not in warnings_of("gemma3", "dense", "--dtype", "bf16", settings=trained)

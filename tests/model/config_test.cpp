@@ -508,7 +508,16 @@ TEST(Config, ReadsExaone4) {
         [&] {
             exaone({{"sliding_window", 9}, {"sliding_window_pattern", "LLLG"}});
         },
-        {"'sliding_window_pattern'", "whole number"});
+        {"'sliding_window_pattern'", "layer_types"});
+    const json types = {"sliding_attention", "full_attention", "full_attention"};
+    expect_refused(
+        [&] {
+            exaone({{"sliding_window", nullptr}, {"layer_types", types}});
+        },
+        {"'sliding_window'", "layer 0 has sliding attention"});
+    const json full = {"full_attention", "full_attention", "full_attention"};
+    EXPECT_EQ(exaone({{"sliding_window", nullptr}, {"layer_types", full}}).rotary,
+              (std::vector<bool>{true, true, true}));
 }
 
 TEST(Config, ReadsSeedOss) {
@@ -590,7 +599,17 @@ TEST(Config, ReadsMistral3AndMinistral3WithPictures) {
     EXPECT_FALSE(tiny.may_be_tied);
     text["sliding_window"] = 7;
     EXPECT_EQ(mistral(text).windows, (std::vector<std::int64_t>{7, 7, 7}));
+    text["max_position_embeddings"] = 16;  // less than the original context
+    EXPECT_EQ(mistral(text).max_positions, 16);
+    text.erase("num_key_value_heads");
+    text["num_attention_heads"] = 16;
+    EXPECT_EQ(mistral(text).key_value_heads, 8);
+    EXPECT_EQ(mistral(text).head_dim, 128);
     text.erase("rope_parameters");
+    text.update({{"rope_scaling", rope}, {"max_position_embeddings", 256}});
+    EXPECT_EQ(mistral(text).max_positions, 32);
+    EXPECT_EQ(mistral(text).original_context, 32);
+    text.erase("rope_scaling");
     expect_refused([&] { mistral(text); }, {"'text_config.rope_parameters'", "missing"});
     text["model_type"] = "llama";
     expect_refused([&] { mistral(text); }, {"'text_config.model_type'", "'llama'", "Mistral3ForConditionalGeneration"});
@@ -638,8 +657,17 @@ TEST(Config, ReadsQwenWithPicturesOfEitherForm) {
         without["text_config"].erase(field);
         expect_refused([&] { read(without); }, {field, "missing"});
     }
-    nested["text_config"].erase("rope_parameters");
-    expect_refused([&] { read(nested); }, {"'text_config.rope_theta'", "missing"});
+    for (const json& rope_without : {json(nullptr), json({{"rope_type", "default"}})}) {
+        json without = nested;
+        without["text_config"]["rope_parameters"] = rope_without;
+        expect_refused([&] { read(without); }, {"'text_config.rope_theta'", "missing"});
+    }
+    nested["text_config"].update({{"use_sliding_window", true}, {"sliding_window", 8}, {"max_window_layers", 1}});
+    EXPECT_EQ(read(nested).windows, (std::vector<std::int64_t>{0, 0, 0}));  // transformers looks for none
+    flat["use_sliding_window"] = true;
+    expect_refused([&] { read(flat); }, {"'max_window_layers'", "missing"});
+    flat.update({{"sliding_window", 8}, {"max_window_layers", 1}});
+    EXPECT_EQ(read(flat).windows, (std::vector<std::int64_t>{0, 8, 8}));
     flat["architectures"] = {"Qwen2VLForConditionalGeneration"};
     expect_refused([&] { read(flat); }, {"'model_type'", "'qwen2_5_vl'", "'qwen2_vl'"});
     flat["model_type"] = "qwen2_vl";

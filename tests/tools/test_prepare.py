@@ -345,7 +345,7 @@ def test_a_model_that_takes_pictures_has_its_text_settings_inside(model, tmp_pat
     assert "24 positions" in sentence
     prepare(changed, tmp_path / "out.h5", *arguments, "24")
     # Gemma 3's, as they are published, leave both sizes out.
-    gemma = copy_of(changed, tmp_path / "gemma", text_config={"model_type": "gemma3_text", "hidden_size": 8})
+    gemma = copy_of(changed, tmp_path / "gemma", model_type="gemma3", text_config={"hidden_size": 8})
     prepare(gemma, tmp_path / "of_gemma.h5", *arguments, "25")
     with h5py.File(tmp_path / "of_gemma.h5") as file:
         assert file.attrs["vocab_size"] == 262208
@@ -372,6 +372,13 @@ def test_an_unusable_model_is_refused(model, tmp_path, name, content, sentence):
     text = write_text(tmp_path / "text.txt", "he was late")
     assert sentence in refused(run_tool("prepare.py", "--model", broken, "--out", tmp_path / "out.h5", "--text", text))
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_mistral_s_own_tokenizer_is_not_read(model, tmp_path):
+    changed = copy_of(model, tmp_path / "changed")
+    (changed / "tokenizer.json").rename(changed / "tekken.json")
+    text = write_text(tmp_path / "text.txt", "he was late")
+    assert "tekken.json is not read" in refused(run_tool("prepare.py", "--model", changed, "--out", tmp_path / "out.h5", "--text", text))
 
 
 def test_a_folder_that_does_not_exist_is_refused(model, tmp_path):

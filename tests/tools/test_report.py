@@ -2,6 +2,7 @@
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import h5py
@@ -265,6 +266,13 @@ def test_the_hub_reads_the_card(inputs, tmp_path):
     data = card.data.to_dict()
     assert (data["base_model"], data["base_model_relation"], data["license"], data["pipeline_tag"]) == ("org/Tiny", "quantized", "apache-2.0", "text-generation")
     assert set(data["tags"]) == {"fairgptq", "gptq", "fair-gptq", "fairness", "4-bit"}
+    settings = json.loads((fair / "run.json").read_text())
+    settings["settings"]["model"]["architecture"] = "Gemma3ForConditionalGeneration"
+    (tmp_path / "sees").mkdir()
+    sees = shutil.copytree(fair, tmp_path / "sees" / "fair")
+    (sees / "run.json").write_text(json.dumps(settings))
+    report(tmp_path / "sees.html", sees, "--card", tmp_path / "sees.md")
+    assert ModelCard((tmp_path / "sees.md").read_text(encoding="utf-8")).data.to_dict()["pipeline_tag"] == "image-text-to-text"
     results = {(result.dataset_name, result.metric_type): result.metric_value for result in card.data.eval_results}
     assert results == {("words", "perplexity"): 25, ("crows", "stereotype_preferred"): 52.5, ("crows", "mean_abs_difference"): 2.25,
                        ("crows", "mean_abs_difference_per_token"): 0.25, ("piqa", "accuracy"): 45, ("piqa", "accuracy_norm"): 46}

@@ -73,7 +73,8 @@ void read_qwen(const ConfigReader& reader, ModelConfig& config, TextModel kind) 
     const ConfigReader text = reader.has("text_config") ? reader.object("text_config") : reader;
     for (const char* field : {"num_key_value_heads", "rms_norm_eps"})
         text.at(field);
-    if (!text.has("rope_parameters")) text.at("rope_theta");
+    if (!text.has("rope_parameters") || !text.object("rope_parameters").has("rope_theta")) text.at("rope_theta");
+    if (text.flag("use_sliding_window", false) && !text.has("layer_types")) text.at("max_window_layers");
     read_text_model(reader, config, {kind}, false);
 }
 
@@ -86,7 +87,7 @@ const FamilyEntry gemma3_with_pictures{
     },
     [](const ModelConfig& config) { return within_llava(gemma3_family.describe(config)); }};
 
-// Mistral Small 3.1 and later, Ministral 3.
+// Mistral Small 3.1 and 3.2, Ministral 3.
 const FamilyEntry mistral3_with_pictures{
     "Mistral3ForConditionalGeneration", "mistral3",
     [](const ConfigReader& reader, ModelConfig& config) {
@@ -109,6 +110,7 @@ const FamilyEntry qwen25_with_pictures{"Qwen2_5_VLForConditionalGeneration", "qw
 const FamilyEntry qwen3_with_pictures{"Qwen3VLForConditionalGeneration", "qwen3_vl",
                                       [](const ConfigReader& reader, ModelConfig& config) {
                                           read_qwen(reader, config, {"qwen3_vl_text", qwen3_family});
+                                          config.windows.assign(config.windows.size(), 0);  // it has none
                                       },
                                       [](const ModelConfig& config) {
                                           Family family = within(qwen3_family.describe(config), "model.language_model.",
