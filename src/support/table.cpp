@@ -55,6 +55,7 @@ std::string format_table(std::vector<std::vector<std::string>> rows) {
 std::string format_figure(double value) {
     const double size = std::abs(value);
     if (size > 0 && size < 1e-3) return fmt::format("{:.3g}", value);
+    if (size >= 1e9) return fmt::format("{:.4g}", value);
     const int decimals = size < 10 ? (size < 1 ? 4 : 3) : size < 100 ? 2 : size < 1e4 ? 1 : 0;
     return fmt::format("{:.{}f}", value, decimals);
 }

@@ -26,6 +26,8 @@ TEST(Table, FiguresHaveFourDigits) {
     EXPECT_EQ(format_figure(100), "100.0");
     EXPECT_EQ(format_figure(1234.56), "1234.6");
     EXPECT_EQ(format_figure(123456.7), "123457");
+    EXPECT_EQ(format_figure(999999999), "999999999");
+    EXPECT_EQ(format_figure(1.180155e54), "1.18e+54");
     EXPECT_EQ(format_figure(0.000012345), "1.23e-05");
     EXPECT_EQ(format_figure(std::numeric_limits<double>::infinity()), "inf");
 }
