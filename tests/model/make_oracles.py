@@ -4,6 +4,7 @@ transformers computes from them in float32. Run where torch and transformers are
     python tests/model/make_oracles.py        # made with transformers 5.24 and torch 2.15
 """
 import pathlib
+import zlib
 
 import h5py
 import numpy as np
@@ -39,8 +40,6 @@ FAMILIES = {
                                "tie_word_embeddings": True, "rope_parameters": {
                                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
                                    "sliding_attention": PLAIN}}),
-}
-LATER = {  # behind the others, whose random numbers stay what they are
     "exaone4": ("exaone4", {"num_hidden_layers": 4, "sliding_window": 7, "rope_parameters": PLAIN}),
     "seed_oss": ("seed_oss", {"rope_parameters": PLAIN, "attention_out_bias": True}),
 }
@@ -79,10 +78,12 @@ def fill(model):
 
 def models():
     """Name and model of every oracle."""
-    for name, (model_type, changes) in {**FAMILIES, **LATER}.items():
+    for name, (model_type, changes) in FAMILIES.items():
+        torch.manual_seed(zlib.crc32(name.encode()))  # of its own: another family changes nothing in this one
         config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
         yield name, AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for name, (model_type, text_type, changes, sees, whole) in WITH_PICTURES.items():
+        torch.manual_seed(zlib.crc32(name.encode()))
         text = {**SIZES, "model_type": text_type, **changes}
         if "tie_word_embeddings" not in whole:
             text.pop("tie_word_embeddings")
@@ -91,7 +92,6 @@ def models():
 
 
 def main():
-    torch.manual_seed(1)
     ids = np.random.default_rng(0).integers(3, SIZES["vocab_size"], sum(LENGTHS))
     offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
     for name, model in models():
