@@ -298,8 +298,11 @@ void check_sequences(const std::string& where, const Sequences& sequences, std::
             where, *largest, vocab_size);
     for (std::int64_t index = 0; index < sequences.count(); ++index)
         if (sequences.length(index) > max_positions)
-            throw InvalidInput("{}: sequence {} has {} tokens, the model takes at most {}", where, index,
-                               sequences.length(index), max_positions);
+            throw InvalidInput(
+                "{}: sequence {} has {} tokens, the model takes at most {} (config.json's limit, or the original "
+                "context of one that computes longer "
+                "sequences otherwise)",
+                where, index, sequences.length(index), max_positions);
 }
 }  // namespace
 

@@ -22,14 +22,14 @@ std::vector<std::string> QuantizedModelInfo::original_patterns() const {
         std::string numbers;
         for (std::int64_t layer = quantized_layers; layer < model_layers; ++layer)
             numbers += fmt::format("{}{}", numbers.empty() ? "" : "|", layer);
-        std::string prefix = "^";
+        std::string prefix;
         for (const char letter : layer_prefix.substr(0, layer_prefix.find("{}"))) {
             if (letter == '.') prefix += '\\';
             prefix += letter;
         }
         // Beside other parts, each program has names of its own for the text model.
-        if (!other_parts.empty()) prefix = "^(.*\\.)?language_model\\.(model\\.)?layers\\.";
-        patterns.push_back(fmt::format("{}({})\\..*", prefix, numbers));
+        const std::string anywhere = "(.*\\.)?language_model\\.(model\\.)?layers\\.";
+        patterns.push_back(fmt::format("^{}({})\\..*", other_parts.empty() ? prefix : anywhere, numbers));
     }
     for (const std::string& part : other_parts)
         patterns.push_back(fmt::format("^(.*\\.)?{}\\..*", part));

@@ -60,7 +60,7 @@ def with_transformers(folder, dtype, **more):
     import torch
     import transformers
 
-    pictures = (pathlib.Path(folder) / "config.json").read_text().find("ForConditionalGeneration") >= 0
+    pictures = "ForConditionalGeneration" in (pathlib.Path(folder) / "config.json").read_text()
     kind = transformers.AutoModelForImageTextToText if pictures else transformers.AutoModelForCausalLM
     return kind.from_pretrained(folder, dtype=getattr(torch, dtype), **more).eval()
 

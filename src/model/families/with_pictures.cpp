@@ -15,13 +15,20 @@ struct TextModel {
     const FamilyEntry& family;
 };
 
+/// Qwen2-VL's first files have the text model's settings at the top.
+bool has_text_model_inside(const ConfigReader& reader) {
+    return reader.has("text_config") || !reader.has("hidden_size");
+}
+ConfigReader text_model_of(const ConfigReader& reader) {
+    return has_text_model_inside(reader) ? reader.object("text_config") : reader;
+}
+
 /// @param kinds of text models that the architecture may hold
 /// @param tied what the head is where config.json's top says nothing
 void read_text_model(const ConfigReader& reader, ModelConfig& config, std::initializer_list<TextModel> kinds,
                      bool tied) {
-    // Qwen2-VL's first files have the text model's settings at the top.
-    const bool nested = reader.has("text_config") || !reader.has("hidden_size");
-    const ConfigReader text = nested ? reader.object("text_config") : reader;
+    const bool nested = has_text_model_inside(reader);
+    const ConfigReader text = text_model_of(reader);
     const TextModel* kind = kinds.begin();
     if (nested) {
         const std::string type = text.text("model_type", std::string(kind->model_type));
@@ -52,6 +59,7 @@ Family within(Family family, const std::string& prefix, const std::string& head)
     return family;
 }
 
+/// With LLaVA's names, which Gemma 3 and Mistral 3 have taken over.
 Family within_llava(Family text) {
     Family family = within(std::move(text), "language_model.model.", "language_model.lm_head.weight");
     family.other_parts = {"vision_tower", "multi_modal_projector"};
@@ -70,7 +78,7 @@ Family within_qwen2(const ModelConfig& config) {
 
 /// transformers' own defaults differ from those of the same fields in models without pictures.
 void read_qwen(const ConfigReader& reader, ModelConfig& config, TextModel kind) {
-    const ConfigReader text = reader.has("text_config") ? reader.object("text_config") : reader;
+    const ConfigReader text = text_model_of(reader);
     for (const char* field : {"num_key_value_heads", "rms_norm_eps"})
         text.at(field);
     if (!text.has("rope_parameters") || !text.object("rope_parameters").has("rope_theta")) text.at("rope_theta");
