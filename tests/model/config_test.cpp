@@ -612,7 +612,8 @@ TEST(Config, ReadsMistral3AndMinistral3WithPictures) {
     text.erase("rope_scaling");
     expect_refused([&] { mistral(text); }, {"'text_config.rope_parameters'", "missing"});
     text["model_type"] = "llama";
-    expect_refused([&] { mistral(text); }, {"'text_config.model_type'", "'llama'", "Mistral3ForConditionalGeneration"});
+    expect_refused([&] { mistral(text); }, {"'text_config.model_type'", "'llama'", "Mistral3ForConditionalGeneration",
+                                            "'mistral' or 'ministral3' is"});
     expect_refused(
         [] {
             read(relative("Mistral3ForConditionalGeneration", "mistral3", {{"hidden_size", nullptr}}));

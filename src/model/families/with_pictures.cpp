@@ -33,9 +33,13 @@ void read_text_model(const ConfigReader& reader, ModelConfig& config, std::initi
     if (nested) {
         const std::string type = text.text("model_type", std::string(kind->model_type));
         kind = std::find_if(kinds.begin(), kinds.end(), [&](const TextModel& one) { return one.model_type == type; });
-        if (kind == kinds.end())
-            text.refuse("model_type",
-                        fmt::format("is '{}', which is not supported within {}", type, config.architecture));
+        if (kind == kinds.end()) {
+            std::string supported;
+            for (const TextModel& one : kinds)
+                supported += fmt::format("{}'{}'", supported.empty() ? "" : " or ", one.model_type);
+            text.refuse("model_type", fmt::format("is '{}', which is not supported within {}; {} is", type,
+                                                  config.architecture, supported));
+        }
     }
     if (nested && text.has("quantization_config"))
         text.refuse("quantization_config", "is there: the model is quantized already, and its original is needed");
