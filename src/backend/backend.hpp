@@ -19,6 +19,7 @@
 #include "backend/pair_differences.hpp"
 #include "backend/rotary.hpp"
 #include "backend/scale.hpp"
+#include "backend/scatter.hpp"
 #include "backend/score.hpp"
 #include "support/timeline.hpp"
 
@@ -34,6 +35,7 @@ class Backend : public MemoryOperations,
                 public ActivationOperations,
                 public ScaleOperations,
                 public EmbeddingOperations,
+                public ScatterOperations,
                 public ScoreOperations,
                 public DequantizeOperations,
                 public CholeskyOperations,

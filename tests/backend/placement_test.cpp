@@ -179,6 +179,26 @@ TEST_P(PlacementTest, Scale) {
     }
 }
 
+TEST_P(PlacementTest, ScatterRows) {
+    const std::vector<std::int32_t> ids{4, 0, 2};
+    const std::vector<float> factors{0.22F, -1.7F, 0.9F};
+    for (const std::int64_t cols : {1, 4, 7, 8, 9, 1032}) {
+        const HostMatrix x = rounded(random_matrix(3, cols, 1));
+        const HostMatrix y = rounded(random_matrix(5, cols, 2));
+        const auto scatter = [&](Place from, Place to) {
+            const DeviceMatrix inputs = put(x, from), output = put(y, to);
+            backend->scatter_rows(inputs.view, ids, factors, output.view);
+            expect_gaps_untouched(output, to);
+            return download(output.view).values;
+        };
+        const std::vector<float> expected = scatter(odd, odd);
+        for (const Place& place : places) {
+            ASSERT_EQ(scatter(place, place), expected) << cols;
+            ASSERT_EQ(scatter({}, place), expected) << cols;
+        }
+    }
+}
+
 TEST_P(PlacementTest, LogProbabilities) {
     for (const std::int64_t vocabulary : {1, 3, 4, 8, 9, 1024, 1032, 2048, 2056, 5000}) {
         HostMatrix logits = rounded(random_matrix(3, vocabulary, 1, 10.0F));

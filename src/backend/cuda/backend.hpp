@@ -73,6 +73,8 @@ class CudaBackend final : public Backend {
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void scale(TensorView inputs, float factor, TensorView output, bool accumulate) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
+    void scatter_rows(TensorView inputs, std::span<const std::int32_t> ids, std::span<const float> factors,
+                      TensorView output) override;
     void token_log_probabilities(TensorView logits, std::span<const std::int32_t> targets,
                                  std::span<float> log_probabilities, std::span<std::int32_t> best) override;
     void dequantize(MatrixView<const std::uint8_t> codes, MatrixView<const float> scales,

@@ -232,6 +232,26 @@ struct EmbedWork {
     }
 };
 
+template <class T>
+struct ScatterWork {
+    PlainTensor inputs;
+    const std::int32_t* ids;
+    const float* factors;
+    PlainTensor output;
+
+    template <bool Whole>
+    __device__ void at(std::int64_t row, std::int64_t col, int count) const {
+        Chunk values = load_chunk<Whole>(row_of<T>(inputs, row) + col, count);
+        T* to = row_to_write<T>(output, ids[row]) + col;
+        const Chunk before = load_chunk<Whole>(to, count);
+        const float factor = factors[row];
+#pragma unroll
+        for (int i = 0; i < chunk_elements<T>; ++i)
+            set_element<T>(fmaf(factor, element<T>(values, i), element<T>(before, i)), i, values);
+        store_chunk<Whole>(values, to, count);
+    }
+};
+
 struct Largest {
     float value;
     std::int32_t place;
@@ -408,6 +428,17 @@ cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, cons
     return with_type(output.type, [&](auto element) {
         using T = decltype(element);
         return launch_over_chunks<T>(output.rows, output.cols, whole, EmbedWork<T>{table, ids, output, accumulate},
+                                     stream);
+    });
+}
+
+cudaError_t launch_scatter_rows(const PlainTensor& inputs, const std::int32_t* ids, const float* factors,
+                                const PlainTensor& output, cudaStream_t stream) {
+    if (empty(inputs)) return cudaSuccess;
+    const bool whole = in_whole_chunks(inputs) && in_whole_chunks(output);
+    return with_type(output.type, [&](auto element) {
+        using T = decltype(element);
+        return launch_over_chunks<T>(inputs.rows, inputs.cols, whole, ScatterWork<T>{inputs, ids, factors, output},
                                      stream);
     });
 }

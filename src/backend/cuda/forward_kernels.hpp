@@ -41,6 +41,10 @@ cudaError_t launch_scale(const PlainTensor& inputs, float factor, const PlainTen
 cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
                          cudaStream_t stream);
 
+/// As ScatterOperations. @param ids and @param factors on the device
+cudaError_t launch_scatter_rows(const PlainTensor& inputs, const std::int32_t* ids, const float* factors,
+                                const PlainTensor& output, cudaStream_t stream);
+
 /// As ScoreOperations; @param targets, log_probabilities, best on the device; best may be null
 cudaError_t launch_log_probabilities(const PlainTensor& logits, const std::int32_t* targets, float* log_probabilities,
                                      std::int32_t* best, cudaStream_t stream);
