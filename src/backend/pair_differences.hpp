@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "support/views.hpp"
 
@@ -15,6 +17,25 @@ struct PairColumn {
     std::int32_t first1 = 0;
     std::int32_t count1 = 1;
 };
+
+/// Columns of a matrix that holds some of a chunk's rows: of each column those of its tokens that are there, and no
+/// column that lacks all of one sentence.
+/// @param rows of the chunk, ascending
+inline std::vector<PairColumn> pair_columns_among(std::span<const PairColumn> columns,
+                                                  std::span<const std::int32_t> rows) {
+    std::vector<PairColumn> among;
+    const auto place_of = [&](std::int32_t row) {
+        return static_cast<std::int32_t>(std::ranges::lower_bound(rows, row) - rows.begin());
+    };
+    for (const PairColumn& column : columns) {
+        const std::int32_t first0 = place_of(column.first0);
+        const std::int32_t first1 = place_of(column.first1);
+        const PairColumn found{first0, place_of(column.first0 + column.count0) - first0, first1,
+                               place_of(column.first1 + column.count1) - first1};
+        if (found.count0 > 0 && found.count1 > 0) among.push_back(found);
+    }
+    return among;
+}
 
 class PairDifferenceOperations {
   public:

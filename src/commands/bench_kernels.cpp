@@ -330,11 +330,7 @@ class Bench {
         measure(
             "stage forward", fmt::format("{} tokens of {}", tokens_, length_),
             {2 * weights * static_cast<double>(tokens_) + attention_flop(), bytes, type}, [] {},
-            [&] {
-                decoder.begin_layer(layer, state);
-                for (int stage = 0; stage < 4; ++stage)
-                    decoder.run_stage(stage, layer, state);
-            });
+            [&] { decoder.run_layer(layer, state); });
     }
 
     Backend& backend_;

@@ -193,8 +193,9 @@ std::vector<Selection> selections(const Work& work) {
             for (const LinearSpec& linear : stage.linears) {
                 if (work.by_module == ByModule::modules)
                     result.push_back({family.layer(layer) + linear.name, linear.name, layer});
-                else
-                    result.push_back({linear.name, linear.name, -1});
+                else if (const std::string kind = kind_of_linear(linear.name);
+                         std::ranges::none_of(result, [&](const Selection& one) { return one.linear == kind; }))
+                    result.push_back({kind, kind, -1});
             }
     return result;
 }
@@ -206,7 +207,8 @@ WeightsOverride quantize(const Work& work, LinearChoice which = {}) {
 
 LinearChoice choice(const Selection& selection) {
     return [selection](std::int64_t layer, const std::string& linear) {
-        return linear == selection.linear && (selection.layer < 0 || selection.layer == layer);
+        return selection.layer < 0 ? kind_of_linear(linear) == selection.linear
+                                   : linear == selection.linear && selection.layer == layer;
     };
 }
 

@@ -37,6 +37,7 @@ QuantizedModelInfo common_info(const RunDirectory& run, const Family& family, co
     QuantizedModelInfo info;
     info.layer_prefix = family.layer_prefix;
     info.other_parts = family.other_parts;
+    info.router = family.router;
     info.quantized_layers = run.layers();
     info.model_layers = family.config.layers;
     if (first.modules.empty()) throw InvalidInput("{} has no modules", run.layer_path(0).string());
@@ -125,6 +126,20 @@ class Exporter {
                 "serve it with vLLM's --max-model-len {}, the original context: beyond it the model's queries grow, "
                 "for which vLLM ({}) does not look in a Hugging Face config.json",
                 context, vllm_version);
+    }
+
+    /// Programs that read experts in fewer forms than a format has.
+    void warn_of_experts() const {
+        if (!family_.is_mixture()) return;
+        const bool everywhere = info_.quantized_layers == info_.model_layers;
+        if (options_.format == "compressed-tensors" && !(info_.symmetric && everywhere))
+            warn(
+                "transformers (5.24) does not load this export, vLLM does: it reads quantized experts where they are "
+                "symmetric, and quantized in every layer");
+        if (options_.format == "gptq" && family_.config.model_type == "mixtral")
+            warn(
+                "GPTQModel (7.7) does not load this export, vLLM does: it has other names for Mixtral's experts than "
+                "the model's files");
     }
 
     /// A dense export is in float16 where nobody says otherwise.
@@ -248,6 +263,7 @@ void export_run(const RunDirectory& run, const fs::path& out, const ExportOption
     rename_into_place(temporary, target);
     guard.keep();
     exporter.warn_of_vllm();
+    exporter.warn_of_experts();
     exporter.warn_of_float16();
 }
 

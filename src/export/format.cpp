@@ -33,6 +33,8 @@ std::vector<std::string> QuantizedModelInfo::original_patterns() const {
     }
     for (const std::string& part : other_parts)
         patterns.push_back(fmt::format("^(.*\\.)?{}\\..*", part));
+    // Programs have names of their own for what a router is in.
+    if (!router.empty()) patterns.push_back(fmt::format(".*\\{}$", router.substr(router.rfind('.'))));
     return patterns;
 }
 

@@ -91,6 +91,7 @@ Activation read_activation(const ConfigReader& reader, const char* field, std::o
 namespace {
 
 constexpr double most_positions = 1e9;
+constexpr std::int64_t largest_experts = 4096;
 double positions_of_rope(const ConfigReader& scaling, std::optional<double> fallback = {}) {
     return scaling.number("original_max_position_embeddings", 2, most_positions, fallback);
 }
@@ -242,7 +243,7 @@ std::optional<std::string> read_dtype(const ConfigReader& reader) {
 
 void read_llama_like(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults) {
     config.hidden_size = reader.size("hidden_size", largest_width);
-    config.intermediate_size = reader.size("intermediate_size", largest_width);
+    config.intermediate_size = reader.size("intermediate_size", largest_width, defaults.intermediate_size);
     config.layers = reader.size("num_hidden_layers", largest_count);
     config.heads = reader.size("num_attention_heads", largest_count, defaults.heads);
     config.key_value_heads =
@@ -302,6 +303,17 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
 void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp) {
     config.attention_bias = reader.flag("attention_bias", false);
     if (mlp) config.mlp_bias = reader.flag("mlp_bias", false);
+}
+
+void read_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t experts, std::int64_t per_token) {
+    const char* field = reader.has("num_local_experts") ? "num_local_experts" : "num_experts";
+    config.experts = reader.size(field, largest_experts, experts);
+    if (reader.size("num_experts", largest_experts, config.experts) != config.experts)
+        reader.refuse("num_experts", "is another number than 'num_local_experts'");
+    config.experts_per_token = reader.size("num_experts_per_tok", largest_experts, per_token);
+    if (config.experts_per_token > config.experts)
+        reader.refuse("num_experts_per_tok", fmt::format("is {}, more than the {} experts that there are",
+                                                         config.experts_per_token, config.experts));
 }
 
 void read_layer_windows(const ConfigReader& reader, ModelConfig& config) {

@@ -37,7 +37,10 @@ struct ModelConfig {
     std::string model_type;    // llama, mistral, qwen2, …; of the text model in one that takes pictures, too
     std::string architecture;  // LlamaForCausalLM, …
     std::int64_t hidden_size = 0;
-    std::int64_t intermediate_size = 0;
+    std::int64_t intermediate_size = 0;  // of one expert, in a mixture of them
+    std::int64_t experts = 0;            // of each layer; 0: one MLP
+    std::int64_t experts_per_token = 0;
+    bool normalized_routing = true;  // the weights of a token's experts sum to 1
     std::int64_t layers = 0;
     std::int64_t heads = 0;
     std::int64_t key_value_heads = 0;

@@ -55,7 +55,8 @@ std::optional<std::string> read_dtype(const ConfigReader& reader);
 
 /// Where Llama's relatives differ in what config.json may leave out, and in names.
 struct LlamaDefaults {
-    std::optional<std::int64_t> heads = {}, key_value_heads = {}, vocab_size = {}, max_positions = {};
+    std::optional<std::int64_t> intermediate_size = {}, heads = {}, key_value_heads = {}, vocab_size = {},
+                                max_positions = {};
     std::optional<std::int64_t> head_dim = {};  // otherwise hidden size / heads
     double rope_theta = 10000;
     double norm_epsilon = 1e-6;
@@ -76,6 +77,10 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
 
 /// `attention_bias` and, where the family has one, `mlp_bias`, as config.json says.
 void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp);
+
+/// How many experts a layer has (`num_experts` or `num_local_experts`, one name for the other in transformers), and how
+/// many of them a token reaches (`num_experts_per_tok`).
+void read_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t experts, std::int64_t per_token);
 
 /// The window of each layer, as use_sliding_window, sliding_window, layer_types and max_window_layers have it.
 void read_layer_windows(const ConfigReader& reader, ModelConfig& config);

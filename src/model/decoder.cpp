@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "model/rope.hpp"
 #include "support/error.hpp"
@@ -11,9 +12,9 @@
 namespace fairgptq {
 namespace {
 
-/// Elements of the three scratch buffers.
+/// Elements of the scratch buffers.
 struct Scratch {
-    std::int64_t query_or_gate, key_or_up, value;
+    std::int64_t query_or_gate, key_or_up, value, expert_rows;
 };
 
 /// Whether something happens to what attention and MLP make before it is added to the hidden states.
@@ -28,13 +29,42 @@ Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const std::int64_t key = config.key_value_heads * config.head_dim;
     const std::int64_t gate = config.intermediate_size;
     const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
-    return {std::max(max_tokens * std::max({query, gate, added}), Decoder::max_logit_rows * config.hidden_size),
-            max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key};
+    return {std::max(max_tokens * std::max({query, gate, added, config.experts}),
+                     Decoder::max_logit_rows * config.hidden_size),
+            max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key,
+            family.is_mixture() ? max_tokens * config.hidden_size : 0};
 }
 
 /// Each token's place in its sequence.
 std::vector<std::int64_t> positions(const ChunkState& state) {
     return state.cache != nullptr ? state.cache->positions : positions_of(state.offsets, state.prefixes);
+}
+
+/// Where each part of an expert's columns in ChunkState::inputs begins: as aligned as the first one.
+std::int64_t part(std::int64_t cols) {
+    constexpr std::int64_t alignment = 16;
+    return (cols + alignment - 1) / alignment * alignment;
+}
+
+/// The experts of one row: those with the largest logits, the first of equal ones, by the softmax over all.
+void choose_experts(const float* logits, const ModelConfig& config, std::int32_t row, std::vector<std::int32_t>& order,
+                    Routing& routing) {
+    order.resize(static_cast<std::size_t>(config.experts));
+    std::iota(order.begin(), order.end(), 0);
+    const auto chosen = order.begin() + config.experts_per_token;
+    std::partial_sort(order.begin(), chosen, order.end(), [&](std::int32_t a, std::int32_t b) {
+        return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    });
+    const float largest = logits[order.front()];
+    const auto weight = [&](std::int32_t expert) { return std::exp(logits[expert] - largest); };
+    const auto end = config.normalized_routing ? chosen : order.end();
+    const float sum = std::accumulate(order.begin(), end, 0.0F,
+                                      [&](float total, std::int32_t expert) { return total + weight(expert); });
+    for (auto expert = order.begin(); expert != chosen; ++expert) {
+        Routing::Expert& place = routing.experts[static_cast<std::size_t>(*expert)];
+        place.rows.push_back(row);
+        place.weights.push_back(weight(*expert) / sum);
+    }
 }
 
 }  // namespace
@@ -51,23 +81,56 @@ Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens
     query_or_gate_ = backend_.allocate(static_cast<std::size_t>(elements.query_or_gate) * size);
     key_or_up_ = backend_.allocate(static_cast<std::size_t>(elements.key_or_up) * size);
     value_ = backend_.allocate(static_cast<std::size_t>(elements.value) * size);
+    expert_rows_ = backend_.allocate(static_cast<std::size_t>(elements.expert_rows) * size);
 }
 
-std::int64_t Decoder::widest_input(const Family& family) {
+std::int64_t Decoder::widest_stage(const Family& family) {
     std::int64_t widest = 0;
     for (const StageSpec& stage : family.stages)
         widest = std::max(widest, stage.cols());
     return widest;
 }
 
+std::int64_t Decoder::widest_input(const Family& family) {
+    const std::int64_t widest = widest_stage(family);
+    if (!family.is_mixture()) return widest;
+    return part(std::max(widest, 2 * part(family.config.hidden_size) + family.config.intermediate_size));
+}
+
+std::int64_t Decoder::input_cols(const Family& family, int stage) {
+    const StageSpec& spec = family.stages.at(static_cast<std::size_t>(stage));
+    return spec.expert < 0 ? spec.cols() : widest_input(family);
+}
+
 std::size_t Decoder::scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type) {
     const Scratch elements = scratch_elements(family, max_tokens);
-    return static_cast<std::size_t>(elements.query_or_gate + elements.key_or_up + elements.value) *
+    return static_cast<std::size_t>(elements.query_or_gate + elements.key_or_up + elements.value +
+                                    elements.expert_rows) *
            size_of(activation_type);
 }
 
-TensorView Decoder::stage_input(int stage, const ChunkState& state) const {
-    return state.inputs.cols_from(0, family_.stages.at(static_cast<std::size_t>(stage)).cols());
+TensorView Decoder::mlp_input(const ChunkState& state) const {
+    return state.inputs.cols_from(0, family_.config.hidden_size);
+}
+
+TensorView Decoder::experts_sum(const ChunkState& state) const {
+    return state.inputs.cols_from(part(family_.config.hidden_size), family_.config.hidden_size);
+}
+
+TensorView Decoder::expanded(const Routing::Expert& expert, const ChunkState& state) const {
+    return state.inputs.rows_from(0, std::ssize(expert.rows))
+        .cols_from(2 * part(family_.config.hidden_size), family_.config.intermediate_size);
+}
+
+TensorView Decoder::stage_input(int stage, const ChunkState& state) {
+    const StageSpec& spec = family_.stages.at(static_cast<std::size_t>(stage));
+    if (spec.expert < 0) return state.inputs.cols_from(0, spec.cols());
+    const Routing::Expert& expert = state.routing->experts.at(static_cast<std::size_t>(spec.expert));
+    if (stage % 2 == 1) return expanded(expert, state);
+    const TensorView rows =
+        expert_rows_.tensor(backend_.activation_type(), std::ssize(expert.rows), family_.config.hidden_size);
+    backend_.embed(mlp_input(state), expert.rows, rows, false);  // gathers rows
+    return rows;
 }
 
 const LinearWeights& Decoder::linear(const LayerWeights& layer, int stage, std::size_t index) const {
@@ -149,17 +212,55 @@ void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state)
             break;
         case 1:
             add_to_hidden(linear(layer, 1, 0), stage_input(1, state), layer.attention_output_norm, state);
-            normed_or_copied(layer.mlp_norm, state.hidden, stage_input(2, state));
-            break;
-        case 2:
-            expand(layer, state);
-            break;
-        case 3:
-            add_to_hidden(linear(layer, 3, 0), stage_input(3, state), layer.mlp_output_norm, state);
+            normed_or_copied(layer.mlp_norm, state.hidden, mlp_input(state));
+            if (family_.is_mixture()) route(layer, state);
             break;
         default:
-            throw Failure("a decoder block has no stage {}", stage);
+            if (family_.is_mixture())
+                run_expert(stage, layer, state);
+            else if (stage == 2)
+                expand(layer, 2, stage_input(2, state), stage_input(3, state));
+            else
+                add_to_hidden(linear(layer, 3, 0), stage_input(3, state), layer.mlp_output_norm, state);
     }
+}
+
+void Decoder::run_layer(const LayerWeights& layer, ChunkState& state) {
+    begin_layer(layer, state);
+    for (int stage = 0; stage < family_.stage_count(); ++stage)
+        run_stage(stage, layer, state);
+}
+
+void Decoder::route(const LayerWeights& layer, ChunkState& state) {
+    const ModelConfig& config = family_.config;
+    const DType type = backend_.activation_type();
+    const TensorView logits = query_or_gate_.tensor(type, state.hidden.rows, config.experts);
+    backend_.linear(mlp_input(state), layer.router, nullptr, logits, false);
+    const auto count = static_cast<std::size_t>(logits.rows * logits.cols);
+    std::vector<std::byte> stored(count * size_of(type));
+    backend_.copy_to_host(stored.data(), logits.data, stored.size());
+    const std::vector<float> values = to_floats(stored.data(), type, count);
+    if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); }))
+        throw Failure("layer {}: its router's logits are not finite", layer.layer);
+    if (!state.routing) state.routing = std::make_shared<Routing>();
+    state.routing->experts.assign(static_cast<std::size_t>(config.experts), {});
+    std::vector<std::int32_t> order;
+    for (std::int64_t row = 0; row < logits.rows; ++row)
+        choose_experts(values.data() + row * config.experts, config, static_cast<std::int32_t>(row), order,
+                       *state.routing);
+    backend_.scale(mlp_input(state), 0, experts_sum(state), false);
+}
+
+// What experts make is added up apart, in their order, and then to the hidden states.
+void Decoder::run_expert(int stage, const LayerWeights& layer, ChunkState& state) {
+    const auto index = static_cast<std::size_t>(family_.stages.at(static_cast<std::size_t>(stage)).expert);
+    const Routing::Expert& expert = state.routing->experts.at(index);
+    const TensorView inputs = stage_input(stage, state);
+    if (stage % 2 == 0) return expand(layer, stage, inputs, expanded(expert, state));
+    const TensorView output = expert_rows_.tensor(backend_.activation_type(), inputs.rows, family_.config.hidden_size);
+    project(linear(layer, stage, 0), inputs, output, false);
+    backend_.scatter_rows(output, expert.rows, expert.weights, experts_sum(state));
+    if (stage + 1 == family_.stage_count()) backend_.scale(experts_sum(state), 1, state.hidden, true);
 }
 
 // Query, key, value → what the heads gather, which is the next stage's input.
@@ -233,18 +334,16 @@ void Decoder::gather(TensorView query, TensorView key, TensorView value, const A
     }
 }
 
-// The first half of the MLP, with its activation → the last stage's input.
-void Decoder::expand(const LayerWeights& layer, ChunkState& state) {
-    const TensorView inputs = stage_input(2, state);
-    const TensorView output = stage_input(3, state);
-    const TensorView gate = query_or_gate_.tensor(backend_.activation_type(), state.hidden.rows, output.cols);
+// The first half of the MLP, with its activation → the input of the second.
+void Decoder::expand(const LayerWeights& layer, int stage, TensorView inputs, TensorView output) {
+    const TensorView gate = query_or_gate_.tensor(backend_.activation_type(), inputs.rows, output.cols);
     if (!family_.gated) {
-        project(linear(layer, 2, 0), inputs, gate, false);
+        project(linear(layer, stage, 0), inputs, gate, false);
         backend_.activation(family_.config.activation, gate, output);
         return;
     }
-    const TensorView up = key_or_up_.tensor(backend_.activation_type(), state.hidden.rows, output.cols);
-    project_parts(layer, 2, std::array{gate, up}, inputs);
+    const TensorView up = key_or_up_.tensor(backend_.activation_type(), inputs.rows, output.cols);
+    project_parts(layer, stage, std::array{gate, up}, inputs);
     backend_.gated_activation(family_.config.activation, gate, up, output);
 }
 

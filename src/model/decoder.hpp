@@ -1,4 +1,4 @@
-// A decoder block as four stages over a ragged chunk of sequences (docs/method.md "Where inputs come from").
+// A decoder block as stages over a ragged chunk of sequences (docs/method.md "Where inputs come from").
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,25 @@ struct CacheStep {
     TensorView keys, values;                // this layer's cache: [rows, key_value_heads · head_dim]
 };
 
+/// Which rows of a chunk reach which expert, and with what weight.
+struct Routing {
+    struct Expert {
+        std::vector<std::int32_t> rows;  // ascending
+        std::vector<float> weights;      // of its output, one a row
+    };
+    std::vector<Expert> experts;
+};
+
 /// The state of one chunk between stages. Both views are the caller's memory.
 struct ChunkState {
     TensorView hidden;  // [tokens, hidden_size], the residual stream
-    TensorView inputs;  // [tokens, ≥ widest stage input]; the current stage's input is its first stage.cols() columns,
-                        // rows `stride` apart
+    TensorView inputs;  // [tokens, ≥ widest_input]; the current stage's input is its first stage.cols() columns, rows
+                        // `stride` apart. Experts find their inputs in its first hidden_size columns, add up what they
+                        // make in the next, and keep that of their second stage behind.
     std::span<const std::int64_t> offsets;
     std::span<const RowRange> prefixes = {};  // ChunkTokens::prefixes
     const CacheStep* cache = nullptr;         // only while generating
+    std::shared_ptr<Routing> routing = {};    // in a mixture of experts, from stage 1 on
 };
 
 class Decoder {
@@ -34,7 +45,11 @@ class Decoder {
     /// Scratch for chunks of up to `max_tokens` tokens is allocated once.
     Decoder(Backend& backend, const Family& family, std::int64_t max_tokens);
 
+    /// Columns of ChunkState::inputs, and of the widest of the matrices that stages read in it.
     static std::int64_t widest_input(const Family& family);
+    static std::int64_t widest_stage(const Family& family);
+    /// Of those, how many stage `stage` reads: what has to be there for it.
+    static std::int64_t input_cols(const Family& family, int stage);
     /// Bytes that the constructor allocates: for `plan`.
     static std::size_t scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type);
 
@@ -42,11 +57,14 @@ class Decoder {
     void embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkState& state);
     /// inputs = input norm of hidden (or hidden itself): the first stage's input.
     void begin_layer(const LayerWeights& layer, ChunkState& state);
-    /// Runs stage `stage` (0…3) with its linears' weights: inputs (this stage's) → inputs of the next stage, with
-    /// hidden updated by stages 1 and 3. Stage 3 leaves inputs undefined.
+    /// Runs a stage with its linears' weights: inputs (this stage's) → inputs of the next stage, with hidden updated by
+    /// stage 1 and the last one, which leaves inputs undefined.
     void run_stage(int stage, const LayerWeights& layer, ChunkState& state);
-    /// The current stage's input as a matrix [tokens, cols of that stage].
-    TensorView stage_input(int stage, const ChunkState& state) const;
+    /// All stages of a layer.
+    void run_layer(const LayerWeights& layer, ChunkState& state);
+    /// The current stage's input as a matrix [tokens, cols of that stage]; of an expert [tokens that reach it, cols],
+    /// valid until anything else is asked of the decoder.
+    TensorView stage_input(int stage, const ChunkState& state);
 
     /// Final norm of `hidden` rows, then logits [rows, vocab] in `logits` (activation type). `rows` selects rows of
     /// hidden (host indices), at most `max_logit_rows` at a time.
@@ -69,7 +87,15 @@ class Decoder {
     void attend(const LayerWeights& layer, ChunkState& state);
     void rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state);
     void gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, ChunkState& state);
-    void expand(const LayerWeights& layer, ChunkState& state);
+    /// inputs → output by the MLP's first half: of the stage `stage`.
+    void expand(const LayerWeights& layer, int stage, TensorView inputs, TensorView output);
+    /// Chooses each row's experts, from the MLP's input.
+    void route(const LayerWeights& layer, ChunkState& state);
+    void run_expert(int stage, const LayerWeights& layer, ChunkState& state);
+    /// The three parts of ChunkState::inputs that experts use.
+    TensorView mlp_input(const ChunkState& state) const;
+    TensorView experts_sum(const ChunkState& state) const;
+    TensorView expanded(const Routing::Expert& expert, const ChunkState& state) const;
     const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
 
     Backend& backend_;
@@ -77,6 +103,7 @@ class Decoder {
     std::int64_t max_tokens_;
     std::vector<float> frequencies_, window_frequencies_;
     Buffer query_or_gate_, key_or_up_, value_;  // the first also holds the rows that logits are made of
+    Buffer expert_rows_;                        // what goes into an expert, or comes out of it
 };
 
 }  // namespace fairgptq

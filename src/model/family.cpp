@@ -9,11 +9,12 @@
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,        &mistral_family,       &ministral3_family,    &qwen2_family,
-                          &qwen3_family,        &smollm3_family,       &granite_family,       &phi3_family,
-                          &olmo2_family,        &olmo3_family,         &gemma3_family,        &opt_family,
-                          &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
-                          &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
+const std::array families{&llama_family,         &mistral_family,       &ministral3_family,      &qwen2_family,
+                          &qwen3_family,         &smollm3_family,       &granite_family,         &phi3_family,
+                          &olmo2_family,         &olmo3_family,         &gemma3_family,          &opt_family,
+                          &mixtral_family,       &qwen3_moe_family,     &olmoe_family,           &exaone4_family,
+                          &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures, &qwen2_with_pictures,
+                          &qwen25_with_pictures, &qwen3_with_pictures};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {
@@ -67,6 +68,14 @@ Family read_family(const std::filesystem::path& model_dir) {
     return family;
 }
 
+std::string kind_of_linear(const std::string& name) {
+    constexpr std::string_view experts = ".experts.";
+    const std::size_t at = name.find(experts);
+    if (at == std::string::npos) return name;
+    const std::size_t number = at + experts.size();
+    return name.substr(0, number) + "*" + name.substr(name.find('.', number));
+}
+
 Family describe_llama_like(const ModelConfig& config) {
     const std::int64_t hidden = config.hidden_size;
     const std::int64_t wide = config.intermediate_size;
@@ -88,6 +97,20 @@ Family describe_llama_like(const ModelConfig& config) {
         {{{"mlp.gate_proj", wide, hidden, config.mlp_bias}, {"mlp.up_proj", wide, hidden, config.mlp_bias}}},
         {{{"mlp.down_proj", hidden, wide, config.mlp_bias}}},
     };
+    return family;
+}
+
+Family describe_mixture(const ModelConfig& config, const std::string& block, const ExpertNames& names) {
+    const std::int64_t hidden = config.hidden_size;
+    const std::int64_t wide = config.intermediate_size;
+    Family family = describe_llama_like(config);
+    family.router = block + ".gate";
+    family.stages.resize(2);
+    for (std::int64_t expert = 0; expert < config.experts; ++expert) {
+        const std::string prefix = fmt::format("{}.experts.{}.", block, expert);
+        family.stages.push_back({{{prefix + names.gate, wide, hidden}, {prefix + names.up, wide, hidden}}, expert});
+        family.stages.push_back({{{prefix + names.down, hidden, wide}}, expert});
+    }
     return family;
 }
 

@@ -1,5 +1,5 @@
-// A model family is a description, not a copy of the loop: tensor names, norm, activation, rope, biases, the four
-// stages' linears. Adding a family is one file (families/NAME.cpp) and one line in family.cpp.
+// A model family is a description, not a copy of the loop: tensor names, norm, activation, rope, biases, the stages'
+// linears. Adding a family is one file (families/NAME.cpp) and one line in family.cpp.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +20,13 @@ struct LinearSpec {
 /// Linears that read the same input and so share one Hessian.
 struct StageSpec {
     std::vector<LinearSpec> linears;
+    std::int64_t expert = -1;  // whose linears they are, in a mixture of experts
     std::int64_t cols() const { return linears.front().cols; }
 };
 
-/// The four stages of a decoder block, in the order of computation: {q,k,v} → {o} → {gate,up} or {fc1} → {down} or
-/// {fc2}. A single linear may hold q, k and v, one's rows after the other's, and another one gate and up.
+/// The stages of a decoder block, in the order of computation: {q,k,v} → {o} → {gate,up} or {fc1} → {down} or {fc2}. A
+/// single linear may hold q, k and v, one's rows after the other's, and another one gate and up. In a mixture of
+/// experts each expert has its two last stages, one expert's after the other's.
 struct Family {
     ModelConfig config;
     std::string layer_prefix;  // "model.layers.{}." — {} is the layer
@@ -45,7 +47,8 @@ struct Family {
     float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
     bool fits_float16 = true;       // false where activations may overflow it
-    std::vector<StageSpec> stages;  // always four
+    std::vector<StageSpec> stages;  // four, or 2 + 2 · experts
+    std::string router;             // of a mixture of experts: the linear that chooses among them; never quantized
     /// Of a model that takes pictures, too: its parts beside the text model ("vision_tower"), which stay as they are.
     std::vector<std::string> other_parts;
     /// What files and what transformers in memory put before a name, where they differ.
@@ -55,8 +58,13 @@ struct Family {
     std::vector<Prefix> prefixes;
 
     std::string layer(std::int64_t index) const;  // the prefix with the layer's number in it
+    bool is_mixture() const { return config.experts > 0; }
+    int stage_count() const { return static_cast<int>(stages.size()); }
     std::string loaded_name(const std::string& stored_name) const;
 };
+
+/// What a linear is called where experts are not told apart: "mlp.experts.*.gate_proj".
+std::string kind_of_linear(const std::string& name);
 
 /// @throws InvalidInput naming the architecture if none fits
 Family describe_family(const ModelConfig& config);

@@ -41,9 +41,7 @@ void run_model(const ForwardModel& model, std::span<const ChunkTokens> chunks,
         LayerWeights layer = layers.next();
         if (model.override_weights.layer) model.override_weights.layer(layer);
         for (ChunkState& state : states) {
-            decoder.begin_layer(layer, state);
-            for (int stage = 0; stage < 4; ++stage)
-                decoder.run_stage(stage, layer, state);
+            decoder.run_layer(layer, state);
         }
         backend.synchronize();  // before the layer's memory goes
         if (layer_done) layer_done(index);

@@ -107,9 +107,7 @@ class Batch {
         layers.for_each([&](const LayerWeights& layer) {
             cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cache_cols());
             cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cache_cols());
-            decoder_.begin_layer(layer, state);
-            for (int stage = 0; stage < 4; ++stage)
-                decoder_.run_stage(stage, layer, state);
+            decoder_.run_layer(layer, state);
         });
         take_best(state, last_rows);
     }

@@ -63,6 +63,9 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
             if (linear.bias)
                 list.push_back({prefix + linear.name + ".bias", {linear.rows}, DType::float32, nullptr, &place.bias});
         }
+    if (family.is_mixture())
+        list.push_back(
+            {prefix + family.router + ".weight", {config.experts, config.hidden_size}, type, &weights.router, nullptr});
     const auto want = [&](const std::string& name, std::int64_t size, LayerWeights::Norm& norm) {
         if (!name.empty()) want_norm(list, family, prefix + name, size, norm);
     };
@@ -209,15 +212,9 @@ TensorHashes bring_to_host(const Checkpoint& checkpoint, const WantedList& list,
 
 /// A vector's values plus an offset, in float32.
 std::vector<float> with_offset(const std::byte* values, DType type, std::int64_t count, float offset) {
-    std::vector<float> sums(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < sums.size(); ++i) {
-        if (type == DType::float32)
-            sums[i] = reinterpret_cast<const float*>(values)[i] + offset;
-        else if (type == DType::float16)
-            sums[i] = to_float(reinterpret_cast<const Float16*>(values)[i]) + offset;
-        else
-            sums[i] = to_float(reinterpret_cast<const BFloat16*>(values)[i]) + offset;
-    }
+    std::vector<float> sums = to_floats(values, type, static_cast<std::size_t>(count));
+    for (float& sum : sums)
+        sum += offset;
     return sums;
 }
 
@@ -292,6 +289,13 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint) {
         for (const Wanted& wanted : list)
             (void)checkpoint.tensor(wanted.name, wanted.shape).dtype();
     };
+    if (family.is_mixture() && !checkpoint.has(family.layer(0) + family.stages[2].linears[0].name + ".weight"))
+        for (const std::string& name : checkpoint.names())
+            if (name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.gate_up_proj.weight"))
+                throw InvalidInput(
+                    "{} holds all experts of a layer in one tensor ('{}'), and one tensor each is expected, as "
+                    "transformers' save_pretrained writes them",
+                    checkpoint.tensor(name).file, name);
     OuterWeights outer;
     check(wanted_outside(family, DType::float32, outer));
     for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {

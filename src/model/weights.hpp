@@ -37,6 +37,7 @@ struct LayerWeights {
         const float* weight = nullptr;
         const float* bias = nullptr;
     };
+    TensorView router;  // [experts, hidden]; empty where there is one MLP
     Norm input_norm, mlp_norm, attention_output_norm, mlp_output_norm, query_norm, key_norm;
     TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;

@@ -115,8 +115,9 @@ AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
             const bool fits = std::any_of(known.begin(), known.end(), [&](const std::string& module) {
                 return module == name || last_name(module) == name;
             });
-            std::vector<std::string> last(known.size());
-            std::transform(known.begin(), known.end(), last.begin(), last_name);
+            std::vector<std::string> last;
+            for (const std::string& module : known)
+                if (std::ranges::find(last, last_name(module)) == last.end()) last.push_back(last_name(module));
             if (!fits)
                 throw InvalidInput("--alpha-modules: this model has no module '{}'; it has {}", name,
                                    fmt::join(last, ", "));

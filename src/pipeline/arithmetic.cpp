@@ -25,9 +25,13 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
         sum.forward += 2 * squared_lengths * width;
         for (const StageSpec& stage : family.stages) {
             const auto n = static_cast<double>(stage.cols());
-            sum.statistics += n * n * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
+            // Of tokens and pairs, experts have an equal share; of a pair both sentences seldom reach the same one.
+            const double reached = stage.expert < 0 ? 1
+                                                    : static_cast<double>(family.config.experts_per_token) /
+                                                          static_cast<double>(family.config.experts);
+            sum.statistics += n * n * reached * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
             for (const LinearSpec& linear : stage.linears)
-                sum.forward += 2 * static_cast<double>(linear.rows) * n * tokens;
+                sum.forward += 2 * static_cast<double>(linear.rows) * n * reached * tokens;
             for (std::size_t target = 0; target < alphas.size(); ++target) {
                 std::set<double> values;
                 for (const LinearSpec& linear : stage.linears) {

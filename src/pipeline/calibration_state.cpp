@@ -1,6 +1,7 @@
 #include "pipeline/calibration_state.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -75,7 +76,10 @@ ChunkState CalibrationState::in_slot(const Spilled& item, std::size_t turn) cons
         slot_hidden_.tensor(type, slots * slot_tokens_, family_.config.hidden_size).rows_from(first, tokens.tokens()),
         slot_inputs_.tensor(type, slots * slot_tokens_, Decoder::widest_input(family_))
             .rows_from(first, tokens.tokens()),
-        tokens.offsets};
+        tokens.offsets,
+        {},
+        nullptr,
+        item.routing};
 }
 
 void CalibrationState::fetch(const Spilled& item, const ChunkState& state, const StateUse& use) {
@@ -113,15 +117,15 @@ void CalibrationState::for_each(const StateUse& use, const std::function<void(co
 
 std::size_t StageStatistics::sum_bytes(const Family& family, bool pairs) {
     const auto one =
-        static_cast<std::size_t>(PackedLower<double>::elements(Decoder::widest_input(family))) * sizeof(double);
+        static_cast<std::size_t>(PackedLower<double>::elements(Decoder::widest_stage(family))) * sizeof(double);
     return pairs ? 2 * one : one;
 }
 std::size_t StageStatistics::matrix_bytes(const Family& family, bool pairs) {
-    const std::int64_t n = Decoder::widest_input(family);
+    const std::int64_t n = Decoder::widest_stage(family);
     return size(n, n, sizeof(float)) * (pairs ? 2 : 1);
 }
 std::size_t StageStatistics::difference_bytes(const Family& family, std::int64_t max_pair_columns) {
-    return size(max_pair_columns, Decoder::widest_input(family), sizeof(float));
+    return size(max_pair_columns, Decoder::widest_stage(family), sizeof(float));
 }
 
 StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collectives, const Family& family,
@@ -142,23 +146,25 @@ StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collective
     }
 }
 
-void StageStatistics::clear() {
-    backend_.zero(hessian_sum_.data(), hessian_sum_.bytes());
-    if (covariance_sum_.bytes() > 0) backend_.zero(covariance_sum_.data(), covariance_sum_.bytes());
+void StageStatistics::clear(std::int64_t cols) {
+    const std::size_t bytes = static_cast<std::size_t>(PackedLower<double>::elements(cols)) * sizeof(double);
+    backend_.zero(hessian_sum_.data(), bytes);
+    if (covariance_sum_.bytes() > 0) backend_.zero(covariance_sum_.data(), bytes);
 }
 
 // H's own buffer is free until the sums are finished, so it serves as scratch for a chunk's product.
 
 void StageStatistics::add_to_hessian(TensorView inputs) {
+    if (inputs.rows == 0) return;
     const std::int64_t n = inputs.cols;
     backend_.accumulate_gram(inputs, hessian_buffer_.matrix<float>(n, n), {hessian_sum_.as<double>(), n});
 }
 
-void StageStatistics::add_to_covariance(const Chunk& chunk, TensorView inputs) {
+void StageStatistics::add_to_covariance(std::span<const PairColumn> columns, TensorView inputs) {
+    if (columns.empty()) return;
     const std::int64_t n = inputs.cols;
-    const auto columns = static_cast<std::int64_t>(chunk.pair_columns.size());
-    const MatrixView<float> differences = differences_.matrix<float>(columns, n);
-    backend_.pair_differences(inputs, chunk.pair_columns, differences);
+    const MatrixView<float> differences = differences_.matrix<float>(std::ssize(columns), n);
+    backend_.pair_differences(inputs, columns, differences);
     backend_.accumulate_gram(differences, hessian_buffer_.matrix<float>(n, n), {covariance_sum_.as<double>(), n});
 }
 
@@ -177,18 +183,23 @@ void StageStatistics::begin_covariance_sum(std::int64_t cols, PhaseClock& clock)
     if (pair_columns_ > 0) begin_sum(covariance_sum_, cols, clock);
 }
 
-void StageStatistics::finish(std::int64_t cols, PhaseClock& clock) {
+void StageStatistics::finish(std::int64_t cols, bool reached, PhaseClock& clock) {
     clock.enter(Phase::all_reduce);
     exchange_->finish();
     exchange_.reset();
     clock.enter(Phase::covariance);
     const auto mean = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
         const MatrixView<float> matrix = out.matrix<float>(cols, cols);
-        backend_.finish_gram({sum.as<const double>(), cols}, 2.0 / static_cast<double>(columns), matrix);
+        backend_.finish_gram({sum.as<const double>(), cols}, reached ? 2.0 / static_cast<double>(columns) : 0, matrix);
         return matrix;
     };
     hessian_ = mean(hessian_sum_, hessian_buffer_, hessian_tokens_);
     if (pair_columns_ > 0) covariance_ = mean(covariance_sum_, covariance_buffer_, pair_columns_);
+    if (reached) return;
+    // Dead columns get 1 on the diagonal, and here all are dead; the sums are zero, and as large as the matrix.
+    std::vector<std::int32_t> order(static_cast<std::size_t>(cols));
+    std::iota(order.begin(), order.end(), 0);
+    backend_.combine(hessian_sum_.matrix<const float>(cols, cols), {}, 0, 0, order, hessian_);
 }
 
 }  // namespace fairgptq

@@ -53,6 +53,7 @@ class CalibrationState {
     struct Spilled {
         const Chunk* chunk;
         std::byte *hidden, *inputs;
+        std::shared_ptr<Routing> routing = std::make_shared<Routing>();
     };
     ChunkState in_slot(const Spilled& item, std::size_t turn) const;
     void fetch(const Spilled& item, const ChunkState& state, const StateUse& use);
@@ -76,19 +77,21 @@ class StageStatistics {
   public:
     StageStatistics(Backend& backend, DeviceCollectives& collectives, const Family& family, const Chunks& chunks);
 
-    /// Begins a stage's sums.
-    void clear();
+    /// Begins the sums of a stage of so many columns.
+    void clear(std::int64_t cols);
     /// Adds one chunk's stage inputs to H's sums, then to C's. (Chunk::in_hessian, and whether it has pair columns, say
     /// which chunks belong to which.)
     void add_to_hessian(TensorView inputs);
-    void add_to_covariance(const Chunk& chunk, TensorView inputs);
+    void add_to_covariance(std::span<const PairColumn> columns, TensorView inputs);
     /// Begins to sum over ranks; nothing is added to those sums until finish(). Its time is of the phase `all_reduce`;
     /// what follows is `covariance` again.
     void begin_hessian_sum(std::int64_t cols, PhaseClock& clock);
     void begin_covariance_sum(std::int64_t cols, PhaseClock& clock);
     /// Waits for the sums, and divides by columns (docs/method.md "Objective": both are means over columns).
     /// The wait is of the phase `all_reduce`, the rest `covariance`.
-    void finish(std::int64_t cols, PhaseClock& clock);
+    /// @param reached false where no token of H's is in the sums: then H is the identity and C zero, which is rounding
+    /// to nearest
+    void finish(std::int64_t cols, bool reached, PhaseClock& clock);
     /// Valid until the next clear(). The covariance is empty where there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }
     MatrixView<const float> covariance() const { return covariance_; }

@@ -171,13 +171,16 @@ class Planner {
         const std::size_t on_their_way = device_.gpu ? upload_bytes : 0;
         // Codes on their way to the records; ranks that share a GPU gather them through as much again.
         const std::size_t copied = device_.gpu ? sizes_.gathered * (ranks_ > 1 ? 2 : 1) : 0;
-        const std::size_t always = program + ids_ + spilled + on_their_way + copied;
+        // An expert and its weight for each of a token's choices; lists grow by doubling.
+        const std::size_t routed = product(plan.tokens, 2 * 8 * family_.config.experts_per_token);
+        const std::size_t always = program + ids_ + routed + spilled + on_their_way + copied;
         plan.host = {
             {"token ids", ids_},
             {"codes and scales, this and the last", at_once * sizes_.codes},
             {"pages of the model's files", std::max(start_pages, layer_pages)},
             {"program and libraries", program},
         };
+        if (routed > 0) plan.host.push_back({"experts of tokens", routed});
         if (spilled > 0) plan.host.push_back({"hidden states, page-locked", spilled});
         if (device_.gpu) {
             plan.host.push_back({"weights on their way", on_their_way});

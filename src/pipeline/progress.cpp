@@ -32,8 +32,8 @@ void Progress::begin_layer(std::int64_t layer, bool replayed, std::int64_t missi
     draw(0);
 }
 
-void Progress::stage_done(int stage) {
-    draw((stage + 1) / 4.0);
+void Progress::layer_done(double share) {
+    draw(share);
 }
 
 RankTimes Progress::layer_times() const {

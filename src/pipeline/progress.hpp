@@ -22,8 +22,8 @@ class Progress {
     void enter(Phase phase) { clock_.enter(phase); }
     /// @param missing layers that are to be solved from this one on
     void begin_layer(std::int64_t layer, bool replayed, std::int64_t missing);
-    /// A stage of the layer is done: moves the bar.
-    void stage_done(int stage);
+    /// So much of the layer is done, of 1: moves the bar.
+    void layer_done(double share);
     /// This rank's time since begin_layer.
     RankTimes layer_times() const;
     /// Shows that the layer is done. `records`: those that this rank holds.

@@ -1,6 +1,7 @@
 // Read it from the top: quantize_model is the run, one line for each step (docs/method.md).
 #include "pipeline/quantize.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 #include "model/weights.hpp"
@@ -78,11 +79,8 @@ class QuantizeRun {
             dequantize_layer(backend_, record, layer);
         }
         progress_.enter(Phase::forward);
-        state_.for_each({.reads_hidden = true, .writes_hidden = true}, [&](const Chunk&, ChunkState& state) {
-            decoder_.begin_layer(layer, state);
-            for (int stage = 0; stage < 4; ++stage)
-                decoder_.run_stage(stage, layer, state);
-        });
+        state_.for_each({.reads_hidden = true, .writes_hidden = true},
+                        [&](const Chunk&, ChunkState& state) { decoder_.run_layer(layer, state); });
         backend_.synchronize();  // before the layer's memory goes
     }
 
@@ -97,20 +95,21 @@ class QuantizeRun {
             for (LayerRecord& record : records)
                 record.source_tensors.insert(outer_hashes_.begin(), outer_hashes_.end());
         progress_.enter(Phase::forward);
-        state_.for_each({.reads_hidden = true, .writes_inputs = cols_of(0)},
+        state_.for_each({.reads_hidden = true, .writes_inputs = input_cols(0)},
                         [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
-        for (int stage = 0; stage < 4; ++stage) {
-            const StageSpec& spec = family_.stages[static_cast<std::size_t>(stage)];
+        for (int stage = 0; stage < family_.stage_count(); ++stage) {
+            const StageSpec& spec = spec_of(stage);
             const PhaseClock::Span span(progress_.clock(), names_of(spec));
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
                 accumulate(stage);
                 // Original weights need not wait for the solution: the sums travel meanwhile.
                 if (!sequential()) forward(stage, layer);
-                statistics_.finish(spec.cols(), progress_.clock());
+                statistics_.finish(spec.cols(), is_reached(spec), progress_.clock());
                 solve(layer, spec, open, records);
                 if (sequential()) forward(stage, layer, &records.front());
             });
-            progress_.stage_done(stage);
+            if (family_.is_mixture() && stage == 1) count_routed(layer.layer);
+            progress_.layer_done(static_cast<double>(stage + 1) / family_.stage_count());
         }
         backend_.synchronize();  // before the layer's memory goes
         return records;
@@ -154,35 +153,74 @@ class QuantizeRun {
         backend_.synchronize();  // before the embedding's memory goes
     }
 
-    std::int64_t cols_of(int stage) const { return family_.stages[static_cast<std::size_t>(stage)].cols(); }
+    const StageSpec& spec_of(int stage) const { return family_.stages[static_cast<std::size_t>(stage)]; }
+    std::int64_t input_cols(int stage) const { return Decoder::input_cols(family_, stage); }
+
+    bool is_reached(const StageSpec& spec) const {
+        return spec.expert < 0 || reached_[static_cast<std::size_t>(spec.expert)] > 0;
+    }
+
+    /// A chunk's columns of D at a stage.
+    static std::vector<PairColumn> pair_columns(const StageSpec& spec, const Chunk& chunk, const ChunkState& state) {
+        if (spec.expert < 0) return chunk.pair_columns;
+        return pair_columns_among(chunk.pair_columns, routed(spec, state).rows);
+    }
+    static const Routing::Expert& routed(const StageSpec& spec, const ChunkState& state) {
+        return state.routing->experts[static_cast<std::size_t>(spec.expert)];
+    }
+
+    /// Counts the tokens of H that reach each expert, over all ranks.
+    void count_routed(std::int64_t layer) {
+        reached_.assign(static_cast<std::size_t>(family_.config.experts), 0.0);
+        state_.for_each(
+            {},
+            [&](const Chunk&, ChunkState& state) {
+                for (std::size_t expert = 0; expert < reached_.size(); ++expert)
+                    reached_[expert] += static_cast<double>(state.routing->experts[expert].rows.size());
+            },
+            [](const Chunk& chunk) { return chunk.in_hessian; });
+        progress_.enter(Phase::exchange);
+        comm_.all_reduce_sum(reached_);
+        constexpr double few = 64;
+        const auto seldom = std::ranges::count_if(reached_, [](double tokens) { return tokens < few; });
+        const auto unreached = std::ranges::count(reached_, 0.0);
+        if (seldom > 0)
+            warn(
+                "layer {}: {} of {} experts are reached by fewer than {} calibration tokens{}; a longer text reaches "
+                "more",
+                layer, seldom, reached_.size(), few,
+                unreached == 0 ? "" : fmt::format(", {} of them by none, which are rounded to nearest", unreached));
+    }
 
     void accumulate(int stage) {
         progress_.enter(Phase::covariance);
-        statistics_.clear();
-        const StateUse use{.reads_inputs = cols_of(stage)};
+        const StageSpec& spec = spec_of(stage);
+        statistics_.clear(spec.cols());
+        const StateUse use{.reads_inputs = input_cols(stage)};
         state_.for_each(
             use,
             [&](const Chunk&, ChunkState& state) { statistics_.add_to_hessian(decoder_.stage_input(stage, state)); },
             [](const Chunk& chunk) { return chunk.in_hessian; });
-        statistics_.begin_hessian_sum(cols_of(stage), progress_.clock());
+        statistics_.begin_hessian_sum(spec.cols(), progress_.clock());
         state_.for_each(
             use,
             [&](const Chunk& chunk, ChunkState& state) {
-                statistics_.add_to_covariance(chunk, decoder_.stage_input(stage, state));
+                statistics_.add_to_covariance(pair_columns(spec, chunk, state), decoder_.stage_input(stage, state));
             },
             [](const Chunk& chunk) { return !chunk.pair_columns.empty(); });
-        statistics_.begin_covariance_sum(cols_of(stage), progress_.clock());
+        statistics_.begin_covariance_sum(spec.cols(), progress_.clock());
     }
 
-    /// Stages 1 and 3 add to the hidden states; each but the last makes the next one's inputs.
+    /// Stage 1 and the last one add to the hidden states; each but the last makes the next one's inputs.
     /// @param solved its codes come to the host while the device computes
     void forward(int stage, const LayerWeights& layer, LayerRecord* solved = nullptr) {
         progress_.enter(Phase::forward);
-        const bool adds = stage == 1 || stage == 3;
+        const bool last = stage + 1 == family_.stage_count();
+        const bool adds = stage == 1 || last;
         const StateUse use{.reads_hidden = adds,
                            .writes_hidden = adds,
-                           .reads_inputs = cols_of(stage),
-                           .writes_inputs = stage < 3 ? cols_of(stage + 1) : 0};
+                           .reads_inputs = input_cols(stage),
+                           .writes_inputs = last ? 0 : input_cols(stage + 1)};
         state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
         if (solved != nullptr) copies_.finish(solved->modules);
     }
@@ -203,6 +241,7 @@ class QuantizeRun {
                 backend_, by_all ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]), settings_.solver, options);
             for (ModuleSolution& solution : solutions) {
                 if (solution.damp_used > settings_.solver.damp) warn_of_damping(layer.layer, solution);
+                if (!is_reached(spec)) solution.reconstruction = 0;  // it was made by the identity
                 records[i].modules.push_back(std::move(solution));
             }
             if (!sequential()) copies_.finish(records[i].modules);
@@ -242,6 +281,7 @@ class QuantizeRun {
     std::vector<AlphaPolicy> alphas_;
     Decoder decoder_;
     CalibrationState state_;
+    std::vector<double> reached_;  // tokens of H that reach each of this layer's experts
     StageStatistics statistics_;
     RecordCopies copies_;
     ReadShare share_;

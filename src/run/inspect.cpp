@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
+#include "model/family.hpp"
 #include "support/error.hpp"
 #include "support/json.hpp"
 #include "support/table.hpp"
@@ -34,7 +37,7 @@ Json describe(std::int64_t layer, const ModuleSolution& module) {
 }
 
 void add_to_totals(Json& totals, const Json& module) {
-    Json& total = totals[module["module"].get<std::string>()];
+    Json& total = totals[kind_of_linear(module["module"].get<std::string>())];
     if (total.is_null()) total = Json::object();
     total["modules"] = total.value("modules", 0) + 1;
     for (const char* figure : summed)
@@ -52,6 +55,38 @@ std::string figure(const Json& object, const char* name) {
 }
 std::string seconds(const Json& object) {
     return fmt::format("{:.2f}", object["seconds"].get<double>());
+}
+
+/// Modules as a table shows them: the experts of a layer in one row, figures summed, and other numbers as lists of all.
+Json with_experts_together(const Json& modules) {
+    Json rows = Json::array();
+    std::map<std::pair<std::int64_t, std::string>, std::size_t> places;
+    for (const Json& module : modules) {
+        const std::string kind = kind_of_linear(module["module"].get<std::string>());
+        const auto [place, first] = places.try_emplace({module["layer"].get<std::int64_t>(), kind}, rows.size());
+        if (first) {
+            rows.push_back(module);
+            rows.back()["module"] = kind;
+            for (const char* number : {"alpha", "damp_used", "shift_norm"})
+                rows.back()[number] = Json::array();
+        } else {
+            for (const char* sum : summed)
+                rows[place->second][sum] = rows[place->second][sum].get<double>() + module[sum].get<double>();
+        }
+        for (const char* number : {"alpha", "damp_used", "shift_norm"})
+            rows[place->second][number].push_back(module[number]);
+    }
+    return rows;
+}
+
+/// The smallest and the largest of some numbers, or the one that they all are.
+std::string span(const Json& numbers, std::string (*text)(double)) {
+    const auto [least, most] = std::minmax_element(numbers.begin(), numbers.end());
+    const std::string first = text(least->get<double>()), last = text(most->get<double>());
+    return first == last ? first : first + ".." + last;
+}
+std::string general(double value) {
+    return fmt::format("{:g}", value);
 }
 
 /// Settings by dotted name, one a line.
@@ -99,12 +134,12 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
 
     std::vector<std::vector<std::string>> rows{
         {"module", "alpha", "damp", "reconstr.", "bias before", "after", "left", "shift", "seconds"}};
-    for (const Json& module : report["modules"])
+    for (const Json& module : with_experts_together(report["modules"]))
         rows.push_back(
             {fmt::format("{:>3} {}", module["layer"].get<std::int64_t>(), module["module"].get<std::string>()),
-             fmt::format("{:g}", module["alpha"].get<double>()), fmt::format("{:g}", module["damp_used"].get<double>()),
-             figure(module, "reconstruction"), figure(module, "bias_before"), figure(module, "bias_after"),
-             percent_left(module), figure(module, "shift_norm"), seconds(module)});
+             span(module["alpha"], general), span(module["damp_used"], general), figure(module, "reconstruction"),
+             figure(module, "bias_before"), figure(module, "bias_after"), percent_left(module),
+             span(module["shift_norm"], format_figure), seconds(module)});
     text += "\n" + format_table(rows);
 
     rows = {{"all layers", "modules", "reconstr.", "bias before", "after", "left", "seconds"}};

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
 #include "support/dtype.hpp"
 
@@ -65,6 +68,21 @@ inline float round_to(float value, DType type) {
             break;
     }
     return value;
+}
+
+/// `count` stored values, exactly.
+inline std::vector<float> to_floats(const std::byte* stored, DType type, std::size_t count) {
+    std::vector<float> values(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        std::uint16_t bits = 0;
+        if (type == DType::float32)
+            std::memcpy(&values[i], stored + i * sizeof(float), sizeof(float));
+        else
+            std::memcpy(&bits, stored + i * sizeof(bits), sizeof(bits));
+        if (type == DType::float16) values[i] = to_float(Float16{bits});
+        if (type == DType::bfloat16) values[i] = to_float(BFloat16{bits});
+    }
+    return values;
 }
 
 }  // namespace fairgptq

@@ -1,12 +1,31 @@
 #include "backend/pair_differences.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "backends.hpp"
 #include "reference/pair_differences.hpp"
 
 namespace fairgptq::testing {
 namespace {
+
+TEST(PairColumnsAmong, KeepsWhatIsThereOfBothSentences) {
+    const std::vector<PairColumn> columns{{2, 1, 7, 1}, {2, 1, 8, 1}, {0, 1, 7, 1},
+                                          {0, 5, 5, 5}, {0, 2, 5, 5}, {4, 1, 9, 1}};
+    const auto among = [&](const std::vector<std::int32_t>& rows) {
+        std::vector<std::array<std::int32_t, 4>> found;
+        for (const PairColumn& column : pair_columns_among(columns, rows))
+            found.push_back({column.first0, column.count0, column.first1, column.count1});
+        return found;
+    };
+    using Found = std::vector<std::array<std::int32_t, 4>>;
+    EXPECT_EQ(among({2, 3, 7, 9}), (Found{{0, 1, 2, 1}, {0, 2, 2, 2}}));
+    EXPECT_EQ(among({0, 1, 2, 3, 4, 5, 6, 7, 8, 9}),
+              (Found{{2, 1, 7, 1}, {2, 1, 8, 1}, {0, 1, 7, 1}, {0, 5, 5, 5}, {0, 2, 5, 5}, {4, 1, 9, 1}}));
+    EXPECT_EQ(among({}), Found());
+    EXPECT_EQ(among({0, 1, 2, 3, 4}), Found());
+    EXPECT_EQ(among({9}), Found());
+}
 
 class PairDifferencesTest : public BackendTest {
   protected:

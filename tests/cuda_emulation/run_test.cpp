@@ -32,6 +32,45 @@ TEST_F(EmulatedRun, RanksAndReplayedLayersChangeNoByte) {
     }
 }
 
+class EmulatedMixture : public TinyRun {
+  protected:
+    EmulatedMixture() : TinyRun(2, mixture({{"num_experts", 3}, {"num_experts_per_tok", 1}})) {}
+    static Way on_gpu(Way way = {}) {
+        way.make = [] { return std::make_unique<CudaBackend>(0, DType::float16); };
+        return way;
+    }
+};
+
+TEST_F(EmulatedMixture, RanksReplayedLayersAndMemoryChangeNoByte) {
+    constexpr std::size_t not_here =
+        gpu_context_bytes + cuda::StreamTransfers::pieces * cuda::StreamTransfers::piece_bytes;
+    const MemoryPlan plan = plan_memory(model.family(), chunks(), 0, settings, 1, {DType::float16, true, {}});
+    Way way = on_gpu({.residency = plan.residency});
+    std::size_t taken = 0;
+    way.at_end = [&](const Backend& backend) { taken = backend.taken().value(); };
+    const std::vector<LayerRecord> alone = quantize(way);
+    const auto planned = static_cast<double>(plan.device_peak - not_here - cuda::products_bytes);
+    EXPECT_NEAR(static_cast<double>(taken - cuda::workspace_bytes), planned, 0.05 * planned);
+    expect_same(alone, quantize(on_gpu({.ranks = 2, .residency = {100, ReadAhead::to_host}, .finished = 1})));
+}
+
+TEST_F(EmulatedMixture, GivesWhatTheCpuGives) {
+    settings.layers = 1;
+    settings.inputs = InputsFrom::original;
+    const LayerRecord gpu = quantize(on_gpu()).front(), cpu = quantize({}).front();
+    ASSERT_EQ(gpu.modules.size(), cpu.modules.size());
+    for (std::size_t i = 0; i < gpu.modules.size(); ++i) {
+        // A token that two experts are nearly as good for may go to the other one: of few tokens that is much.
+        const bool expert = gpu.modules[i].name.find("experts") != std::string::npos;
+        const double allowed = expert ? 0.05 : 0.01;
+        EXPECT_NEAR(gpu.modules[i].bias_before, cpu.modules[i].bias_before, allowed * cpu.modules[i].bias_before)
+            << gpu.modules[i].name;
+        EXPECT_NEAR(gpu.modules[i].reconstruction, cpu.modules[i].reconstruction,
+                    allowed * cpu.modules[i].reconstruction)
+            << gpu.modules[i].name;
+    }
+}
+
 // But for what a driver takes, and room for weights of another type than the activations': here only norms are.
 TEST_F(EmulatedRun, TakesTheMemoryThatWasPlanned) {
     constexpr std::size_t not_here =

@@ -270,6 +270,24 @@ def test_families_that_another_type_or_program_computes_otherwise(tmp_path):
     assert "--dtype bf16" not in warnings_of("olmo2", "dense")
 
 
+def test_experts_that_a_program_reads_in_fewer_forms(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
+
+    def warnings_of(family, name, form, *more):
+        run_folder = quantize(ORACLES / family, tokens, tmp_path / name, "--group-size", "-1", *more)
+        return run(0, "export", run_folder, "--format", form, "--out", tmp_path / f"{name}-out").stderr
+
+    assert "transformers" in warnings_of("qwen3_moe", "a", "compressed-tensors", "--asym")
+    assert "transformers" in warnings_of("olmoe", "b", "compressed-tensors", "--max-layers", "1")
+    assert "transformers" not in warnings_of("olmoe", "c", "compressed-tensors")
+    assert "GPTQModel" in warnings_of("mixtral", "d", "gptq")
+    assert "GPTQModel" not in warnings_of("olmoe", "e", "gptq")
+    for name, setting in ("c", "ignore"), ("e", "dynamic"):
+        settings = json.loads((tmp_path / f"{name}-out/config.json").read_text())["quantization_config"]
+        pattern = [one for one in settings[setting] if one != "lm_head"][0].removeprefix("re:").removeprefix("-:")
+        assert re.match(pattern, "model.layers.0.mlp.gate") and not re.match(pattern, "model.layers.0.mlp.experts.0.gate_proj")
+
+
 def test_an_existing_folder_is_refused_and_kept(runs, tmp_path):
     run_folder, _ = runs("sym-4")
     (tmp_path / "out").mkdir()

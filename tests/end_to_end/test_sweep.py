@@ -2,7 +2,7 @@
 import subprocess
 
 import pytest
-from workshop import command, read_run, refused, run, write_tokens
+from workshop import ROOT, command, read_run, refused, run, write_tokens
 
 ALPHAS = ("0", "0.05", "1")
 
@@ -33,6 +33,14 @@ def test_same_bytes_as_quantize_alone(tiny, alone, tmp_path, ranks):
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["alpha_0", "alpha_0.05", "alpha_1"]
     for alpha in ALPHAS:
         assert read_run(tmp_path / f"sweep/alpha_{alpha}") == alone(ranks, alpha), alpha
+
+
+def test_experts(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
+    common = ("--model", ROOT / "tests/model/oracles/olmoe", "--tokens", tokens, "--group-size", "-1", "--inputs", "original")
+    run(3, "sweep", *common, "--out", tmp_path / "sweep", "--alphas", "0,0.1")
+    run(0, "quantize", *common, "--out", tmp_path / "alone", "--alpha", "0.1")
+    assert read_run(tmp_path / "sweep/alpha_0.1") == read_run(tmp_path / "alone")
 
 
 def test_stopped_resumed_and_uneven(tiny, alone, tmp_path):

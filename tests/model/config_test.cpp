@@ -536,6 +536,82 @@ TEST(Config, ReadsSeedOss) {
               (std::vector<bool>{false, true, true}));
 }
 
+TEST(Config, ReadsMixtral) {
+    json object = relative("MixtralForCausalLM", "mixtral", {{"num_local_experts", 3}, {"num_experts_per_tok", 1}});
+    const Family family = describe_family(read(object));
+    EXPECT_TRUE(family.is_mixture());
+    EXPECT_TRUE(family.config.normalized_routing);
+    EXPECT_EQ(family.config.windows[0], 0);
+    EXPECT_EQ(family.router, "block_sparse_moe.gate");
+    ASSERT_EQ(family.stage_count(), 2 + 2 * 3);
+    EXPECT_EQ(family.stages[1].expert, -1);
+    EXPECT_EQ(family.stages[4].expert, 1);
+    EXPECT_EQ(family.stages[4].linears[0].name, "block_sparse_moe.experts.1.w1");
+    EXPECT_EQ(family.stages[4].linears[1].name, "block_sparse_moe.experts.1.w3");
+    EXPECT_EQ(family.stages[5].linears[0].name, "block_sparse_moe.experts.1.w2");
+    EXPECT_EQ(family.stages[5].linears[0].rows, 64);
+    EXPECT_EQ(family.stages[5].linears[0].cols, 160);
+    for (const char* field : {"num_local_experts", "num_experts_per_tok", "rope_parameters"})
+        object.erase(field);
+    object["sliding_window"] = 9;
+    EXPECT_EQ(read(object).experts, 8);
+    EXPECT_EQ(read(object).experts_per_token, 2);
+    EXPECT_EQ(read(object).rope.theta, 1e6);
+    EXPECT_EQ(read(object).windows[2], 9);
+}
+
+TEST(Config, ReadsQwen3Moe) {
+    const json few = {
+        {"num_experts", 4}, {"num_experts_per_tok", 3}, {"moe_intermediate_size", 96}, {"head_dim", nullptr}};
+    json object = relative("Qwen3MoeForCausalLM", "qwen3_moe", few);
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.config.head_dim, 16);
+    EXPECT_FALSE(family.config.normalized_routing);
+    EXPECT_EQ(family.router, "mlp.gate");
+    EXPECT_EQ(family.query_norm, "self_attn.q_norm");
+    EXPECT_EQ(family.stages[8].linears[1].name, "mlp.experts.3.up_proj");
+    EXPECT_EQ(family.stages[9].linears[0].name, "mlp.experts.3.down_proj");
+    EXPECT_EQ(family.stages[9].linears[0].cols, 96);
+    EXPECT_EQ(kind_of_linear("mlp.experts.12.down_proj"), "mlp.experts.*.down_proj");
+    EXPECT_EQ(kind_of_linear("self_attn.o_proj"), "self_attn.o_proj");
+    object.update({{"num_local_experts", 4}, {"norm_topk_prob", true}, {"mlp_only_layers", json::array()}});
+    EXPECT_TRUE(read(object).normalized_routing);
+    EXPECT_EQ(read(object).windows[0], 0);
+    object.update({{"use_sliding_window", true}, {"max_window_layers", 2}});
+    EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{4096, 4096, 4096}));
+    object["sliding_window"] = nullptr;
+    EXPECT_EQ(read(object).windows[2], 0);
+    object.erase("intermediate_size");  // of layers without experts, which there are none of
+    EXPECT_EQ(read(object).intermediate_size, 96);
+    object.erase("num_experts");  // as transformers 5 writes it
+    EXPECT_EQ(read(object).experts, 4);
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json other = object;
+        other.update(changes);
+        expect_refused([&] { read(other); }, words);
+    };
+    refused({{"num_experts", 5}}, {"'num_experts'", "num_local_experts"});
+    refused({{"num_experts_per_tok", 5}}, {"'num_experts_per_tok'", "5", "4 experts"});
+    refused({{"num_local_experts", 0}}, {"'num_local_experts'"});
+    refused({{"decoder_sparse_step", 2}}, {"'decoder_sparse_step'", "not supported"});
+    refused({{"mlp_only_layers", {0}}}, {"'mlp_only_layers'", "not supported"});
+    refused({{"mlp_only_layers", 1}}, {"'mlp_only_layers'"});
+    refused({{"moe_intermediate_size", 0}}, {"'moe_intermediate_size'"});
+}
+
+TEST(Config, ReadsOlmoe) {
+    json object = relative("OlmoeForCausalLM", "olmoe", {{"num_experts", 4}, {"num_experts_per_tok", 2}});
+    object.erase("num_key_value_heads");
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.config.key_value_heads, family.config.heads);
+    EXPECT_TRUE(family.query_norm_of_all_heads);
+    EXPECT_EQ(family.input_norm, "input_layernorm");
+    EXPECT_FALSE(family.config.normalized_routing);
+    EXPECT_EQ(family.stages[2].linears[0].rows, 160);
+    object["clip_qkv"] = 8.0;
+    expect_refused([&] { read(object); }, {"'clip_qkv'", "not supported"});
+}
+
 json with_pictures(const char* architecture, const char* type, const json& text) {
     return {{"architectures", {architecture}},
             {"model_type", type},

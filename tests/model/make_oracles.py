@@ -42,7 +42,16 @@ FAMILIES = {
                                    "sliding_attention": PLAIN}}),
     "exaone4": ("exaone4", {"num_hidden_layers": 4, "sliding_window": 7, "rope_parameters": PLAIN}),
     "seed_oss": ("seed_oss", {"rope_parameters": PLAIN, "attention_out_bias": True}),
+    "mixtral": ("mixtral", {"rope_parameters": PLAIN, "num_local_experts": 4, "sliding_window": 9}),
+    "qwen3_moe": ("qwen3_moe", {"rope_parameters": PLAIN, "num_experts": 6, "num_experts_per_tok": 2,
+                                "moe_intermediate_size": 40, "norm_topk_prob": True, "use_sliding_window": True,
+                                "sliding_window": 7, "max_window_layers": 1}),
+    "olmoe": ("olmoe", {"num_attention_heads": 2, "num_key_value_heads": 2, "rope_parameters": PLAIN, "num_experts": 5,
+                        "num_experts_per_tok": 3}),
 }
+# What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
+EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
+           "olmoe": ("mlp", "gate_proj", "down_proj")}
 # Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.
 SEES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 QWEN_SEES = {"hidden_size": 8, "intermediate_size": 12, "depth": 1, "num_heads": 2, "patch_size": 4, "out_hidden_size": 16}
@@ -76,6 +85,22 @@ def fill(model):
             values.copy_(random.half().float())
 
 
+def keep_experts_inputs(model, names, inputs):
+    """Has a mixture's experts note what each of them gets, and what its second half gets: rows in the order of tokens."""
+    block, first, second = names
+
+    def note(experts, given, layer):
+        hidden, chosen, _ = given
+        for expert in range(experts.num_experts):
+            rows = hidden[(chosen == expert).any(-1)]
+            gate, up = torch.nn.functional.linear(rows, experts.gate_up_proj[expert]).chunk(2, dim=-1)
+            for name, values in (first, rows), (second, experts.act_fn(gate) * up):
+                inputs.setdefault(f"layers.{layer}.{block}.experts.{expert}.{name}", []).append(values.numpy())
+
+    for index, layer in enumerate(model.model.layers):
+        layer.mlp.experts.register_forward_pre_hook(lambda experts, given, layer=index: note(experts, given, layer))
+
+
 def models():
     """Name and model of every oracle."""
     for name, (model_type, changes) in FAMILIES.items():
@@ -98,6 +123,8 @@ def main():
         model = model.float().eval()
         fill(model)
         inputs = {}
+        if name in EXPERTS:
+            keep_experts_inputs(model, EXPERTS[name], inputs)
         for module_name, module in model.named_modules():
             if module_name.endswith(STAGES) and "vision" not in module_name and "visual" not in module_name:
                 module.register_forward_pre_hook(

@@ -35,7 +35,7 @@ inline std::map<std::string, std::vector<float>> stage_inputs(Backend& backend, 
     for (std::int64_t index = 0; index < family.config.layers; ++index) {
         const LayerWeights layer = read_layer(backend, family, checkpoint, index);
         decoder.begin_layer(layer, state);
-        for (int stage = 0; stage < 4; ++stage) {
+        for (int stage = 0; stage < family.stage_count(); ++stage) {
             const std::string name =
                 family.layer(index) + family.stages[static_cast<std::size_t>(stage)].linears[0].name;
             inputs[name] = to_host(backend, decoder.stage_input(stage, state));

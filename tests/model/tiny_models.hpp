@@ -127,6 +127,18 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                    {"tie_word_embeddings", nullptr}}),
          "F16"},
         {"exaone4", relative("Exaone4ForCausalLM", "exaone4", {{"sliding_window", 3}, {"sliding_window_pattern", 2}})},
+        {"mixtral", relative("MixtralForCausalLM", "mixtral", {{"num_local_experts", 4}, {"sliding_window", 3}})},
+        {"qwen3_moe_bfloat16",
+         relative("Qwen3MoeForCausalLM", "qwen3_moe",
+                  {{"num_experts", 7},
+                   {"num_experts_per_tok", 3},
+                   {"moe_intermediate_size", 20},
+                   {"use_sliding_window", true},
+                   {"sliding_window", 3},
+                   {"max_window_layers", 1},
+                   {"norm_topk_prob", true}}),
+         "BF16"},
+        {"olmoe", relative("OlmoeForCausalLM", "olmoe", {{"num_experts", 5}, {"num_experts_per_tok", 2}})},
         {"seed_oss", relative("SeedOssForCausalLM", "seed_oss", nlohmann::json::object())},
         {"gemma3_with_pictures", with_pictures("Gemma3ForConditionalGeneration", "gemma3",
                                                {{"model_type", "gemma3_text"},
@@ -216,6 +228,8 @@ class TinyModel {
             const bool all = family_.query_norm_of_all_heads;
             add_if_any(family_.query_norm, config_.head_dim * (all ? config_.heads : 1));
             add_if_any(family_.key_norm, config_.head_dim * (all ? config_.key_value_heads : 1));
+            if (family_.is_mixture())
+                add(prefix + family_.router + ".weight", {config_.experts, config_.hidden_size}, 0, 0.5F);
             for (const StageSpec& stage : family_.stages)
                 for (const LinearSpec& linear : stage.linears) {
                     add(prefix + linear.name + ".weight", {linear.rows, linear.cols}, 0,

@@ -76,6 +76,30 @@ const Model llama_2_70b(llama(8192, 28672, 80, 64, 32000));
 const Model llama_3_70b(llama(8192, 28672, 80, 64, 128256));
 const Model llama_405b(llama(16384, 53248, 126, 128, 128256));
 
+TEST(MemoryPlan, OfExpertsIsWhatTheirShapesSay) {
+    nlohmann::json config = llama(4096, 14336, 32, 32, 32000);
+    config.update({{"architectures", {"MixtralForCausalLM"}},
+                   {"model_type", "mixtral"},
+                   {"num_local_experts", 8},
+                   {"num_experts_per_tok", 2}});
+    const MemoryPlan plan = Model(config).plan(chunks(), 1, 80);
+    EXPECT_TRUE(plan.fits);
+    EXPECT_EQ(plan.spilled_tokens, 0);
+    std::map<std::string, double> parts = gibibytes_of(plan.device);
+    const double g = static_cast<double>(gib);
+    const double n = 14336, hidden = 4096;
+    const auto tokens = static_cast<double>(plan.tokens);
+    EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);
+    EXPECT_NEAR(parts["H and C"], 2 * n * n * 4 / g, 1e-3);
+    // The input of all experts, the sum of what they make, and the input of an expert's second half.
+    EXPECT_NEAR(parts["stage inputs"], tokens * (2 * hidden + n) * 2 / g, 1e-3);
+    const double layer = 2 * hidden * hidden + 2 * 1024 * hidden + 8 * 3 * n * hidden + 8 * hidden;
+    EXPECT_NEAR(parts["layer weights, this and the next"], 2 * 2 * layer / g, 1e-3);
+    EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * n + 1024 + hidden) * 2 / g, 1e-3);
+    EXPECT_NEAR(gibibytes_of(plan.host)["experts of tokens"], tokens * 2 * 16 / g, 1e-6);
+    EXPECT_EQ(gibibytes_of(llama_2_70b.plan(chunks(), 1, 80).host).count("experts of tokens"), 0U);
+}
+
 TEST(MemoryPlan, OfA70BModelIsWhatItsShapesSay) {
     const Chunks work = chunks();
     const MemoryPlan plan = llama_2_70b.plan(work, 8, 80);

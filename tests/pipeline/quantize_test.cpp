@@ -1,8 +1,10 @@
 // Whole runs of a tiny model in one process: however ranks exchange, the layers' records are the same.
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <utility>
 
 #include "tiny_run.hpp"
@@ -82,6 +84,204 @@ TEST_F(QuantizeTest, LayersSayWhatTheyWereMadeOf) {
             expect_same(alone, others);
             for (std::size_t layer = 0; layer < 2; ++layer)
                 EXPECT_EQ(alone[layer].source_tensors, others[layer].source_tensors);
+        }
+}
+
+class Mixture : public testing::TinyRun {
+  protected:
+    explicit Mixture(const nlohmann::json& changes = nlohmann::json::object(), std::int64_t layers = 2)
+        : TinyRun(layers, mixture(changes)) {}
+
+    using Row = std::vector<double>;
+
+    static const ModuleSolution& module_of(const LayerRecord& record, const std::string& name) {
+        return *std::ranges::find(record.modules, name, &ModuleSolution::name);
+    }
+    /// A matrix of the model's file.
+    static std::vector<Row> weights_of(const Checkpoint& checkpoint, const std::string& name) {
+        const HostTensor& tensor = checkpoint.tensor(name + ".weight");
+        const auto cols = static_cast<std::size_t>(tensor.shape[1]);
+        const std::vector<float> values =
+            to_floats(tensor.bytes.data(), tensor.dtype(), cols * static_cast<std::size_t>(tensor.shape[0]));
+        std::vector<Row> rows;
+        for (auto row = values.begin(); row != values.end(); row += static_cast<std::ptrdiff_t>(cols))
+            rows.emplace_back(row, row + static_cast<std::ptrdiff_t>(cols));
+        return rows;
+    }
+    /// W − Q.
+    static std::vector<Row> errors_of(std::vector<Row> weights, const ModuleSolution& module) {
+        for (std::size_t row = 0; row < weights.size(); ++row)
+            for (std::size_t col = 0; col < weights[row].size(); ++col) {
+                const std::size_t group =
+                    row * static_cast<std::size_t>(module.groups) + static_cast<std::size_t>(module.group_index[col]);
+                weights[row][col] -= static_cast<double>(module.scales[group]) *
+                                     (module.codes[row * weights[row].size() + col] - module.zeros[group]);
+            }
+        return weights;
+    }
+    static Row times(const std::vector<Row>& weights, const Row& x) {
+        Row product;
+        for (const Row& row : weights)
+            product.push_back(std::inner_product(row.begin(), row.end(), x.begin(), 0.0));
+        return product;
+    }
+    static double squares(const Row& x) { return std::inner_product(x.begin(), x.end(), x.begin(), 0.0); }
+    static Row difference(Row a, const Row& b) {
+        for (std::size_t i = 0; i < a.size(); ++i)
+            a[i] -= b[i];
+        return a;
+    }
+};
+
+TEST_F(Mixture, RanksResumptionAndMemoryChangeNoByte) {
+    const auto distant = [] { return std::make_unique<testing::DistantBackend>(); };
+    for (const InputsFrom inputs : {InputsFrom::sequential, InputsFrom::original}) {
+        settings.inputs = inputs;
+        const std::vector<LayerRecord> alone = quantize({});
+        ASSERT_EQ(alone[0].modules.size(), 4U + 3 * 6);
+        expect_same(alone, quantize({.finished = 1, .make = distant}));
+        expect_same(alone, quantize({.ranks = 2, .residency = {100, ReadAhead::to_host}}));
+        expect_same(alone, quantize({.ranks = 3, .nccl = true, .finished = 1, .make = distant}));
+        expect_same(alone, quantize({.ranks = 4, .residency = {0, ReadAhead::to_device}, .finished = 1}));
+    }
+}
+
+// H of the tokens that reach an expert, C of the pairs that reach it with both their tokens, by plain loops; both
+// divided by what the layer has of them.
+TEST_F(Mixture, AnExpertsStatisticsAreOfWhatReachesIt) {
+    settings.inputs = InputsFrom::original;
+    settings.alpha.alpha = 0.3;
+    const LayerRecord record = quantize({}).front();
+    const Checkpoint checkpoint(model.path());
+    const Family& family = model.family();
+    const auto backend = make_backend("cpu");
+    const OuterWeights outer = read_outer(*backend, family, checkpoint);
+    const LayerWeights layer = read_layer(*backend, family, checkpoint, 0);
+    const Chunks work = chunks();
+    Decoder decoder(*backend, family, work.max_tokens);
+    const std::int64_t widest = Decoder::widest_input(family);
+    struct Figures {
+        double tokens = 0, pairs = 0, reconstruction = 0, bias = 0;
+    };
+    std::int64_t left_out = 0;
+    for (std::size_t expert = 0; expert < 6; ++expert) {
+        const std::string prefix = fmt::format("mlp.experts.{}.", expert);
+        const std::string full = family.layer(0) + prefix;
+        const std::vector<Row> gate = weights_of(checkpoint, full + "gate_proj");
+        const std::vector<Row> up = weights_of(checkpoint, full + "up_proj");
+        const std::vector<Row> down = weights_of(checkpoint, full + "down_proj");
+        const std::vector<Row> gate_error = errors_of(gate, module_of(record, prefix + "gate_proj"));
+        const std::vector<Row> down_error = errors_of(down, module_of(record, prefix + "down_proj"));
+        Figures first, second;
+        for (const Chunk& chunk : work.all) {
+            const Buffer hidden = backend->allocate(static_cast<std::size_t>(chunk.tokens.tokens() * 128) * 4);
+            const Buffer inputs = backend->allocate(static_cast<std::size_t>(chunk.tokens.tokens() * widest) * 4);
+            ChunkState state{hidden.tensor(DType::float32, chunk.tokens.tokens(), 128),
+                             inputs.tensor(DType::float32, chunk.tokens.tokens(), widest), chunk.tokens.offsets};
+            decoder.embed(outer, chunk.tokens, state);
+            decoder.begin_layer(layer, state);
+            decoder.run_stage(0, layer, state);
+            decoder.run_stage(1, layer, state);
+            const std::vector<std::int32_t>& reached = state.routing->experts[expert].rows;
+            const auto reaches = [&](std::int32_t row) { return std::ranges::count(reached, row) == 1; };
+            const auto input_of = [&](std::int32_t row) {
+                const float* values = state.inputs.float32().row(row);
+                return Row(values, values + 128);
+            };
+            const auto wide_of = [&](std::int32_t row) {
+                Row wide = times(gate, input_of(row));
+                const Row factors = times(up, input_of(row));
+                for (std::size_t i = 0; i < wide.size(); ++i)
+                    wide[i] = wide[i] / (1 + std::exp(-wide[i])) * factors[i];
+                return wide;
+            };
+            for (std::int32_t row = 0; row < chunk.tokens.tokens(); ++row) {
+                if (!reaches(row) || !chunk.in_hessian) continue;
+                first.tokens += 1;
+                first.reconstruction += squares(times(gate_error, input_of(row)));
+                second.reconstruction += squares(times(down_error, wide_of(row)));
+            }
+            for (const PairColumn& column : chunk.pair_columns) {
+                left_out += reaches(column.first0) != reaches(column.first1) ? 1 : 0;
+                if (!reaches(column.first0) || !reaches(column.first1)) continue;
+                first.pairs += 1;
+                first.bias += squares(times(gate, difference(input_of(column.first0), input_of(column.first1))));
+                second.bias += squares(times(down, difference(wide_of(column.first0), wide_of(column.first1))));
+            }
+        }
+        ASSERT_GT(first.tokens, 0);
+        ASSERT_GT(first.pairs, 0);
+        const auto expect = [&](const char* linear, const Figures& figures) {
+            const ModuleSolution& module = module_of(record, prefix + linear);
+            const double reconstruction = 2 * figures.reconstruction / static_cast<double>(work.hessian_tokens);
+            const double bias = 2 * figures.bias / static_cast<double>(work.pair_columns);
+            EXPECT_NEAR(module.reconstruction, reconstruction, 1e-4 * reconstruction) << module.name;
+            EXPECT_NEAR(module.bias_before, bias, 1e-4 * bias) << module.name;
+            EXPECT_LT(module.bias_after, module.bias_before) << module.name;
+        };
+        expect("gate_proj", first);
+        expect("down_proj", second);
+    }
+    EXPECT_GT(left_out, 0);
+}
+
+/// More experts than tokens reach.
+class LonelyExperts : public Mixture {
+  protected:
+    LonelyExperts() : Mixture({{"num_experts", 90}, {"num_experts_per_tok", 1}, {"num_hidden_layers", 1}}, 1) {
+        settings.alpha.alpha = 0.3;
+        settings.chunk_tokens = 400;
+        settings.inputs = InputsFrom::original;
+    }
+
+    /// Tokens of H that reach each.
+    std::vector<std::size_t> reached() const {
+        const Checkpoint checkpoint(model.path());
+        const auto backend = make_backend("cpu");
+        const OuterWeights outer = read_outer(*backend, model.family(), checkpoint);
+        const LayerWeights layer = read_layer(*backend, model.family(), checkpoint, 0);
+        const Chunks work = chunks();
+        Decoder decoder(*backend, model.family(), work.max_tokens);
+        const std::int64_t widest = Decoder::widest_input(model.family());
+        const Buffer hidden = backend->allocate(static_cast<std::size_t>(work.max_tokens * 128) * 4);
+        const Buffer inputs = backend->allocate(static_cast<std::size_t>(work.max_tokens * widest) * 4);
+        std::vector<std::size_t> counts(90);
+        for (const Chunk& chunk : work.all) {
+            ChunkState state{hidden.tensor(DType::float32, chunk.tokens.tokens(), 128),
+                             inputs.tensor(DType::float32, chunk.tokens.tokens(), widest), chunk.tokens.offsets};
+            decoder.embed(outer, chunk.tokens, state);
+            decoder.run_layer(layer, state);
+            for (std::size_t expert = 0; expert < 90; ++expert)
+                counts[expert] += state.routing->experts[expert].rows.size();
+        }
+        return counts;
+    }
+};
+
+TEST_F(LonelyExperts, AreRoundedToNearest) {
+    const std::vector<LayerRecord> alone = quantize({});
+    expect_same(alone, quantize({.ranks = 2}));
+    const Checkpoint checkpoint(model.path());
+    const std::vector<std::size_t> counts = reached();
+    const auto lonely = std::ranges::count(counts, 0U);
+    EXPECT_GT(lonely, 5);
+    EXPECT_LT(lonely, 60);
+    for (std::size_t expert = 0; expert < counts.size(); ++expert)
+        for (const char* linear : {"gate_proj", "up_proj", "down_proj"}) {
+            const std::string name = fmt::format("mlp.experts.{}.{}", expert, linear);
+            const ModuleSolution& module = module_of(alone[0], name);
+            EXPECT_EQ(module.reconstruction == 0, counts[expert] == 0) << name;
+            if (counts[expert] > 0) continue;
+            EXPECT_EQ(module.bias_before, 0);
+            EXPECT_EQ(module.bias_after, 0);
+            EXPECT_EQ(module.shift_norm, 0);
+            const std::vector<Row> errors = errors_of(weights_of(checkpoint, model.family().layer(0) + name), module);
+            for (std::size_t row = 0; row < errors.size(); ++row)
+                for (std::size_t col = 0; col < errors[row].size(); ++col) {
+                    const auto group = row * static_cast<std::size_t>(module.groups) +
+                                       static_cast<std::size_t>(module.group_index[col]);
+                    ASSERT_LE(std::abs(errors[row][col]), 0.51 * static_cast<double>(module.scales[group])) << name;
+                }
         }
 }
 

@@ -28,7 +28,8 @@ class Transformer {
           opt_(config_.model_type == "opt"),
           gemma_(config_.model_type == "gemma3_text"),
           olmo_(config_.model_type.starts_with("olmo")),
-          norms_behind_(olmo_ || config_.model_type == "exaone4"),
+          norms_behind_(config_.model_type == "olmo2" || config_.model_type == "olmo3" ||
+                        config_.model_type == "exaone4"),
           phi_(config_.model_type == "phi3") {}
 
     struct Result {
@@ -130,6 +131,7 @@ class Transformer {
         const Row x = norms_behind_
                           ? hidden
                           : norm(name + (gemma_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
+        if (config_.experts > 0) return experts(name, x, hidden, inputs);
         Row wide, up;
         if (phi_) {
             inputs[name + "mlp.gate_up_proj"].push_back(x);
@@ -146,6 +148,40 @@ class Transformer {
             wide[i] = activation(config_.activation, wide[i]) * up[i];
         inputs[name + "mlp.down_proj"].push_back(wide);
         add_output(hidden, linear(name + "mlp.down_proj", wide), name + "post_feedforward_layernorm");
+    }
+
+    /// Each expert's probability is its part of the softmax over all; the most probable ones are asked.
+    void experts(const std::string& name, const Row& x, Row& hidden, std::map<std::string, Rows>& inputs) const {
+        const bool mixtral = config_.model_type == "mixtral";
+        const std::string block = name + (mixtral ? "block_sparse_moe." : "mlp.");
+        const Row scores = linear(block + "gate", x);
+        double all = 0, chosen = 0;
+        std::vector<std::pair<double, std::size_t>> order;
+        for (std::size_t expert = 0; expert < scores.size(); ++expert) {
+            all += std::exp(scores[expert]);
+            order.emplace_back(-scores[expert], expert);
+        }
+        std::sort(order.begin(), order.end());
+        order.resize(static_cast<std::size_t>(config_.experts_per_token));
+        for (const auto& [score, expert] : order)
+            chosen += std::exp(-score) / all;
+        for (const auto& [score, expert] : order) {
+            const std::string prefix = block + "experts." + std::to_string(expert) + ".";
+            const std::string gate = prefix + (mixtral ? "w1" : "gate_proj"),
+                              up = prefix + (mixtral ? "w3" : "up_proj"),
+                              down = prefix + (mixtral ? "w2" : "down_proj");
+            Row wide = linear(gate, x);
+            const Row factors = linear(up, x);
+            for (std::size_t i = 0; i < wide.size(); ++i)
+                wide[i] = activation(config_.activation, wide[i]) * factors[i];
+            inputs[gate].push_back(x);
+            inputs[up].push_back(x);
+            inputs[down].push_back(wide);
+            Row made = linear(down, wide);
+            for (double& v : made)
+                v *= std::exp(-score) / all / (config_.normalized_routing ? chosen : 1);
+            add(hidden, made);
+        }
     }
 
     /// What attention or the MLP made, through a norm where the model has one behind them.

@@ -31,6 +31,9 @@ extern const FamilyEntry gemma3_family;
 extern const FamilyEntry ministral3_family;
 extern const FamilyEntry exaone4_family;
 extern const FamilyEntry seed_oss_family;
+extern const FamilyEntry mixtral_family;
+extern const FamilyEntry qwen3_moe_family;
+extern const FamilyEntry olmoe_family;
 // Text models of these families within models that take pictures, too.
 extern const FamilyEntry gemma3_with_pictures;
 extern const FamilyEntry mistral3_with_pictures;
@@ -45,6 +48,15 @@ std::string supported_architectures();
 
 /// Llama's names and stages, from which its relatives differ in little, with the biases that the config asks for.
 Family describe_llama_like(const ModelConfig& config);
+
+/// Linears of an expert, below its prefix.
+struct ExpertNames {
+    std::string gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+/// As describe_llama_like, with a mixture of experts in the MLP's place.
+/// @param block below the layer's prefix: "mlp", with the router "mlp.gate" and the experts "mlp.experts.0.gate_proj",
+/// …
+Family describe_mixture(const ModelConfig& config, const std::string& block, const ExpertNames& names = {});
 
 /// OLMo 2's: norms behind attention and MLP instead of before them, and of query and key as a whole.
 Family describe_olmo(const ModelConfig& config);
