@@ -13,10 +13,12 @@ from safetensors import safe_open
 from support import InvalidInput, Parser, run
 
 LINEAR = re.compile(r"\.layers\.(\d+)\.(.+)\.weight$")
+EXPERT = re.compile(r"\.experts\.\d+\.")
+ROUTER = re.compile(r"\.gate$")
 
 
 def linears_of(model):
-    """Decoder layers, and the names of the linears below one, in the model's order."""
+    """Decoder layers, and the kinds of linears below one, in the model's order: experts are not told apart, and a router is none."""
     files = sorted(Path(model).glob("*.safetensors"))
     if not files:
         raise InvalidInput(f"{model} has no safetensors files")
@@ -27,7 +29,8 @@ def linears_of(model):
                 found = LINEAR.search(key)
                 if found and len(tensors.get_slice(key).get_shape()) == 2:
                     layers.add(int(found[1]))
-                    names[found[2]] = None
+                    if not ROUTER.search(found[2]):
+                        names[EXPERT.sub(".experts.*.", found[2])] = None
     if not names:
         raise InvalidInput(f"{model} has no tensors named ….layers.N.….weight")
     return len(layers), list(names)

@@ -4,16 +4,19 @@ from typing import NamedTuple
 
 class Shape(NamedTuple):
     hidden: int
-    intermediate: int
+    intermediate: int  # of one expert, where there are several
     layers: int
     heads: int
     key_value_heads: int
     vocabulary: int
     tied: bool = False  # the head is the embedding
+    experts: int = 0
+    experts_per_token: int = 0
+    head_size: int = 0  # where it is not hidden / heads
 
     @property
     def head_dim(self):
-        return self.hidden // self.heads
+        return self.head_size or self.hidden // self.heads
 
     @property
     def key_value_width(self):
@@ -24,3 +27,6 @@ SHAPES = {"smollm2-135m": Shape(576, 1536, 30, 9, 3, 49152, True), "llama-7b": S
           "8b": Shape(4096, 14336, 32, 32, 8, 128256), "13b": Shape(5120, 13824, 40, 40, 40, 32000),
           "70b": Shape(8192, 28672, 80, 64, 8, 128256), "405b": Shape(16384, 53248, 126, 128, 8, 128256),
           "1t": Shape(24576, 81920, 128, 192, 16, 128256)}
+# Mixtures of experts, of Qwen3's form.
+MIXTURES = {"30b-a3b": Shape(2048, 768, 48, 32, 4, 151936, experts=128, experts_per_token=8, head_size=128),
+            "235b-a22b": Shape(4096, 1536, 94, 64, 4, 151936, experts=128, experts_per_token=8, head_size=128)}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a Llama of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
+"""Writes a Llama, or a Qwen3 of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
 with before the model itself is there. What comes out of such a run is fast or slow, never good.
 
   random_model.py 8b FOLDER                         16 GB: a folder as of Hugging Face, and FOLDER/tokens.h5
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_shapes import SHAPES
+from model_shapes import MIXTURES, SHAPES
 from support import InvalidInput, Parser, run
 
 SHARD_BYTES = 4 << 30  # of a file, about
@@ -31,16 +31,21 @@ def ones(count):
 
 def tensors_of(shape, layers):
     """Names and sizes, in the order of the files."""
-    hidden, intermediate = shape.hidden, shape.intermediate
+    hidden, intermediate, query = shape.hidden, shape.intermediate, shape.heads * shape.head_dim
     yield "model.embed_tokens.weight", (shape.vocabulary, hidden)
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", (hidden,)
-        for name, rows, cols in (("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", shape.key_value_width, hidden),
-                                 ("self_attn.v_proj", shape.key_value_width, hidden), ("self_attn.o_proj", hidden, hidden),
-                                 ("mlp.gate_proj", intermediate, hidden), ("mlp.up_proj", intermediate, hidden),
-                                 ("mlp.down_proj", hidden, intermediate)):
-            yield f"{prefix}{name}.weight", (rows, cols)
+        for name, rows, cols in (("q_proj", query, hidden), ("k_proj", shape.key_value_width, hidden),
+                                 ("v_proj", shape.key_value_width, hidden), ("o_proj", hidden, query)):
+            yield f"{prefix}self_attn.{name}.weight", (rows, cols)
+        if shape.experts:
+            for norm in ("q_norm", "k_norm"):
+                yield f"{prefix}self_attn.{norm}.weight", (shape.head_dim,)
+            yield prefix + "mlp.gate.weight", (shape.experts, hidden)
+        for block in [f"mlp.experts.{expert}" for expert in range(shape.experts)] or ["mlp"]:
+            for name, rows, cols in (("gate_proj", intermediate, hidden), ("up_proj", intermediate, hidden), ("down_proj", hidden, intermediate)):
+                yield f"{prefix}{block}.{name}.weight", (rows, cols)
         yield prefix + "post_attention_layernorm.weight", (hidden,)
     yield "model.norm.weight", (hidden,)
     if not shape.tied:
@@ -92,6 +97,10 @@ def write_model(folder, shape, layers, seed):
               "head_dim": shape.head_dim, "vocab_size": shape.vocabulary, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
               "hidden_act": "silu", "tie_word_embeddings": shape.tied, "rope_theta": 500000.0, "attention_bias": False, "mlp_bias": False,
               "torch_dtype": "bfloat16"}
+    if shape.experts:
+        config |= {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "moe_intermediate_size": shape.intermediate,
+                   "num_experts": shape.experts, "num_experts_per_tok": shape.experts_per_token, "norm_topk_prob": True,
+                   "decoder_sparse_step": 1, "mlp_only_layers": []}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     return total
 
@@ -124,7 +133,8 @@ def write_tokens(path, vocabulary, options):
 
 def main():
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("shape", choices=sorted(SHAPES))
+    shapes = SHAPES | MIXTURES
+    parser.add_argument("shape", choices=sorted(shapes))
     parser.add_argument("folder", type=Path, help="folder to make")
     parser.add_argument("--layers", type=int, help="the first so many of the model's layers")
     parser.add_argument("--sequences", type=int, default=128, help="sequences of text")
@@ -133,7 +143,7 @@ def main():
     parser.add_argument("--only", choices=("model", "tokens"), help="not the other of the two")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    shape = SHAPES[options.shape]
+    shape = shapes[options.shape]
     layers = options.layers if options.layers is not None else shape.layers
     if not 1 <= layers <= shape.layers:
         raise InvalidInput(f"--layers must be from 1 to {shape.layers}, the layers of {options.shape}, not {layers}")

@@ -174,12 +174,12 @@ def per_layer(runs, colours):
         axes.set_ylabel("% of the bias before")
 
     def by_module(axes):
-        names = list(dict.fromkeys(module.name for run in runs for module in run.modules))
+        names = list(dict.fromkeys(kind_of(module.name) for run in runs for module in run.modules))
         height = 0.8 / len(runs)
         for place, run in enumerate(runs):
             shares = []
             for name in names:
-                before, after = (sum(module.numbers[key] for module in run.modules if module.name == name) for key in ("bias_before", "bias_after"))
+                before, after = (sum(module.numbers[key] for module in run.modules if kind_of(module.name) == name) for key in ("bias_before", "bias_after"))
                 shares.append(100 * after / before if before > 0 else 0)
             axes.barh(np.arange(len(names)) + (place - (len(runs) - 1) / 2) * height, shares, height, color=colours.of(run.title))
         axes.axvline(100, color=MUTED, linewidth=0.8)
@@ -192,6 +192,16 @@ def per_layer(runs, colours):
             ("layers-bias", "Bias by layer, before and after", draw(bias, "Bias by layer, before and after")),
             ("layers-bias-left", "Bias left by layer", draw(left, "Bias left by layer")),
             ("modules-bias-left", "Bias left by module", draw(by_module, "Bias left by module"))]
+
+
+def short(name):
+    """down_proj of mlp.down_proj, experts.3.down_proj of mlp.experts.3.down_proj."""
+    return re.search(r"(experts\.\d+\.)?[^.]+$", name)[0]
+
+
+def kind_of(name):
+    """What a module is called where experts are not told apart: mlp.experts.*.gate_proj."""
+    return re.sub(r"\.experts\.\d+\.", ".experts.*.", name)
 
 
 def sums_by_layer(run, figure):
@@ -217,7 +227,7 @@ def channels(runs, colours, count=12):
     def largest(axes, run):
         top = top_channels(run, count)
         axes.barh(range(len(top)), [value for *_, value in top], color=colours.of(run.title))
-        axes.set_yticks(range(len(top)), [f"{layer} {name.rsplit('.', 1)[-1]} [{channel}]" for layer, name, channel, _ in top])
+        axes.set_yticks(range(len(top)), [f"{layer} {short(name)} [{channel}]" for layer, name, channel, _ in top])
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4))

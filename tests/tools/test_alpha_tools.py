@@ -44,6 +44,14 @@ def test_grid_and_random_points(tmp_path):
     assert list(points(tmp_path / "l")[0]) == ["*.layers.0.*", "*.layers.1.*", "*.layers.2.*"]
 
 
+def test_experts_are_of_one_kind_and_their_router_is_not_quantized(tmp_path):
+    names = ["self_attn.q_proj", "mlp.gate"] + [f"mlp.experts.{expert}.{linear}" for expert in range(12) for linear in ("gate_proj", "down_proj")]
+    (tmp_path / "model").mkdir()
+    save_file({f"model.layers.0.{name}.weight": np.zeros((4, 4), np.float16) for name in names}, str(tmp_path / "model/model.safetensors"))
+    tool("alpha_points.py", "--out", tmp_path / "m", "--random", "1", "--scope", "module", "--model", tmp_path / "model")
+    assert sorted(points(tmp_path / "m")[0]) == ["*.mlp.experts.*.down_proj", "*.mlp.experts.*.gate_proj", "*.self_attn.q_proj"]
+
+
 @pytest.mark.parametrize(("arguments", "word"), [(("--grid", "0,x"), "'x'"), (("--grid", "-1"), "--grid"), ((), "--grid"),
                                                  (("--random", "3", "--low", "0"), "--low"), (("--random", "-1"), "--random"),
                                                  (("--random", "1", "--scope", "layer"), "--model"),

@@ -49,6 +49,17 @@ def test_every_tensor_is_there_and_random(tmp_path):
     assert not np.array_equal(tensors["model.layers.0.mlp.up_proj.weight"], tensors["model.layers.1.mlp.up_proj.weight"])
 
 
+def test_experts_have_linears_of_their_own(tmp_path):
+    random_model.write_model(tmp_path, Shape(64, 32, 3, 4, 2, 300, experts=5, experts_per_token=2, head_size=32), 1, seed=5)
+    tensors, _ = read_bits(tmp_path)
+    assert len(tensors) == 3 + 2 + 4 + 2 + 1 + 3 * 5
+    assert tensors["model.layers.0.self_attn.o_proj.weight"].shape == (64, 128)
+    assert tensors["model.layers.0.mlp.gate.weight"].shape == (5, 64)
+    assert tensors["model.layers.0.mlp.experts.4.down_proj.weight"].shape == (64, 32)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3MoeForCausalLM"] and (config["num_experts"], config["num_experts_per_tok"]) == (5, 2)
+
+
 def test_several_files_hold_the_model_and_the_seed_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(random_model, "SHARD_BYTES", 50_000)
     found = []

@@ -101,3 +101,5 @@ def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
     assert "single rank" in refused(run_tool("simulate.py", "rates", two, "--cores", 2, "--out", tmp_path / "x.json"))
     (tmp_path / "rates2.json").write_text("{}")
     assert "lacks" in refused(run_tool("simulate.py", "check", "--rates", tmp_path / "rates2.json", two))
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG | {"num_local_experts": 4}))
+    assert "mixture of experts" in refused(run_tool("simulate.py", "check", "--rates", rates, two))
