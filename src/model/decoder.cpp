@@ -46,9 +46,14 @@ std::int64_t part(std::int64_t cols) {
     return (cols + alignment - 1) / alignment * alignment;
 }
 
+struct Choice {
+    std::int32_t expert;
+    float weight;
+};
+
 /// The experts of one row: those with the largest logits, the first of equal ones, by the softmax over all.
-void choose_experts(const float* logits, const ModelConfig& config, std::int32_t row, std::vector<std::int32_t>& order,
-                    Routing& routing) {
+/// @param order scratch; @param choices [experts_per_token], written
+void choose_experts(const float* logits, const ModelConfig& config, std::vector<std::int32_t>& order, Choice* choices) {
     order.resize(static_cast<std::size_t>(config.experts));
     std::iota(order.begin(), order.end(), 0);
     const auto chosen = order.begin() + config.experts_per_token;
@@ -60,11 +65,32 @@ void choose_experts(const float* logits, const ModelConfig& config, std::int32_t
     const auto end = config.normalized_routing ? chosen : order.end();
     const float sum = std::accumulate(order.begin(), end, 0.0F,
                                       [&](float total, std::int32_t expert) { return total + weight(expert); });
-    for (auto expert = order.begin(); expert != chosen; ++expert) {
-        Routing::Expert& place = routing.experts[static_cast<std::size_t>(*expert)];
-        place.rows.push_back(row);
-        place.weights.push_back(weight(*expert) / sum);
+    std::transform(order.begin(), chosen, choices, [&](std::int32_t expert) {
+        return Choice{expert, weight(expert) / sum};
+    });
+}
+
+/// @param logits [rows, experts]
+std::vector<Routing::Expert> route_rows(const std::vector<float>& logits, const ModelConfig& config) {
+    const auto experts = static_cast<std::size_t>(config.experts);
+    const auto each = static_cast<std::size_t>(config.experts_per_token);
+    const std::size_t rows = logits.size() / experts;
+    std::vector<Choice> choices(rows * each);
+    // A GPU waits for this.
+#pragma omp parallel
+    {
+        std::vector<std::int32_t> order;
+#pragma omp for schedule(static)
+        for (std::size_t row = 0; row < rows; ++row)
+            choose_experts(&logits[row * experts], config, order, &choices[row * each]);
     }
+    std::vector<Routing::Expert> routed(experts);
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+        Routing::Expert& expert = routed[static_cast<std::size_t>(choices[i].expert)];
+        expert.rows.push_back(static_cast<std::int32_t>(i / each));
+        expert.weights.push_back(choices[i].weight);
+    }
+    return routed;
 }
 
 }  // namespace
@@ -243,11 +269,7 @@ void Decoder::route(const LayerWeights& layer, ChunkState& state) {
     if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); }))
         throw Failure("layer {}: its router's logits are not finite", layer.layer);
     if (!state.routing) state.routing = std::make_shared<Routing>();
-    state.routing->experts.assign(static_cast<std::size_t>(config.experts), {});
-    std::vector<std::int32_t> order;
-    for (std::int64_t row = 0; row < logits.rows; ++row)
-        choose_experts(values.data() + row * config.experts, config, static_cast<std::int32_t>(row), order,
-                       *state.routing);
+    state.routing->experts = route_rows(values, config);
     backend_.scale(mlp_input(state), 0, experts_sum(state), false);
 }
 

@@ -115,12 +115,12 @@ AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
             const bool fits = std::any_of(known.begin(), known.end(), [&](const std::string& module) {
                 return module == name || last_name(module) == name;
             });
+            if (fits) continue;
             std::vector<std::string> last;
             for (const std::string& module : known)
                 if (std::ranges::find(last, last_name(module)) == last.end()) last.push_back(last_name(module));
-            if (!fits)
-                throw InvalidInput("--alpha-modules: this model has no module '{}'; it has {}", name,
-                                   fmt::join(last, ", "));
+            throw InvalidInput("--alpha-modules: this model has no module '{}'; it has {}", name,
+                               fmt::join(last, ", "));
         }
     }
     for (const auto& entry : settings.map) {

@@ -155,13 +155,11 @@ void StageStatistics::clear(std::int64_t cols) {
 // H's own buffer is free until the sums are finished, so it serves as scratch for a chunk's product.
 
 void StageStatistics::add_to_hessian(TensorView inputs) {
-    if (inputs.rows == 0) return;
     const std::int64_t n = inputs.cols;
     backend_.accumulate_gram(inputs, hessian_buffer_.matrix<float>(n, n), {hessian_sum_.as<double>(), n});
 }
 
 void StageStatistics::add_to_covariance(std::span<const PairColumn> columns, TensorView inputs) {
-    if (columns.empty()) return;
     const std::int64_t n = inputs.cols;
     const MatrixView<float> differences = differences_.matrix<float>(std::ssize(columns), n);
     backend_.pair_differences(inputs, columns, differences);

@@ -205,7 +205,8 @@ class QuantizeRun {
         state_.for_each(
             use,
             [&](const Chunk& chunk, ChunkState& state) {
-                statistics_.add_to_covariance(pair_columns(spec, chunk, state), decoder_.stage_input(stage, state));
+                const std::vector<PairColumn> columns = pair_columns(spec, chunk, state);
+                if (!columns.empty()) statistics_.add_to_covariance(columns, decoder_.stage_input(stage, state));
             },
             [](const Chunk& chunk) { return !chunk.pair_columns.empty(); });
         statistics_.begin_covariance_sum(spec.cols(), progress_.clock());
