@@ -15,7 +15,19 @@ run_tests() { # PRESET, ctest's options…
     results+=("$PWD/build/$1/results.xml")
     local at_once=$jobs
     if [[ $1 == release ]]; then at_once=$((jobs + 1)); fi # its tests in Python often wait: for Slurm, a launcher, a disk
-    ctest --preset "$1" --parallel "$at_once" --output-junit "${results[-1]}" "${@:2}"
+    ctest --preset "$1" --parallel "$at_once" --output-junit "${results[-1]}" "${@:2}" && return
+    say "What failed"  # once more, and last: where a log is long, its end is what is read
+    .venv/bin/python - "${results[-1]}" <<'END'
+import sys
+import xml.etree.ElementTree as xml
+
+for case in xml.parse(sys.argv[1]).getroot().iter("testcase"):
+    if case.find("failure") is not None:
+        lines = (case.findtext("system-out") or "").splitlines()
+        told = [line for line in lines[:-8] if line.startswith("E  ") or ": Failure" in line or "ERROR: " in line]
+        print(f"-- {case.get('name')}", *told[-12:], *lines[-8:], sep="\n")
+END
+    return 1
 }
 build() { # PRESET, cmake --build's options…
     local several_files_as_one=ON

@@ -19,23 +19,24 @@ def events(out):
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
-def test_the_parts_of_every_rank_add_up(tiny, tmp_path, ranks):
+def test_the_parts_of_every_rank_add_up(small, tmp_path, ranks):
     out = tmp_path / "run"
-    process = run(ranks, *quantize(tiny, out))
+    process = run(ranks, *quantize(small, out, "--max-layers", "3"))
     assert "all_reduce" in process.stderr or not ranks
     assert "% accounted for" in process.stderr
     for event in events(out):
         if event["event"] not in ("layer", "done"):
             continue
         assert set(event["phases"]) == PHASES
-        assert 0.98 <= event["accounted"] <= 1
-        # The phases are means over ranks, the seconds those of rank 0: what a loaded machine lets them differ by is not held against
-        # them, and "accounted" is of each rank's own time.
-        assert sum(event["phases"].values()) <= 1.02 * event["seconds"] + 0.02
-        if not ranks:
-            continue
-        for phase, row in event["ranks"].items():
-            assert len(row) == ranks and sum(row) / ranks == pytest.approx(event["phases"][phase], abs=1e-5)
+        # On a loaded machine a rank may lose some time between two looks at the clock, for want of a core.
+        slack = 0.05
+        assert 0.98 - slack / event["seconds"] <= event["accounted"] <= 1
+        rows = event["ranks"] if ranks else {phase: [seconds] for phase, seconds in event["phases"].items()}
+        for phase, row in rows.items():
+            assert len(row) == max(ranks, 1) and sum(row) / len(row) == pytest.approx(event["phases"][phase], abs=1e-5)
+        of_rank = [sum(row[rank] for row in rows.values()) for rank in range(max(ranks, 1))]
+        # The seconds of a layer are those of the slowest rank, the seconds of the run those of rank 0.
+        assert (max(of_rank) if event["event"] == "layer" else of_rank[0]) == pytest.approx(event["seconds"], rel=0.02, abs=slack)
     done = events(out)[-1]
     assert done["event"] == "done"
     for phase in ("setup", "forward", "covariance", "factor", "columns", "figures"):

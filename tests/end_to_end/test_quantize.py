@@ -202,8 +202,6 @@ def test_a_run_says_what_it_did(tiny, tmp_path):
     assert any("times what its" in line for line in lines)
     events = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", "layer", "layer", "layer", "done"]
-    layer = events[1]
-    assert sum(layer["phases"].values()) == pytest.approx(layer["seconds"], rel=0.1, abs=0.01)
     shown = run(0, "inspect", tmp_path / "run").stdout
     assert "down_proj" in shown
     assert json.loads(run(0, "inspect", tmp_path / "run", "--json").stdout)
