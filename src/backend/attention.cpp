@@ -23,10 +23,11 @@ void AttentionOperations::check_attention(const TensorView& query, const TensorV
                                           std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                           const TensorView& output) {
     if (shape.head_dim < 1 || shape.key_value_heads < 1 || shape.heads < 1 ||
-        shape.heads % shape.key_value_heads != 0 || shape.window < 0)
+        shape.heads % shape.key_value_heads != 0 || shape.window < 0 || !(shape.cap >= 0))
         throw Failure(
-            "attention: {} heads, {} key-value heads, {} elements a head and a window of {} do not go together",
-            shape.heads, shape.key_value_heads, shape.head_dim, shape.window);
+            "attention: {} heads, {} key-value heads, {} elements a head, a window of {} and a cap of {} do not go "
+            "together",
+            shape.heads, shape.key_value_heads, shape.head_dim, shape.window, shape.cap);
     const auto expect = [&](const char* name, const TensorView& tensor, std::int64_t rows, std::int64_t heads) {
         if (tensor.rows != rows || tensor.cols != heads * shape.head_dim)
             throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols, rows,

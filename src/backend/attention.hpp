@@ -13,6 +13,7 @@ struct AttentionShape {
     std::int64_t head_dim = 0;
     float scale = 1;          // multiplies q·k, usually 1/sqrt(head_dim)
     std::int64_t window = 0;  // token t sees t − window + 1 … t; 0: every token before it
+    float cap = 0;            // scores s become cap · tanh(s / cap); 0: they stay
 };
 
 /// Consecutive rows of a tensor.
@@ -34,7 +35,8 @@ class AttentionOperations {
   public:
     virtual ~AttentionOperations() = default;
 
-    /// Ragged causal attention: softmax(scale · q kᵀ) v within each sequence, nothing padded.
+    /// Ragged causal attention: softmax(scale · q kᵀ) v within each sequence, its scores capped if the shape
+    /// says so, nothing padded.
     /// @param query      [tokens, heads · head_dim]
     /// @param key, value [tokens, key_value_heads · head_dim]
     /// @param offsets    host; sequences' first tokens and the end, [sequences + 1]

@@ -21,6 +21,7 @@
 #include "backend/scale.hpp"
 #include "backend/scatter.hpp"
 #include "backend/score.hpp"
+#include "backend/soft_cap.hpp"
 #include "support/timeline.hpp"
 
 namespace fairgptq {
@@ -34,6 +35,7 @@ class Backend : public MemoryOperations,
                 public AttentionOperations,
                 public ActivationOperations,
                 public ScaleOperations,
+                public SoftCapOperations,
                 public EmbeddingOperations,
                 public ScatterOperations,
                 public ScoreOperations,

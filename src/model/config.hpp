@@ -59,6 +59,8 @@ struct ModelConfig {
     double embedding_multiplier = 1;
     double residual_multiplier = 1;              // of what attention and MLP add
     std::optional<double> attention_multiplier;  // of scores, instead of 1/sqrt(head_dim)
+    double attention_cap = 0;                    // of scores, by AttentionShape; 0: none
+    double logits_cap = 0;                       // of logits, by SoftCapOperations; 0: none
     double logits_scaling = 1;                   // logits are divided by it
     bool attention_bias = false;  // as config.json says it; families whose biases are fixed leave it alone
     std::optional<bool> attention_output_bias;  // instead of attention_bias

@@ -312,7 +312,8 @@ void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
                                .key_value_heads = config.key_value_heads,
                                .head_dim = config.head_dim,
                                .scale = static_cast<float>(config.attention_multiplier.value_or(usual)),
-                               .window = config.windows.at(static_cast<std::size_t>(layer.layer))};
+                               .window = config.windows.at(static_cast<std::size_t>(layer.layer)),
+                               .cap = static_cast<float>(config.attention_cap)};
     gather(query, key, value, shape, state);
 }
 
@@ -380,6 +381,7 @@ void Decoder::logits(const OuterWeights& outer, const ChunkState& state, std::sp
     backend_.linear(selected, outer.lm_head, nullptr, logits, false);
     if (family_.config.logits_scaling != 1)
         backend_.scale(logits, static_cast<float>(1 / family_.config.logits_scaling), logits, false);
+    if (family_.config.logits_cap > 0) backend_.soft_cap(logits, static_cast<float>(family_.config.logits_cap));
 }
 
 }  // namespace fairgptq

@@ -76,7 +76,8 @@ class AttentionTest : public BackendTest {
         for (const float v : inputs.value.values)
             largest_value = std::max(largest_value, std::fabs(static_cast<double>(v)));
         const double score_error = static_cast<double>(shape.head_dim + 2) *
-                                   std::fabs(static_cast<double>(shape.scale)) * query_norm * key_norm;
+                                       std::fabs(static_cast<double>(shape.scale)) * query_norm * key_norm +
+                                   16 * static_cast<double>(shape.cap);  // 10⁻⁶ of it
         const double bound =
             2 * (score_error + static_cast<double>(inputs.query.rows) + 10) * float32_roundoff * largest_value +
             (backend->host_accessible() ? 1 : 2) * unit_roundoff(type) * largest_value;
@@ -142,6 +143,20 @@ TEST_P(AttentionTest, AScaleMayBeAnything) {
         const Inputs inputs = random_inputs(100, shape);
         expect_reference(inputs, {0, 100}, shape);
     }
+}
+
+TEST_P(AttentionTest, CappedScores) {
+    const auto check = [&](float cap, AttentionShape shape, float deviation, std::int64_t tokens) {
+        shape.cap = cap;
+        expect_reference(random_inputs(tokens, shape, deviation), {0, 7, tokens}, shape);
+    };
+    for (const std::int64_t width : {16, 100, 128, 136, 256, 264})
+        check(1.5F, shape_of(2, 1, width, 40), 2, 70);
+    check(50, shape_of(2, 1, 64), 2, 130);
+    check(50, shape_of(2, 1, 64), 100, 70);  // far above the cap
+    AttentionShape negative = shape_of(2, 1, 64);
+    negative.scale = -0.3F;
+    check(2, negative, 1, 70);
 }
 
 TEST_P(AttentionTest, LargeScoresNeitherOverflowNorVanish) {

@@ -15,7 +15,7 @@ int queries(const cuda::PlainTensor& one, const cuda::PlainAttention& shape) {
 }
 
 TEST(TiledAttention, TakesHeadsOfSixteenBitElementsInWholePieces) {
-    const cuda::PlainAttention shape{4, 4, 64, 0, 1};
+    const cuda::PlainAttention shape{4, 4, 64, 0, 1, 0};
     EXPECT_EQ(queries(tensor(DType::bfloat16, 256), shape), 128);
     EXPECT_EQ(queries(tensor(DType::float16, 264), shape), 128);
     EXPECT_EQ(queries(tensor(DType::float32, 256), shape), 0);
@@ -30,7 +30,7 @@ TEST(TiledAttention, TakesHeadsOfSixteenBitElementsInWholePieces) {
 
 TEST(TiledAttention, TakesAnyWidthOfWholePiecesUpTo256) {
     const auto of_width = [](std::int64_t width) {
-        return queries(tensor(DType::bfloat16, 4 * width), {4, 4, width, 0, 1});
+        return queries(tensor(DType::bfloat16, 4 * width), {4, 4, width, 0, 1, 0});
     };
     for (const std::int64_t width : {8, 16, 80, 96, 104, 128})
         EXPECT_EQ(of_width(width), 128) << width;
@@ -41,8 +41,8 @@ TEST(TiledAttention, TakesAnyWidthOfWholePiecesUpTo256) {
 }
 
 TEST(TiledAttention, LooksForTheLargestScoreBeforeScaling) {
-    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, 0}), 0);
-    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, -1}), 0);
+    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, 0, 0}), 0);
+    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, -1, 0}), 0);
 }
 
 }  // namespace

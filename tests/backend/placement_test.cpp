@@ -179,6 +179,21 @@ TEST_P(PlacementTest, Scale) {
     }
 }
 
+TEST_P(PlacementTest, SoftCap) {
+    for (const std::int64_t cols : {1, 4, 7, 8, 9, 1032}) {
+        const HostMatrix x = rounded(random_matrix(5, cols, 1));
+        const auto capped = [&](Place place) {
+            const DeviceMatrix values = put(x, place);
+            backend->soft_cap(values.view, 1.5F);
+            expect_gaps_untouched(values, place);
+            return download(values.view).values;
+        };
+        const std::vector<float> expected = capped(odd);
+        for (const Place& place : places)
+            ASSERT_EQ(capped(place), expected) << cols;
+    }
+}
+
 TEST_P(PlacementTest, ScatterRows) {
     const std::vector<std::int32_t> ids{4, 0, 2};
     const std::vector<float> factors{0.22F, -1.7F, 0.9F};

@@ -486,6 +486,40 @@ TEST(Config, ReadsGemma3) {
     expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});
 }
 
+TEST(Config, ReadsGemma2) {
+    const auto gemma = [](json changes) {
+        json object = relative("Gemma2ForCausalLM", "gemma2", {{"hidden_activation", "gelu_pytorch_tanh"}});
+        object.erase("tie_word_embeddings");
+        object.update(changes);
+        return read(object);
+    };
+    const ModelConfig config = gemma({{"hidden_size", 2304}});
+    EXPECT_EQ(config.windows, (std::vector<std::int64_t>{4096, 0, 4096}));
+    EXPECT_EQ(config.head_dim, 256);
+    EXPECT_EQ(config.attention_multiplier, 0.0625);
+    EXPECT_EQ(config.embedding_multiplier, 48);
+    EXPECT_EQ(config.attention_cap, 50);
+    EXPECT_EQ(config.logits_cap, 30);
+    EXPECT_TRUE(config.tied_embeddings);
+    EXPECT_EQ(config.window_rope.theta, config.rope.theta);
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.mlp_norm, "pre_feedforward_layernorm");
+    EXPECT_EQ(family.mlp_output_norm, "post_feedforward_layernorm");
+    EXPECT_EQ(family.query_norm, "");
+    EXPECT_EQ(family.norm_offset, 1);
+    const ModelConfig other = gemma({{"attn_logit_softcapping", nullptr},
+                                     {"final_logit_softcapping", 7.5},
+                                     {"sliding_window", 5},
+                                     {"layer_types", {"full_attention", "sliding_attention", "full_attention"}}});
+    EXPECT_EQ(other.windows, (std::vector<std::int64_t>{0, 5, 0}));
+    EXPECT_EQ(other.attention_cap, 0);
+    EXPECT_EQ(other.logits_cap, 7.5);
+    EXPECT_EQ(gemma({{"final_logit_softcapping", nullptr}}).logits_cap, 0);
+    expect_refused([&] { gemma({{"attn_logit_softcapping", 0}}); }, {"'attn_logit_softcapping'"});
+    expect_refused([&] { gemma({{"final_logit_softcapping", "30"}}); }, {"'final_logit_softcapping'"});
+    expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});
+}
+
 TEST(Config, ReadsExaone4) {
     const auto exaone = [](const json& changes) { return read(relative("Exaone4ForCausalLM", "exaone4", changes)); };
     const ModelConfig by_number = exaone({{"sliding_window", 9}, {"sliding_window_pattern", 3}});

@@ -21,10 +21,27 @@ std::vector<OracleCase> oracle_cases() {
     std::vector<OracleCase> cases;
     for (const char* name : {"llama", "llama31_sharded", "mistral", "qwen2", "qwen3", "opt"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_SHARED_DIR) / "reference/models" / name, true});
-    for (const char* name :
-         {"llama_yarn", "smollm3", "granite", "phi3", "phi3_longrope", "phi4_mini", "olmo2", "olmo3", "gemma3",
-          "gemma3_with_pictures", "mistral_with_pictures", "ministral3_with_pictures", "qwen25_with_pictures",
-          "qwen3_with_pictures", "exaone4", "seed_oss", "mixtral", "qwen3_moe", "olmoe"})  // make_oracles.py
+    // Those that make_oracles.py makes.
+    for (const char* name : {"llama_yarn",
+                             "smollm3",
+                             "granite",
+                             "phi3",
+                             "phi3_longrope",
+                             "phi4_mini",
+                             "olmo2",
+                             "olmo3",
+                             "gemma2",
+                             "gemma3",
+                             "gemma3_with_pictures",
+                             "mistral_with_pictures",
+                             "ministral3_with_pictures",
+                             "qwen25_with_pictures",
+                             "qwen3_with_pictures",
+                             "exaone4",
+                             "seed_oss",
+                             "mixtral",
+                             "qwen3_moe",
+                             "olmoe"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }

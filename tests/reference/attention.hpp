@@ -26,7 +26,9 @@ inline Matrix attention(Input query, Input key, Input value, std::span<const std
                     for (std::int64_t i = 0; i < dim; ++i)
                         score += static_cast<double>(query(token, head * dim + i)) *
                                  static_cast<double>(key(other, key_head * dim + i));
-                    scores.push_back(score * static_cast<double>(shape.scale));
+                    score *= static_cast<double>(shape.scale);
+                    const auto cap = static_cast<double>(shape.cap);
+                    scores.push_back(cap > 0 ? cap * std::tanh(score / cap) : score);
                 }
                 const double largest = *std::max_element(scores.begin(), scores.end());
                 double sum = 0;

@@ -26,7 +26,7 @@ class Transformer {
         : config_(std::move(config)),
           tensors_(std::move(tensors)),
           opt_(config_.model_type == "opt"),
-          gemma_(config_.model_type == "gemma3_text"),
+          gemma_(config_.model_type == "gemma2" || config_.model_type == "gemma3_text"),
           olmo_(config_.model_type.starts_with("olmo")),
           norms_behind_(config_.model_type == "olmo2" || config_.model_type == "olmo3" ||
                         config_.model_type == "exaone4"),
@@ -58,7 +58,7 @@ class Transformer {
         for (const Row& x : hidden) {
             result.logits.push_back(linear(head, norm(top + (opt_ ? "final_layer_norm" : "norm"), x)));
             for (double& value : result.logits.back())
-                value /= config_.logits_scaling;
+                value = capped(value / config_.logits_scaling, config_.logits_cap);
         }
         return result;
     }
@@ -104,7 +104,7 @@ class Transformer {
                     double score = 0;
                     for (std::size_t i = 0; i < dim; ++i)
                         score += query[t][from + i] * key[s][key_from + i];
-                    sum += weight[s] = std::exp(score * scale);
+                    sum += weight[s] = std::exp(capped(score * scale, config_.attention_cap));
                 }
                 for (std::size_t s = 0; s <= t; ++s)
                     for (std::size_t i = 0; i < dim; ++i)
@@ -116,6 +116,8 @@ class Transformer {
         for (Row& h : hidden)
             mlp(name, h, inputs);
     }
+
+    static double capped(double value, double cap) { return cap > 0 ? cap * std::tanh(value / cap) : value; }
 
     void mlp(const std::string& name, Row& hidden, std::map<std::string, Rows>& inputs) const {
         if (opt_) {

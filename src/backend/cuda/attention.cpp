@@ -44,8 +44,8 @@ void CudaBackend::cached_attention(TensorView query, TensorView key, TensorView 
         throw Failure("attention: heads of {} elements are wider than {}", shape.head_dim, largest_head);
     for (const TensorView& tensor : {key, value, output})
         cuda::require_one_type("attention", query, tensor);
-    const cuda::PlainAttention plain_shape{shape.heads, shape.key_value_heads, shape.head_dim,
-                                           std::min(shape.window, most_rows), shape.scale};
+    const cuda::PlainAttention plain_shape{
+        shape.heads, shape.key_value_heads, shape.head_dim, std::min(shape.window, most_rows), shape.scale, shape.cap};
     const cuda::PlainTensor q = cuda::plain(query);
     const cuda::PlainTensor k = cuda::plain(key);
     const cuda::PlainTensor v = cuda::plain(value);

@@ -17,7 +17,7 @@ __device__ T* start_of(const PlainTensor& tensor, std::int64_t row, std::int64_t
 }
 
 /// Blocks of one tile's heads follow each other, so that those of one key-value head find its keys in the cache.
-template <class T, int dim>
+template <class T, int dim, bool capped>
 __global__ __launch_bounds__(AttentionTile<dim>::threads) void tiled_attention(
     const __grid_constant__ PlainTensor query, const __grid_constant__ PlainTensor key,
     const __grid_constant__ PlainTensor value, const QueryTile* tiles, const __grid_constant__ PlainAttention shape,
@@ -34,9 +34,11 @@ __global__ __launch_bounds__(AttentionTile<dim>::threads) void tiled_attention(
                              value.stride,
                              static_cast<int>(shape.head_dim)};
     constexpr float log2_e = 1.4426950408889634F;
-    attend<dim>(dynamic_on_chip<T>(), views, tiles[blockIdx.x / heads], static_cast<int>(shape.window),
-                shape.scale * log2_e,
-                [&](std::int64_t row) { return start_of<T>(output, row, blockIdx.x % heads * shape.head_dim); });
+    ScoreCap cap{};
+    if constexpr (capped) cap = {shape.cap / shape.scale, 2 * log2_e * shape.scale / shape.cap};
+    attend<dim, capped>(
+        dynamic_on_chip<T>(), views, tiles[blockIdx.x / heads], static_cast<int>(shape.window), shape.scale * log2_e,
+        cap, [&](std::int64_t row) { return start_of<T>(output, row, blockIdx.x % heads * shape.head_dim); });
 }
 
 __device__ float largest_in_warp(float value) {
@@ -86,6 +88,7 @@ __global__ void plain_attention(PlainTensor query, PlainTensor key, PlainTensor 
                 score = 0;
                 for (std::int64_t i = 0; i < dim; ++i)
                     score = fmaf(scaled_query[i], to_float(row[i]), score);
+                if (shape.cap > 0) score = shape.cap * tanhf(score / shape.cap);
             }
             const float now_largest = fmaxf(largest, largest_in_warp(score));
             const float correction = expf(largest - now_largest);
@@ -116,7 +119,7 @@ auto with_width(std::int64_t head_dim, const Launch& launch) {
     if (head_dim <= 128) return launch(std::integral_constant<int, 128>{});
     return launch(std::integral_constant<int, 256>{});
 }
-constexpr std::int64_t widest = 256;
+constexpr int widest = 256;
 
 bool whole_pieces(const PlainTensor& tensor) {
     return reinterpret_cast<std::uintptr_t>(tensor.data) % 16 == 0 && tensor.stride % 8 == 0;
@@ -139,16 +142,21 @@ cudaError_t launch_tiled_attention(const PlainTensor& query, const PlainTensor& 
                                    const PlainTensor& output, cudaStream_t stream) {
     if (count == 0) return cudaSuccess;
     const auto with_element = [&](auto element) {
-        return with_width(shape.head_dim, [&](auto width) {
+        const auto with_cap = [&](auto width, auto capped) {
             constexpr int dim = decltype(width)::value;
             constexpr int bytes = AttentionTile<dim>::on_chip_bytes;
-            const auto kernel = tiled_attention<decltype(element), dim>;
+            const auto kernel = tiled_attention<decltype(element), dim, decltype(capped)::value>;
             // Each time, as it is each device's own; it costs a microsecond.
             const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
             if (status != cudaSuccess) return status;
             return launch({static_cast<unsigned>(count * shape.heads), AttentionTile<dim>::threads, bytes, stream},
                           kernel, query, key, value, tiles, shape, output);
-        });
+        };
+        // Few models cap their scores: two kernels are enough for them, of as many queries as the narrower ones.
+        if (shape.cap > 0 && shape.head_dim <= 128)
+            return with_cap(std::integral_constant<int, 128>{}, std::true_type{});
+        if (shape.cap > 0) return with_cap(std::integral_constant<int, widest>{}, std::true_type{});
+        return with_width(shape.head_dim, [&](auto width) { return with_cap(width, std::false_type{}); });
     };
     return query.type == DType::bfloat16 ? with_element(__nv_bfloat16{}) : with_element(__half{});
 }

@@ -9,6 +9,7 @@ namespace fairgptq::cuda {
 struct PlainAttention {
     std::int64_t heads, key_value_heads, head_dim, window;
     float scale;
+    float cap;  // of scores; 0: none
 };
 
 /// Neighbouring queries of one sequence. The first is at `position` of its keys, of which `prefix_keys` are in rows
@@ -23,7 +24,7 @@ struct QueryTile {
 int queries_of_tile(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
                     const PlainAttention& shape, const PlainTensor& output);
 
-/// softmax(scale · q kᵀ) v as AttentionOperations, by blocks of keys with a running softmax (arXiv 2307.08691,
+/// softmax(scale · q kᵀ) v as AttentionOperations, capped where there is a cap, by blocks of keys with a running softmax (arXiv 2307.08691,
 /// algorithm 1): scores, their exponentials and all sums in float32, the exponentials rounded to the tensors' type as
 /// factors of the values. A query's result depends on its position and keys alone, not on its tile.
 /// @param tiles on the device, of at most queries_of_tile queries each

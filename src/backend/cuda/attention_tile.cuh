@@ -76,6 +76,12 @@ __device__ void load_all_rows(const T* from, std::int64_t stride, T* to) {
     }
 }
 
+/// What the GPU takes instead of the cap of AttentionShape.
+struct ScoreCap {
+    float largest;  // cap / scale, as scores are scaled later
+    float slope;    // 2 · log₂ e · scale / cap
+};
+
 /// A warp's share of a tile: its queries from row `first_row` of the tile on.
 template <class T, int dim>
 struct WarpTile {
@@ -142,6 +148,19 @@ struct WarpTile {
                 }
             }
         }
+    }
+
+    /// scores s become c · tanh(s / c) = c − 2 · c / (1 + 2^(slope · s)), c being the largest. To 10⁻⁶ of it.
+    __device__ void limit(ScoreCap cap) {
+#pragma unroll
+        for (int s = 0; s < Tile::strips; ++s)
+#pragma unroll
+            for (int k = 0; k < key_tiles; ++k)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const float power = power_of_2(scores[s][k][i] * cap.slope);
+                    scores[s][k][i] = cap.largest - __fdividef(2 * cap.largest, 1 + power);
+                }
     }
 
     /// Scores of keys that a query must not see become −∞.
@@ -255,8 +274,8 @@ struct WarpTile {
 
 /// The whole kernel for one tile and one head.
 /// @param output (row) the place of the head's first element there
-template <int dim, class T, class Output>
-__device__ void attend(T* on_chip, const HeadViews<T>& head, QueryTile tile, int window, float scale,
+template <int dim, bool capped, class T, class Output>
+__device__ void attend(T* on_chip, const HeadViews<T>& head, QueryTile tile, int window, float scale, ScoreCap cap,
                        const Output& output) {
     using Tile = AttentionTile<dim>;
     T* queries = on_chip;
@@ -295,6 +314,7 @@ __device__ void attend(T* on_chip, const HeadViews<T>& head, QueryTile tile, int
         const bool sees = count > 0 && warp.sees(first, window);
         if (sees) {
             warp.score(queries + first_row * Tile::pitch, keys);
+            if constexpr (capped) warp.limit(cap);
             warp.mask(first, window);
             warp.exponentiate(scale);
         }

@@ -72,6 +72,7 @@ class CudaBackend final : public Backend {
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void scale(TensorView inputs, float factor, TensorView output, bool accumulate) override;
+    void soft_cap(TensorView values, float cap) override;
     void embed(TensorView table, std::span<const std::int32_t> ids, TensorView output, bool accumulate) override;
     void scatter_rows(TensorView inputs, std::span<const std::int32_t> ids, std::span<const float> factors,
                       TensorView output) override;

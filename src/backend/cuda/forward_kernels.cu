@@ -212,6 +212,22 @@ struct ScaleWork {
 };
 
 template <class T>
+struct SoftCapWork {
+    PlainTensor values;
+    float cap;
+
+    template <bool Whole>
+    __device__ void at(std::int64_t row, std::int64_t col, int count) const {
+        T* place = row_to_write<T>(values, row) + col;
+        Chunk chunk = load_chunk<Whole>(place, count);
+#pragma unroll
+        for (int i = 0; i < chunk_elements<T>; ++i)
+            set_element<T>(cap * tanhf(element<T>(chunk, i) / cap), i, chunk);
+        store_chunk<Whole>(chunk, place, count);
+    }
+};
+
+template <class T>
 struct EmbedWork {
     PlainTensor table;
     const std::int32_t* ids;
@@ -417,6 +433,15 @@ cudaError_t launch_scale(const PlainTensor& inputs, float factor, const PlainTen
     return with_type(output.type, [&](auto element) {
         using T = decltype(element);
         return launch_over_chunks<T>(output.rows, output.cols, whole, ScaleWork<T>{inputs, factor, output, accumulate},
+                                     stream);
+    });
+}
+
+cudaError_t launch_soft_cap(const PlainTensor& values, float cap, cudaStream_t stream) {
+    if (empty(values)) return cudaSuccess;
+    return with_type(values.type, [&](auto element) {
+        using T = decltype(element);
+        return launch_over_chunks<T>(values.rows, values.cols, in_whole_chunks(values), SoftCapWork<T>{values, cap},
                                      stream);
     });
 }

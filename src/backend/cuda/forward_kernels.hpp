@@ -37,6 +37,9 @@ cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gat
 cudaError_t launch_scale(const PlainTensor& inputs, float factor, const PlainTensor& output, bool accumulate,
                          cudaStream_t stream);
 
+/// As SoftCapOperations.
+cudaError_t launch_soft_cap(const PlainTensor& values, float cap, cudaStream_t stream);
+
 /// output[t] = table[ids[t]], or += . @param ids on the device
 cudaError_t launch_embed(const PlainTensor& table, const std::int32_t* ids, const PlainTensor& output, bool accumulate,
                          cudaStream_t stream);
