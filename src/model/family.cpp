@@ -9,12 +9,12 @@
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,        &mistral_family,       &ministral3_family,    &qwen2_family,
-                          &qwen3_family,        &smollm3_family,       &granite_family,       &phi3_family,
-                          &olmo2_family,        &olmo3_family,         &gemma2_family,        &gemma3_family,
-                          &opt_family,          &mixtral_family,       &qwen3_moe_family,     &olmoe_family,
-                          &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
-                          &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
+const std::array families{&llama_family,           &mistral_family,      &ministral3_family,    &qwen2_family,
+                          &qwen3_family,           &smollm3_family,      &granite_family,       &phi3_family,
+                          &olmo2_family,           &olmo3_family,        &gemma_family,         &gemma2_family,
+                          &gemma3_family,          &opt_family,          &mixtral_family,       &qwen3_moe_family,
+                          &olmoe_family,           &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures,
+                          &mistral3_with_pictures, &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {

@@ -486,6 +486,24 @@ TEST(Config, ReadsGemma3) {
     expect_refused([&] { gemma({{"use_bidirectional_attention", true}}); }, {"'use_bidirectional_attention'"});
 }
 
+TEST(Config, ReadsGemma) {
+    json object = relative("GemmaForCausalLM", "gemma", {{"hidden_size", 3072}, {"hidden_act", "gelu"}});
+    object.erase("tie_word_embeddings");
+    const ModelConfig config = read(object);
+    EXPECT_EQ(config.activation, Activation::gelu_tanh);
+    EXPECT_EQ(config.head_dim, 256);
+    EXPECT_EQ(config.embedding_multiplier, 55.5);  // sqrt(3072) = 55.43 in bfloat16
+    EXPECT_FALSE(config.attention_multiplier.has_value());
+    EXPECT_EQ(config.attention_cap, 0);
+    EXPECT_TRUE(config.tied_embeddings);
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.norm_offset, 1);
+    EXPECT_EQ(family.mlp_norm, "post_attention_layernorm");
+    EXPECT_EQ(family.attention_output_norm, "");
+    object["use_bidirectional_attention"] = true;
+    expect_refused([&] { read(object); }, {"'use_bidirectional_attention'"});
+}
+
 TEST(Config, ReadsGemma2) {
     const auto gemma = [](json changes) {
         json object = relative("Gemma2ForCausalLM", "gemma2", {{"hidden_activation", "gelu_pytorch_tanh"}});

@@ -36,6 +36,7 @@ FAMILIES = {
     "olmo2": ("olmo2", {}),
     "olmo3": ("olmo3", {"num_hidden_layers": 4, "sliding_window": 7,
                         "rope_parameters": {"full_attention": YARN, "sliding_attention": PLAIN}}),
+    "gemma": ("gemma", {"num_key_value_heads": 1, "tie_word_embeddings": True, "rope_parameters": PLAIN}),
     # Caps that random weights' scores and logits come near.
     "gemma2": ("gemma2", {"query_pre_attn_scalar": 12, "sliding_window": 7, "tie_word_embeddings": True, "rope_parameters": PLAIN,
                           "attn_logit_softcapping": 1.5, "final_logit_softcapping": 3.0}),

@@ -30,6 +30,7 @@ std::vector<OracleCase> oracle_cases() {
                              "phi4_mini",
                              "olmo2",
                              "olmo3",
+                             "gemma",
                              "gemma2",
                              "gemma3",
                              "gemma3_with_pictures",

@@ -114,6 +114,7 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                            {{"layer_types", {"sliding_attention", "full_attention"}},
                             {"sliding_window", 3},
                             {"rope_parameters", {{"full_attention", yarn}, {"sliding_attention", plain}}}})},
+        {"gemma", relative("GemmaForCausalLM", "gemma", {{"hidden_act", "gelu"}, {"tie_word_embeddings", nullptr}})},
         {"gemma2_bfloat16",
          relative("Gemma2ForCausalLM", "gemma2",
                   {{"hidden_activation", "gelu_pytorch_tanh"},

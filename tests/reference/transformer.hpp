@@ -26,7 +26,8 @@ class Transformer {
         : config_(std::move(config)),
           tensors_(std::move(tensors)),
           opt_(config_.model_type == "opt"),
-          gemma_(config_.model_type == "gemma2" || config_.model_type == "gemma3_text"),
+          gemma_(config_.model_type.starts_with("gemma")),
+          norms_around_(gemma_ && config_.model_type != "gemma"),
           olmo_(config_.model_type.starts_with("olmo")),
           norms_behind_(config_.model_type == "olmo2" || config_.model_type == "olmo3" ||
                         config_.model_type == "exaone4"),
@@ -130,9 +131,10 @@ class Transformer {
             add(hidden, linear(name + "fc2", wide));
             return;
         }
-        const Row x = norms_behind_
-                          ? hidden
-                          : norm(name + (gemma_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
+        const Row x =
+            norms_behind_
+                ? hidden
+                : norm(name + (norms_around_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
         if (config_.experts > 0) return experts(name, x, hidden, inputs);
         Row wide, up;
         if (phi_) {
@@ -188,7 +190,7 @@ class Transformer {
 
     /// What attention or the MLP made, through a norm where the model has one behind them.
     void add_output(Row& hidden, Row made, const std::string& norm_name) const {
-        if (norms_behind_ || gemma_) made = norm(norm_name, made);
+        if (norms_behind_ || norms_around_) made = norm(norm_name, made);
         for (double& v : made)
             v *= config_.residual_multiplier;
         add(hidden, made);
@@ -294,7 +296,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_, gemma_, olmo_, norms_behind_, phi_;
+    bool opt_, gemma_, norms_around_, olmo_, norms_behind_, phi_;
 };
 
 }  // namespace fairgptq::reference

@@ -27,6 +27,7 @@ extern const FamilyEntry granite_family;
 extern const FamilyEntry phi3_family;
 extern const FamilyEntry olmo2_family;
 extern const FamilyEntry olmo3_family;
+extern const FamilyEntry gemma_family;
 extern const FamilyEntry gemma2_family;
 extern const FamilyEntry gemma3_family;
 extern const FamilyEntry ministral3_family;

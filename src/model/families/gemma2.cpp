@@ -1,5 +1,5 @@
-// Gemma 2: Llama with norms before and behind attention and MLP, whose weights are kept less 1, scaled embeddings, a
-// window in every other layer, and scores and logits that are capped.
+// Gemma 2: Gemma with norms before and behind attention and MLP, a window in every other layer, and scores and logits
+// that are capped.
 #include "model/families/gemma.hpp"
 
 namespace fairgptq {
@@ -22,12 +22,13 @@ void read_gemma2(const ConfigReader& reader, ModelConfig& config) {
                      .activation = "gelu_pytorch_tanh"});
     read_window_pattern(reader, config, 2);
     read_gemma(reader, config);
+    read_query_scale(reader, config);
     config.attention_cap = read_cap(reader, "attn_logit_softcapping", 50);
     config.logits_cap = read_cap(reader, "final_logit_softcapping", 30);
 }
 
 }  // namespace
 
-const FamilyEntry gemma2_family{"Gemma2ForCausalLM", "gemma2", read_gemma2, describe_gemma};
+const FamilyEntry gemma2_family{"Gemma2ForCausalLM", "gemma2", read_gemma2, describe_gemma2};
 
 }  // namespace fairgptq

@@ -1,4 +1,4 @@
-// Gemma 3, the text models: Gemma 2's norms and scaled embeddings, norms of each head of query and key, and a window
+// Gemma 3, the text models: Gemma 2's norms, norms of each head of query and key, and a window
 // and a rope of their own in five layers of six.
 #include "model/families/gemma.hpp"
 
@@ -21,10 +21,11 @@ void read_gemma3(const ConfigReader& reader, ModelConfig& config) {
     for (const char* field : {"attn_logit_softcapping", "final_logit_softcapping"})
         if (reader.has(field)) reader.refuse(field, "is there: only Gemma 2's scores and logits are capped");
     read_gemma(reader, config);
+    read_query_scale(reader, config);
 }
 
 Family describe_gemma3(const ModelConfig& config) {
-    Family family = describe_gemma(config);
+    Family family = describe_gemma2(config);
     family.query_norm = "self_attn.q_norm";
     family.key_norm = "self_attn.k_norm";
     return family;
