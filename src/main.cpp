@@ -69,8 +69,8 @@ void complain(const std::string& said, int rank = -1) {
     say("fairgptq: {}{}\n", rank < 0 ? "" : fmt::format("rank {}: ", rank), one_line(said));
 }
 
-/// What all ranks meet at once (a damaged weight, say) is said once: each rank gives those before it time to say it and
-/// to end the job.
+/// What all ranks meet at once (a file system that goes, say) is said once, as far as a pause can have it so: each rank
+/// gives those before it time to say it and to end the job.
 void let_lower_ranks_speak(const Communicator& comm) {
     if (comm.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500 + 500 * std::min(comm.rank(), 5)));
 }

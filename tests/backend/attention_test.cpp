@@ -1,6 +1,7 @@
 #include "backend/attention.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "backends.hpp"
 #include "reference/attention.hpp"
@@ -276,6 +277,11 @@ TEST_P(AttentionTest, WhatDoesNotFitIsRefused) {
     EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 0, 8)), Failure);
     EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 2, 16)), Failure);
     EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 2, 8, -1)), Failure);
+    for (const float cap : {-1.0F, std::numeric_limits<float>::quiet_NaN()}) {
+        AttentionShape bad = good;
+        bad.cap = cap;
+        EXPECT_THROW(attention(inputs, {0, 5}, bad), Failure) << cap;
+    }
 }
 
 }  // namespace

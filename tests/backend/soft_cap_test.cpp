@@ -1,5 +1,7 @@
 #include "backend/soft_cap.hpp"
 
+#include <limits>
+
 #include "backends.hpp"
 
 namespace fairgptq::testing {

@@ -152,7 +152,10 @@ cudaError_t launch_tiled_attention(const PlainTensor& query, const PlainTensor& 
             return launch({static_cast<unsigned>(count * shape.heads), AttentionTile<dim>::threads, bytes, stream},
                           kernel, query, key, value, tiles, shape, output);
         };
-        // Few models cap their scores: two kernels are enough for them, of as many queries as the narrower ones.
+        // Few models cap their scores: two kernels are enough for them, which take as many queries as the narrower
+        // ones.
+        static_assert(AttentionTile<64>::queries == AttentionTile<128>::queries &&
+                      AttentionTile<96>::queries == AttentionTile<128>::queries);
         if (shape.cap > 0 && shape.head_dim <= 128)
             return with_cap(std::integral_constant<int, 128>{}, std::true_type{});
         if (shape.cap > 0) return with_cap(std::integral_constant<int, widest>{}, std::true_type{});
