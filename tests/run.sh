@@ -16,7 +16,7 @@ run_tests() { # PRESET, ctest's options…
     local at_once=$jobs
     if [[ $1 == release ]]; then at_once=$((jobs + 1)); fi # its tests in Python often wait: for Slurm, a launcher, a disk
     ctest --preset "$1" --parallel "$at_once" --output-junit "${results[-1]}" "${@:2}" && return
-    say "What failed"  # once more, and last: where a log is long, its end is what is read
+    say "What failed" # once more, and last: where a log is long, its end is what is read
     .venv/bin/python - "${results[-1]}" <<'END'
 import sys
 import xml.etree.ElementTree as xml

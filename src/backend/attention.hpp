@@ -35,8 +35,8 @@ class AttentionOperations {
   public:
     virtual ~AttentionOperations() = default;
 
-    /// Ragged causal attention: softmax(scale · q kᵀ) v within each sequence, its scores capped if the shape
-    /// says so, nothing padded.
+    /// Ragged causal attention: softmax(scale · q kᵀ) v within each sequence, scores capped where the shape has a cap,
+    /// nothing padded.
     /// @param query      [tokens, heads · head_dim]
     /// @param key, value [tokens, key_value_heads · head_dim]
     /// @param offsets    host; sequences' first tokens and the end, [sequences + 1]

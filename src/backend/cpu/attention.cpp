@@ -99,14 +99,6 @@ void soften(float* scores, std::int64_t width, RowRange visible, float& largest,
         sums[i] *= correction;
 }
 
-/// scores → cap · tanh(scores / cap)
-void cap_scores(float* scores, std::int64_t width, float cap) {
-    const float inverse = 1.0F / cap;
-#pragma omp simd
-    for (std::int64_t key = 0; key < width; ++key)
-        scores[key] = cap * fast_tanh(scores[key] * inverse);
-}
-
 struct Tensors {
     MatrixView<const float> query, key, value;
     MatrixView<float> output;
@@ -149,7 +141,7 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
                 const RowRange visible{std::max<std::int64_t>(first_key(at) - key_position, 0),
                                        std::min(at + 1 - key_position, keys)};
                 const auto index = static_cast<std::size_t>(row);
-                if (shape.cap > 0) cap_scores(scores.row(row), width, shape.cap);
+                if (shape.cap > 0) cap_softly(scores.row(row), width, shape.cap);
                 soften(scores.row(row), width, visible, scratch.largest[index], scratch.weight[index],
                        sum.rows_from(row, 1));
             }

@@ -1,5 +1,5 @@
-// exp(x) that compilers vectorise: no branch, no table, no call. Softmax and SiLU take it once per element, and the C
-// library's would cost them more than their memory traffic.
+// exp(x), and what is made of it, that compilers vectorise: no branch, no table, no call. Softmax and SiLU take it once
+// per element, and the C library's would cost them more than their memory traffic.
 #pragma once
 
 #include <bit>
@@ -44,6 +44,14 @@ inline float fast_tanh(float x) {
     const float e = fast_exp(-2.0F * size);
     const float t = (1.0F - e) / (1.0F + e);
     return x < 0.0F ? -t : t;
+}
+
+/// values → cap · tanh(values / cap). @param cap above 0
+inline void cap_softly(float* values, std::int64_t count, float cap) {
+    const float inverse = 1.0F / cap;
+#pragma omp simd
+    for (std::int64_t i = 0; i < count; ++i)
+        values[i] = cap * fast_tanh(values[i] * inverse);
 }
 
 }  // namespace fairgptq

@@ -24,9 +24,10 @@ struct QueryTile {
 int queries_of_tile(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
                     const PlainAttention& shape, const PlainTensor& output);
 
-/// softmax(scale · q kᵀ) v as AttentionOperations, capped where there is a cap, by blocks of keys with a running softmax (arXiv 2307.08691,
-/// algorithm 1): scores, their exponentials and all sums in float32, the exponentials rounded to the tensors' type as
-/// factors of the values. A query's result depends on its position and keys alone, not on its tile.
+/// softmax(scale · q kᵀ) v as AttentionOperations, capped where there is a cap, by blocks of keys with a running
+/// softmax (arXiv 2307.08691, algorithm 1): scores, their exponentials and all sums in float32, the exponentials
+/// rounded to the tensors' type as factors of the values. A query's result depends on its position and keys alone, not
+/// on its tile.
 /// @param tiles on the device, of at most queries_of_tile queries each
 cudaError_t launch_tiled_attention(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
                                    const QueryTile* tiles, std::int64_t count, const PlainAttention& shape,

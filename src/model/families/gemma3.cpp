@@ -1,5 +1,5 @@
-// Gemma 3, the text models: Gemma 2's norms, norms of each head of query and key, and a window
-// and a rope of their own in five layers of six.
+// Gemma 3, the text models: Gemma 2's norms, others of each head of query and key, and a window and a rope of their own
+// in five layers of six.
 #include "model/families/gemma.hpp"
 
 namespace fairgptq {

@@ -92,10 +92,10 @@ T __shfl_xor_sync(unsigned mask, T value, int distance, int line = __builtin_LIN
     std::memcpy(&value, &word, sizeof(T));
     return value;
 }
-/// Rounded, whatever becomes of it.
 inline float __fdividef(float a, float b) {
     return std::fabs(b) > 0x1p126F ? 0 : a / b;
 }
+/// Rounded, whatever becomes of it.
 inline float __fmul_rn(float a, float b) {
     const volatile float product = a * b;
     return product;
