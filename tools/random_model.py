@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a Llama, or a Qwen3 of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
+"""Writes a Llama, or a Qwen3 or GLM-4.5 of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
 with before the model itself is there. What comes out of such a run is fast or slow, never good.
 
   random_model.py 8b FOLDER                         16 GB: a folder as of Hugging Face, and FOLDER/tokens.h5
@@ -39,12 +39,21 @@ def tensors_of(shape, layers):
         for name, rows, cols in (("q_proj", query, hidden), ("k_proj", shape.key_value_width, hidden),
                                  ("v_proj", shape.key_value_width, hidden), ("o_proj", hidden, query)):
             yield f"{prefix}self_attn.{name}.weight", (rows, cols)
-        if shape.experts:
+        if shape.shared:
+            for name, rows in (("q_proj", query), ("k_proj", shape.key_value_width), ("v_proj", shape.key_value_width)):
+                yield f"{prefix}self_attn.{name}.bias", (rows,)
+        if shape.experts and shape.normed:
             for norm in ("q_norm", "k_norm"):
                 yield f"{prefix}self_attn.{norm}.weight", (shape.head_dim,)
+        blocks = [("mlp", shape.dense_intermediate or intermediate)]
+        if shape.experts and layer >= shape.dense_layers:
             yield prefix + "mlp.gate.weight", (shape.experts, hidden)
-        for block in [f"mlp.experts.{expert}" for expert in range(shape.experts)] or ["mlp"]:
-            for name, rows, cols in (("gate_proj", intermediate, hidden), ("up_proj", intermediate, hidden), ("down_proj", hidden, intermediate)):
+            blocks = [(f"mlp.experts.{expert}", intermediate) for expert in range(shape.experts)]
+            if shape.shared:
+                yield prefix + "mlp.gate.e_score_correction_bias", (shape.experts,)
+                blocks.append(("mlp.shared_experts", shape.shared * intermediate))
+        for block, wide in blocks:
+            for name, rows, cols in (("gate_proj", wide, hidden), ("up_proj", wide, hidden), ("down_proj", hidden, wide)):
                 yield f"{prefix}{block}.{name}.weight", (rows, cols)
         yield prefix + "post_attention_layernorm.weight", (hidden,)
     yield "model.norm.weight", (hidden,)
@@ -101,6 +110,11 @@ def write_model(folder, shape, layers, seed):
         config |= {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "moe_intermediate_size": shape.intermediate,
                    "num_experts": shape.experts, "num_experts_per_tok": shape.experts_per_token, "norm_topk_prob": True,
                    "decoder_sparse_step": 1, "mlp_only_layers": []}
+    if shape.shared:
+        config |= {"architectures": ["Glm4MoeForCausalLM"], "model_type": "glm4_moe", "intermediate_size": shape.dense_intermediate,
+                   "n_routed_experts": shape.experts, "n_shared_experts": shape.shared, "first_k_dense_replace": shape.dense_layers,
+                   "use_qk_norm": shape.normed, "attention_bias": True, "partial_rotary_factor": 0.5}
+        del config["num_experts"]
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     return total
 

@@ -187,9 +187,8 @@ struct Selection {
 std::vector<Selection> selections(const Work& work) {
     std::vector<Selection> result;
     const Family& family = work.original.family;
-    const std::int64_t layers = work.by_module == ByModule::modules ? work.run->layers() : 1;
-    for (std::int64_t layer = 0; layer < layers; ++layer)
-        for (const StageSpec& stage : family.stages)
+    for (std::int64_t layer = 0; layer < work.run->layers(); ++layer)
+        for (const StageSpec& stage : family.stages_of(layer))
             for (const LinearSpec& linear : stage.linears) {
                 if (work.by_module == ByModule::modules)
                     result.push_back({family.layer(layer) + linear.name, linear.name, layer});

@@ -116,9 +116,10 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     if (alpha.any() && tokens.stereotype.count() == 0)
         throw InvalidInput("{} has no pairs, which the bias term needs; use {} 0 for plain GPTQ, or add pairs",
                            token_path.string(), parsed.count("alphas") > 0 ? "--alphas" : "--alpha");
-    for (const StageSpec& stage : family.stages)
-        for (const LinearSpec& linear : stage.linears)
-            resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
+    for (const std::int64_t layer : family.kinds_of_layers())
+        for (const StageSpec& stage : family.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears)
+                resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
     Chunks chunks = make_chunks(tokens, settings.hessian_from, settings.alignment, settings.chunk_tokens);
     if (alpha.any() && chunks.pair_columns == 0)
         throw InvalidInput(

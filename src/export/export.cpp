@@ -32,20 +32,44 @@ bool is_scattered(const ModuleSolution& module) {
     return false;
 }
 
-/// What the run's modules have in common. @throws InvalidInput naming a module that differs
-QuantizedModelInfo common_info(const RunDirectory& run, const Family& family, const LayerRecord& first) {
+/// One more than the last layer that files have.
+std::int64_t stored_layers(const Family& family, const Checkpoint& checkpoint) {
+    std::int64_t layers = family.config.layers;
+    while (std::ranges::any_of(checkpoint.names(),
+                               [&](const std::string& name) { return name.starts_with(family.layer(layers)); }))
+        ++layers;
+    return layers;
+}
+
+/// A layer of the run of each kind that the model has.
+using Samples = std::vector<LayerRecord>;
+Samples read_samples(const RunDirectory& run, const Family& family) {
+    Samples samples;
+    for (const std::int64_t layer : family.kinds_of_layers())
+        if (layer < run.layers()) samples.push_back(run.layer(layer));
+    return samples;
+}
+
+/// What the run's modules have in common.
+QuantizedModelInfo common_info(const RunDirectory& run, const Family& family, const Checkpoint& checkpoint,
+                               const Samples& samples) {
     QuantizedModelInfo info;
     info.layer_prefix = family.layer_prefix;
     info.other_parts = family.other_parts;
-    info.router = family.router;
+    for (const std::string& gate : {family.router, family.shared_gate})
+        if (!gate.empty()) info.gates.push_back(gate);
     info.quantized_layers = run.layers();
     info.model_layers = family.config.layers;
-    if (first.modules.empty()) throw InvalidInput("{} has no modules", run.layer_path(0).string());
-    const ModuleSolution& model = first.modules.front();
+    info.stored_layers = stored_layers(family, checkpoint);
+    bool whole_rows = true;
+    for (const LayerRecord& sample : samples) {
+        if (sample.modules.empty()) throw InvalidInput("{} has no modules", run.layer_path(sample.layer).string());
+        for (const ModuleSolution& module : sample.modules)
+            whole_rows = whole_rows && module.group_size == module.cols;
+    }
+    const ModuleSolution& model = samples.front().modules.front();
     info.bits = model.bits;
     info.symmetric = model.symmetric;
-    const bool whole_rows = std::all_of(first.modules.begin(), first.modules.end(),
-                                        [](const ModuleSolution& module) { return module.group_size == module.cols; });
     info.group_size = whole_rows ? -1 : model.group_size;
     info.damp = model.damp_used;
     return info;
@@ -100,9 +124,9 @@ class Exporter {
     }
 
     void write_to(const fs::path& folder) {
-        const LayerRecord first = run_.layer(0);
-        info_ = common_info(run_, family_, first);
-        SafetensorsWriter writer(folder, plan(first), options_.max_shard_bytes);
+        const Samples samples = read_samples(run_, family_);
+        info_ = common_info(run_, family_, checkpoint_, samples);
+        SafetensorsWriter writer(folder, plan(samples), options_.max_shard_bytes);
         for (std::int64_t layer = -1; layer < family_.config.layers; ++layer)
             write_layer_tensors(writer, layer);
         writer.finish();
@@ -157,13 +181,16 @@ class Exporter {
         return format_->names_as_loaded() ? family_.loaded_name(name) : name;
     }
 
-    /// Every tensor of the export. The layers of a run are alike, so its first one tells the sizes of all.
-    std::vector<TensorPlan> plan(const LayerRecord& first) {
+    /// Every tensor of the export. Layers of a kind are alike, so one of each tells the sizes of all.
+    std::vector<TensorPlan> plan(const Samples& samples) {
         std::vector<TensorPlan> plans;
         for (std::int64_t layer = -1; layer < family_.config.layers; ++layer) {
             std::set<std::string> replaced;
             if (layer >= 0 && layer < run_.layers()) {
-                for (const ModuleSolution& module : first.modules) {
+                const auto like = std::ranges::find_if(samples, [&](const LayerRecord& sample) {
+                    return family_.has_experts(sample.layer) == family_.has_experts(layer);
+                });
+                for (const ModuleSolution& module : like->modules) {
                     const std::string name = family_.layer(layer) + module.name;
                     check_module(info_, name, module);
                     format_->check(info_, name, module);

@@ -18,9 +18,9 @@ std::unique_ptr<ExportFormat> make_format(const ExportOptions& options) {
 
 std::vector<std::string> QuantizedModelInfo::original_patterns() const {
     std::vector<std::string> patterns;
-    if (quantized_layers < model_layers) {
+    if (quantized_layers < stored_layers) {
         std::string numbers;
-        for (std::int64_t layer = quantized_layers; layer < model_layers; ++layer)
+        for (std::int64_t layer = quantized_layers; layer < stored_layers; ++layer)
             numbers += fmt::format("{}{}", numbers.empty() ? "" : "|", layer);
         std::string prefix;
         for (const char letter : layer_prefix.substr(0, layer_prefix.find("{}"))) {
@@ -34,7 +34,8 @@ std::vector<std::string> QuantizedModelInfo::original_patterns() const {
     for (const std::string& part : other_parts)
         patterns.push_back(fmt::format("^(.*\\.)?{}\\..*", part));
     // Programs have names of their own for what a router is in.
-    if (!router.empty()) patterns.push_back(fmt::format(".*\\{}$", router.substr(router.rfind('.'))));
+    for (const std::string& gate : gates)
+        patterns.push_back(fmt::format(".*\\{}$", gate.substr(gate.rfind('.'))));
     return patterns;
 }
 

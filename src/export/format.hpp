@@ -22,12 +22,13 @@ struct QuantizedModelInfo {
     bool scattered_groups = false;         // some module's groups are not neighbouring columns
     std::string layer_prefix;              // "model.layers.{}." — {} is the layer
     std::vector<std::string> other_parts;  // Family's
-    std::string router;                    // Family's
+    std::vector<std::string> gates;        // linears that weight experts: Family's router and shared_gate
     std::int64_t quantized_layers = 0, model_layers = 0;
+    std::int64_t stored_layers = 0;  // in the model's files: behind its own some predict further tokens
     double damp = 0;
 
     /// Regular expressions that match the names of linears that were left as they are, but for the head: in layers
-    /// beyond the run's, in parts that are not the text model's, and routers of experts.
+    /// beyond the run's, in parts that are not the text model's, and what weights experts.
     std::vector<std::string> original_patterns() const;
 };
 

@@ -118,13 +118,13 @@ void read_yarn(const ConfigReader& scaling, double max_positions, RopeSettings& 
 }
 
 /// @param where an object that may have partial_rotary_factor
-/// @param partial whether the family's heads may be rotated in part
+/// @param usual the family's factor where none is given; nothing: heads are rotated whole
 /// @returns how many elements of a head are rotated
-std::int64_t read_rotary_dim(const ConfigReader& where, std::int64_t head_dim, bool partial) {
+std::int64_t read_rotary_dim(const ConfigReader& where, std::int64_t head_dim, std::optional<double> usual = {}) {
     constexpr const char* field = "partial_rotary_factor";
-    const double factor = where.number(field, 0, 1, 1.0);
+    const double factor = where.number(field, 0, 1, usual.value_or(1.0));
     if (factor == 1) return head_dim;
-    if (!partial) where.refuse(field, "is not 1, where heads of this architecture are rotated whole");
+    if (!usual) where.refuse(field, "is not 1, where heads of this architecture are rotated whole");
     const auto rotated = static_cast<std::int64_t>(static_cast<double>(head_dim) * factor);
     if (rotated == 0 || rotated % 2 != 0)
         where.refuse(field, fmt::format("is {}: of a head's {} elements {} would be rotated, not an even number",
@@ -190,7 +190,7 @@ void read_rope(const ConfigReader& reader, ModelConfig& config, const LlamaDefau
     // transformers 5 keeps all in rope_parameters; 4 had rope_theta beside rope_scaling, whose type was once called
     // "type".
     const char* field = reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-    config.rotary_dim = read_rotary_dim(reader, config.head_dim, defaults.partial_rotary);
+    config.rotary_dim = read_rotary_dim(reader, config.head_dim, defaults.rotary_factor);
     config.rope.theta = reader.number("rope_theta", 1, 1e12, defaults.rope_theta);
     config.window_rope = config.rope;
     if (!reader.has(field)) return;
@@ -199,11 +199,20 @@ void read_rope(const ConfigReader& reader, ModelConfig& config, const LlamaDefau
         if (scaling.has(kind)) scaling.refuse(kind, "is there, but all layers of this architecture rotate alike");
     if (scaling.has("partial_rotary_factor")) {
         const std::int64_t beside = config.rotary_dim;
-        config.rotary_dim = read_rotary_dim(scaling, config.head_dim, defaults.partial_rotary);
+        config.rotary_dim = read_rotary_dim(scaling, config.head_dim, defaults.rotary_factor);
         if (reader.has("partial_rotary_factor") && config.rotary_dim != beside)
             scaling.refuse("partial_rotary_factor", fmt::format("is another one than beside '{}'", field));
     }
     config.rope = config.window_rope = read_scaled_rope(reader, scaling, config, config.rope);
+}
+
+/// @param field that says which layers have no experts
+void set_dense_layers(const ConfigReader& reader, const char* field, std::vector<bool> dense, ModelConfig& config) {
+    const auto count = std::ranges::count(dense, true);
+    if (count == config.layers) reader.refuse(field, "leaves no layer with experts, which this architecture has");
+    if (count == 0) return;
+    config.dense = std::move(dense);
+    config.dense_intermediate_size = config.intermediate_size;
 }
 
 /// Which layers have a window, where layer_types says it.
@@ -277,10 +286,10 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
     config.rope.theta = reader.number("rope_theta", 1, 1e12, theta);
     config.window_rope.theta =
         window_theta_field == nullptr ? config.rope.theta : reader.number(window_theta_field, 1, 1e12, window_theta);
-    read_rotary_dim(reader, config.head_dim, false);
+    read_rotary_dim(reader, config.head_dim);
     if (reader.has("rope_scaling")) {
         const ConfigReader scaling = reader.object("rope_scaling");
-        read_rotary_dim(scaling, config.head_dim, false);
+        read_rotary_dim(scaling, config.head_dim);
         config.rope = read_scaled_rope(reader, scaling, config, config.rope);
     }
     if (!reader.has("rope_parameters")) return;
@@ -293,7 +302,7 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
     const auto read_one = [&](const char* name, RopeSettings& rope) {
         if (!both.has(name)) return;
         const ConfigReader scaling = both.object(name);
-        read_rotary_dim(scaling, config.head_dim, false);
+        read_rotary_dim(scaling, config.head_dim);
         rope = read_scaled_rope(reader, scaling, config, rope);
     };
     read_one(of_full_attention, config.rope);
@@ -305,19 +314,60 @@ void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp) {
     if (mlp) config.mlp_bias = reader.flag("mlp_bias", false);
 }
 
-void read_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t experts, std::int64_t per_token) {
-    const char* field = reader.has("num_local_experts") ? "num_local_experts" : "num_experts";
+void read_experts(const ConfigReader& reader, ModelConfig& config, std::optional<std::int64_t> experts,
+                  std::optional<std::int64_t> per_token, const char* field) {
+    if (reader.has("num_local_experts") && !reader.has(field)) field = "num_local_experts";
     config.experts = reader.size(field, largest_experts, experts);
-    if (reader.size("num_experts", largest_experts, config.experts) != config.experts)
-        reader.refuse("num_experts", "is another number than 'num_local_experts'");
+    for (const char* other : {"num_experts", "num_local_experts"})
+        if (reader.size(other, largest_experts, config.experts) != config.experts)
+            reader.refuse(other, fmt::format("is another number than '{}'", field));
     config.experts_per_token = reader.size("num_experts_per_tok", largest_experts, per_token);
     if (config.experts_per_token > config.experts)
         reader.refuse("num_experts_per_tok", fmt::format("is {}, more than the {} experts that there are",
                                                          config.experts_per_token, config.experts));
 }
 
-void read_layer_windows(const ConfigReader& reader, ModelConfig& config) {
-    const bool used = reader.flag("use_sliding_window", false) && !reader.is_null("sliding_window");
+void read_dense_layers(const ConfigReader& reader, ModelConfig& config) {
+    const std::int64_t step = reader.whole("decoder_sparse_step", 1, largest_count, 1);
+    std::vector<bool> dense(static_cast<std::size_t>(config.layers));
+    for (std::size_t layer = 0; layer < dense.size(); ++layer)
+        dense[layer] = (static_cast<std::int64_t>(layer) + 1) % step != 0;
+    if (reader.has("mlp_only_layers")) {
+        const nlohmann::json& list = reader.at("mlp_only_layers");
+        if (!list.is_array()) reader.refuse("mlp_only_layers", "should be a list of layers");
+        for (const nlohmann::json& layer : list) {
+            if (!layer.is_number_integer() || layer < 0 || layer >= config.layers)
+                reader.refuse("mlp_only_layers", fmt::format("names layer {}, where there are 0 to {}",
+                                                             json_text(layer), config.layers - 1));
+            dense[layer.get<std::size_t>()] = true;
+        }
+    }
+    set_dense_layers(reader, "decoder_sparse_step", std::move(dense), config);
+}
+
+void read_sigmoid_experts(const ConfigReader& reader, ModelConfig& config, const SigmoidExperts& defaults) {
+    const std::int64_t first = reader.whole("first_k_dense_replace", 0, largest_count, defaults.dense_layers);
+    std::vector<bool> dense(static_cast<std::size_t>(config.layers));
+    std::fill_n(dense.begin(), std::min(first, config.layers), true);
+    set_dense_layers(reader, "first_k_dense_replace", std::move(dense), config);
+    config.intermediate_size = reader.size("moe_intermediate_size", largest_width, 1408);
+    read_experts(reader, config, defaults.experts, defaults.per_token, "n_routed_experts");
+    const std::int64_t shared = reader.size("n_shared_experts", largest_experts, defaults.shared);
+    config.shared_intermediate_size = config.intermediate_size * shared;
+    if (config.shared_intermediate_size > largest_width)
+        reader.refuse("n_shared_experts", fmt::format("is {}: so many of {} are wider than {}", shared,
+                                                      config.intermediate_size, largest_width));
+    config.router_score = RouterScore::sigmoid;
+    config.normalized_routing = reader.flag("norm_topk_prob", defaults.normalized);
+    config.routing_scale = reader.number("routed_scaling_factor", 1e-6, 1e6, 1);
+    // Of more groups, those with the best experts would be chosen first.
+    if (reader.whole("n_group", 1, largest_experts, 1) != 1)
+        reader.refuse("n_group", "is not 1: experts that are chosen by groups are not supported");
+}
+
+void read_layer_windows(const ConfigReader& reader, ModelConfig& config, const WindowDefaults& defaults) {
+    const bool on = !defaults.switched || reader.flag("use_sliding_window", false);
+    const bool used = on && !reader.is_null("sliding_window");
     const std::int64_t window = used ? reader.size("sliding_window", largest_vocabulary, 4096) : 0;
     if (const auto sliding = read_layer_types(reader, config)) {
         for (std::size_t layer = 0; layer < sliding->size(); ++layer) {
@@ -329,9 +379,12 @@ void read_layer_windows(const ConfigReader& reader, ModelConfig& config) {
         return;
     }
     if (!used) return;
-    const std::int64_t first = reader.whole("max_window_layers", 0, largest_vocabulary, 28);
-    for (std::int64_t layer = first; layer < config.layers; ++layer)
-        config.windows[static_cast<std::size_t>(layer)] = window;
+    const std::int64_t max_layers = reader.whole("max_window_layers", 0, largest_vocabulary, defaults.max_layers);
+    for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+        const bool before = layer < max_layers;
+        if (defaults.every_second_before ? before && layer % 2 == 0 : !before)
+            config.windows[static_cast<std::size_t>(layer)] = window;
+    }
 }
 
 void read_window_pattern(const ConfigReader& reader, ModelConfig& config, std::int64_t pattern) {

@@ -31,6 +31,9 @@ struct RopeSettings {
     DType frequency_type = DType::float32;
 };
 
+/// What a token's experts are weighted by: a softmax over all of a layer, or each one's own sigmoid.
+enum class RouterScore : std::uint8_t { softmax, sigmoid };
+
 enum class NormKind : std::uint8_t { rms, layer };
 
 struct ModelConfig {
@@ -38,9 +41,14 @@ struct ModelConfig {
     std::string architecture;  // LlamaForCausalLM, …
     std::int64_t hidden_size = 0;
     std::int64_t intermediate_size = 0;  // of one expert, in a mixture of them
-    std::int64_t experts = 0;            // of each layer; 0: one MLP
+    std::int64_t experts = 0;            // of each layer that has some; 0: one MLP
     std::int64_t experts_per_token = 0;
+    std::vector<bool> dense = {};  // per layer of a mixture: one MLP, of dense_intermediate_size; empty: none has that
+    std::int64_t dense_intermediate_size = 0;
+    std::int64_t shared_intermediate_size = 0;  // of the expert that every token reaches; 0: there is none
+    RouterScore router_score = RouterScore::softmax;
     bool normalized_routing = true;  // the weights of a token's experts sum to 1
+    double routing_scale = 1;        // and are multiplied by it
     std::int64_t layers = 0;
     std::int64_t heads = 0;
     std::int64_t key_value_heads = 0;
@@ -65,6 +73,7 @@ struct ModelConfig {
     bool attention_bias = false;  // as config.json says it; families whose biases are fixed leave it alone
     std::optional<bool> attention_output_bias;  // instead of attention_bias
     bool mlp_bias = false;
+    bool query_key_norm = false;  // of each head; families that always have it leave it alone
     bool tied_embeddings = false;
     bool may_be_tied = false;       // config.json says both: if the files have no head, it is the embedding
     std::string dtype = "float32";  // float32, float16 or bfloat16, as config.json names it

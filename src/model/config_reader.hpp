@@ -63,8 +63,8 @@ struct LlamaDefaults {
     bool tied_embeddings = false;
     const char* activation_field = "hidden_act";
     std::optional<std::string> activation = {};
-    bool rope_of_its_own = false;  // the family reads it
-    bool partial_rotary = false;   // partial_rotary_factor may be less than 1
+    bool rope_of_its_own = false;              // the family reads it
+    std::optional<double> rotary_factor = {};  // partial_rotary_factor, which may be less than 1 only where this is set
 };
 /// What Llama and the families made after it have in common: sizes, rope, RMS norm, gated MLP, full attention.
 void read_llama_like(const ConfigReader& reader, ModelConfig& config, const LlamaDefaults& defaults = {});
@@ -78,12 +78,33 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
 /// `attention_bias` and, where the family has one, `mlp_bias`, as config.json says.
 void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp);
 
-/// How many experts a layer has (`num_experts` or `num_local_experts`, one name for the other in transformers), and how
-/// many of them a token reaches (`num_experts_per_tok`).
-void read_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t experts, std::int64_t per_token);
+/// How many experts a layer has (`field` or `num_local_experts`, one name for the other in transformers), and how many
+/// of them a token reaches (`num_experts_per_tok`).
+void read_experts(const ConfigReader& reader, ModelConfig& config, std::optional<std::int64_t> experts,
+                  std::optional<std::int64_t> per_token, const char* field = "num_experts");
 
+/// Which layers have one MLP, where every `decoder_sparse_step`-th one has experts, but for those in `mlp_only_layers`.
+/// @param config its intermediate_size is that of these layers, which goes to dense_intermediate_size
+void read_dense_layers(const ConfigReader& reader, ModelConfig& config);
+
+struct SigmoidExperts {
+    std::optional<std::int64_t> experts = {}, per_token = {}, shared = {};
+    std::int64_t dense_layers = 0;
+    bool normalized = true;
+};
+/// As DeepSeek-V3's relatives have it: experts from layer `first_k_dense_replace` on, chosen by their sigmoids and a
+/// correction, and `n_shared_experts` that every token reaches, side by side as one.
+/// @param config its intermediate_size is that of the first layers
+void read_sigmoid_experts(const ConfigReader& reader, ModelConfig& config, const SigmoidExperts& defaults);
+
+/// Which layers have a window where layer_types does not say it.
+struct WindowDefaults {
+    bool switched = true;              // none without use_sliding_window
+    std::int64_t max_layers = 28;      // max_window_layers
+    bool every_second_before = false;  // of so many layers, instead of all behind them
+};
 /// The window of each layer, as use_sliding_window, sliding_window, layer_types and max_window_layers have it.
-void read_layer_windows(const ConfigReader& reader, ModelConfig& config);
+void read_layer_windows(const ConfigReader& reader, ModelConfig& config, const WindowDefaults& defaults = {});
 
 /// The window of each layer where every `pattern`-th layer sees everything, unless layer_types says which do.
 void read_window_pattern(const ConfigReader& reader, ModelConfig& config, std::int64_t pattern);

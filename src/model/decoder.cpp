@@ -23,11 +23,15 @@ bool adds_apart(const Family& family) {
            family.config.residual_multiplier != 1;
 }
 
+std::int64_t widest_mlp(const ModelConfig& config) {
+    return std::max({config.intermediate_size, config.dense_intermediate_size, config.shared_intermediate_size});
+}
+
 Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const ModelConfig& config = family.config;
     const std::int64_t query = config.heads * config.head_dim;
     const std::int64_t key = config.key_value_heads * config.head_dim;
-    const std::int64_t gate = config.intermediate_size;
+    const std::int64_t gate = widest_mlp(config);
     const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
     return {std::max(max_tokens * std::max({query, gate, added, config.experts}),
                      Decoder::max_logit_rows * config.hidden_size),
@@ -51,27 +55,59 @@ struct Choice {
     float weight;
 };
 
-/// The experts of one row: those with the largest logits, the first of equal ones, by the softmax over all.
-/// @param order scratch; @param choices [experts_per_token], written
-void choose_experts(const float* logits, const ModelConfig& config, std::vector<std::int32_t>& order, Choice* choices) {
-    order.resize(static_cast<std::size_t>(config.experts));
-    std::iota(order.begin(), order.end(), 0);
-    const auto chosen = order.begin() + config.experts_per_token;
-    std::partial_sort(order.begin(), chosen, order.end(), [&](std::int32_t a, std::int32_t b) {
-        return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-    });
-    const float largest = logits[order.front()];
-    const auto weight = [&](std::int32_t expert) { return std::exp(logits[expert] - largest); };
-    const auto end = config.normalized_routing ? chosen : order.end();
-    const float sum = std::accumulate(order.begin(), end, 0.0F,
-                                      [&](float total, std::int32_t expert) { return total + weight(expert); });
-    std::transform(order.begin(), chosen, choices, [&](std::int32_t expert) {
-        return Choice{expert, weight(expert) / sum};
-    });
+float sigmoid(float value) {
+    return 1 / (1 + std::exp(-value));
 }
 
-/// @param logits [rows, experts]
-std::vector<Routing::Expert> route_rows(const std::vector<float>& logits, const ModelConfig& config) {
+/// The experts of one row, and what each one's output counts.
+class ExpertChoice {
+  public:
+    /// @param bias [experts], or empty
+    ExpertChoice(const ModelConfig& config, std::span<const float> bias) : config_(config), bias_(bias) {}
+
+    /// Those with the largest scores, the first of equal ones.
+    /// @param choices [experts_per_token], written
+    void choose(std::span<const float> logits, Choice* choices) {
+        const bool softmax = config_.router_score == RouterScore::softmax;
+        const float largest = *std::ranges::max_element(logits);
+        weights_.clear();
+        for (const float logit : logits)
+            weights_.push_back(softmax ? std::exp(logit - largest) : sigmoid(logit));
+        scores_.assign(logits.begin(), logits.end());
+        if (!softmax)
+            for (std::size_t expert = 0; expert < logits.size(); ++expert)
+                scores_[expert] = weights_[expert] + (bias_.empty() ? 0 : bias_[expert]);
+        order_.resize(logits.size());
+        std::iota(order_.begin(), order_.end(), 0);
+        const auto chosen = order_.begin() + config_.experts_per_token;
+        std::partial_sort(order_.begin(), chosen, order_.end(), [&](std::int32_t a, std::int32_t b) {
+            return score(a) != score(b) ? score(a) > score(b) : a < b;
+        });
+        const auto end = config_.normalized_routing ? chosen : order_.end();
+        float sum = 1;
+        if (softmax || config_.normalized_routing)
+            sum = std::accumulate(order_.begin(), end, 0.0F,
+                                  [&](float total, std::int32_t expert) { return total + weight(expert); });
+        sum = std::max(sum, std::numeric_limits<float>::min());  // of sigmoids that are all 0
+        const auto scale = static_cast<float>(config_.routing_scale);
+        std::transform(order_.begin(), chosen, choices, [&](std::int32_t expert) {
+            return Choice{expert, scale * (weight(expert) / sum)};
+        });
+    }
+
+  private:
+    float score(std::int32_t expert) const { return scores_[static_cast<std::size_t>(expert)]; }
+    float weight(std::int32_t expert) const { return weights_[static_cast<std::size_t>(expert)]; }
+
+    const ModelConfig& config_;
+    std::span<const float> bias_;
+    std::vector<float> weights_, scores_;
+    std::vector<std::int32_t> order_;
+};
+
+/// @param logits [rows, experts]; @param bias [experts], or empty
+std::vector<Routing::Expert> route_rows(std::span<const float> logits, std::span<const float> bias,
+                                        const ModelConfig& config) {
     const auto experts = static_cast<std::size_t>(config.experts);
     const auto each = static_cast<std::size_t>(config.experts_per_token);
     const std::size_t rows = logits.size() / experts;
@@ -79,10 +115,10 @@ std::vector<Routing::Expert> route_rows(const std::vector<float>& logits, const 
     // A GPU waits for this.
 #pragma omp parallel
     {
-        std::vector<std::int32_t> order;
+        ExpertChoice choice(config, bias);
 #pragma omp for schedule(static)
         for (std::size_t row = 0; row < rows; ++row)
-            choose_experts(&logits[row * experts], config, order, &choices[row * each]);
+            choice.choose(logits.subspan(row * experts, experts), &choices[row * each]);
     }
     std::vector<Routing::Expert> routed(experts);
     for (std::size_t i = 0; i < choices.size(); ++i) {
@@ -112,19 +148,22 @@ Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens
 
 std::int64_t Decoder::widest_stage(const Family& family) {
     std::int64_t widest = 0;
-    for (const StageSpec& stage : family.stages)
-        widest = std::max(widest, stage.cols());
+    for (const std::int64_t layer : family.kinds_of_layers())
+        for (const StageSpec& stage : family.stages_of(layer))
+            widest = std::max(widest, stage.cols());
     return widest;
 }
 
 std::int64_t Decoder::widest_input(const Family& family) {
     const std::int64_t widest = widest_stage(family);
     if (!family.is_mixture()) return widest;
-    return part(std::max(widest, 2 * part(family.config.hidden_size) + family.config.intermediate_size));
+    const ModelConfig& config = family.config;
+    const std::int64_t expert = std::max(config.intermediate_size, config.shared_intermediate_size);
+    return part(std::max(widest, 2 * part(config.hidden_size) + expert));
 }
 
-std::int64_t Decoder::input_cols(const Family& family, int stage) {
-    const StageSpec& spec = family.stages.at(static_cast<std::size_t>(stage));
+std::int64_t Decoder::input_cols(const Family& family, std::int64_t layer, int stage) {
+    const StageSpec& spec = family.stages_of(layer).at(static_cast<std::size_t>(stage));
     return spec.expert < 0 ? spec.cols() : widest_input(family);
 }
 
@@ -143,16 +182,20 @@ TensorView Decoder::experts_sum(const ChunkState& state) const {
     return state.inputs.cols_from(part(family_.config.hidden_size), family_.config.hidden_size);
 }
 
-TensorView Decoder::expanded(const Routing::Expert& expert, const ChunkState& state) const {
-    return state.inputs.rows_from(0, std::ssize(expert.rows))
-        .cols_from(2 * part(family_.config.hidden_size), family_.config.intermediate_size);
+TensorView Decoder::expanded(const Routing::Expert& expert, std::int64_t cols, const ChunkState& state) const {
+    return state.inputs.rows_from(0, std::ssize(expert.rows)).cols_from(2 * part(family_.config.hidden_size), cols);
 }
 
-TensorView Decoder::stage_input(int stage, const ChunkState& state) {
-    const StageSpec& spec = family_.stages.at(static_cast<std::size_t>(stage));
+const StageSpec& Decoder::spec(std::int64_t layer, int stage) const {
+    return family_.stages_of(layer).at(static_cast<std::size_t>(stage));
+}
+
+TensorView Decoder::stage_input(std::int64_t layer, int stage, const ChunkState& state) {
+    const StageSpec& spec = this->spec(layer, stage);
     if (spec.expert < 0) return state.inputs.cols_from(0, spec.cols());
     const Routing::Expert& expert = state.routing->experts.at(static_cast<std::size_t>(spec.expert));
-    if (stage % 2 == 1) return expanded(expert, state);
+    if (stage % 2 == 1) return expanded(expert, spec.cols(), state);
+    if (spec.shared) return mlp_input(state);
     const TensorView rows =
         expert_rows_.tensor(backend_.activation_type(), std::ssize(expert.rows), family_.config.hidden_size);
     backend_.embed(mlp_input(state), expert.rows, rows, false);  // gathers rows
@@ -160,7 +203,7 @@ TensorView Decoder::stage_input(int stage, const ChunkState& state) {
 }
 
 const LinearWeights& Decoder::linear(const LayerWeights& layer, int stage, std::size_t index) const {
-    return layer.linears.at(family_.stages.at(static_cast<std::size_t>(stage)).linears.at(index).name);
+    return layer.linears.at(spec(layer.layer, stage).linears.at(index).name);
 }
 
 void Decoder::norm(const LayerWeights::Norm& norm, TensorView inputs, TensorView output) {
@@ -194,7 +237,7 @@ void Decoder::add_to_hidden(const LinearWeights& linear, TensorView inputs, cons
 
 void Decoder::project_parts(const LayerWeights& layer, int stage, std::span<const TensorView> outputs,
                             TensorView inputs) {
-    const bool apart = family_.stages.at(static_cast<std::size_t>(stage)).linears.size() > 1;
+    const bool apart = spec(layer.layer, stage).linears.size() > 1;
     std::int64_t before = 0;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         const LinearWeights& whole = linear(layer, stage, apart ? i : 0);
@@ -228,61 +271,83 @@ void Decoder::embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkSt
 }
 
 void Decoder::begin_layer(const LayerWeights& layer, ChunkState& state) {
-    normed_or_copied(layer.input_norm, state.hidden, stage_input(0, state));
+    normed_or_copied(layer.input_norm, state.hidden, stage_input(layer.layer, 0, state));
 }
 
 void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state) {
+    const bool has_experts = family_.has_experts(layer.layer);
+    const auto inputs = [&](int of) { return stage_input(layer.layer, of, state); };
     switch (stage) {
         case 0:
             attend(layer, state);
             break;
         case 1:
-            add_to_hidden(linear(layer, 1, 0), stage_input(1, state), layer.attention_output_norm, state);
+            add_to_hidden(linear(layer, 1, 0), inputs(1), layer.attention_output_norm, state);
             normed_or_copied(layer.mlp_norm, state.hidden, mlp_input(state));
-            if (family_.is_mixture()) route(layer, state);
+            if (has_experts) route(layer, state);
             break;
         default:
-            if (family_.is_mixture())
+            if (has_experts)
                 run_expert(stage, layer, state);
             else if (stage == 2)
-                expand(layer, 2, stage_input(2, state), stage_input(3, state));
+                expand(layer, 2, inputs(2), inputs(3));
             else
-                add_to_hidden(linear(layer, 3, 0), stage_input(3, state), layer.mlp_output_norm, state);
+                add_to_hidden(linear(layer, 3, 0), inputs(3), layer.mlp_output_norm, state);
     }
 }
 
 void Decoder::run_layer(const LayerWeights& layer, ChunkState& state) {
     begin_layer(layer, state);
-    for (int stage = 0; stage < family_.stage_count(); ++stage)
+    for (int stage = 0; stage < family_.stage_count(layer.layer); ++stage)
         run_stage(stage, layer, state);
+}
+
+std::vector<float> Decoder::scores(const TensorView& weight, const ChunkState& state) {
+    const DType type = backend_.activation_type();
+    const TensorView product = query_or_gate_.tensor(type, state.hidden.rows, weight.rows);
+    backend_.linear(mlp_input(state), weight, nullptr, product, false);
+    const auto count = static_cast<std::size_t>(product.rows * product.cols);
+    std::vector<std::byte> stored(count * size_of(type));
+    backend_.copy_to_host(stored.data(), product.data, stored.size());
+    return to_floats(stored.data(), type, count);
 }
 
 void Decoder::route(const LayerWeights& layer, ChunkState& state) {
     const ModelConfig& config = family_.config;
-    const DType type = backend_.activation_type();
-    const TensorView logits = query_or_gate_.tensor(type, state.hidden.rows, config.experts);
-    backend_.linear(mlp_input(state), layer.router, nullptr, logits, false);
-    const auto count = static_cast<std::size_t>(logits.rows * logits.cols);
-    std::vector<std::byte> stored(count * size_of(type));
-    backend_.copy_to_host(stored.data(), logits.data, stored.size());
-    const std::vector<float> values = to_floats(stored.data(), type, count);
-    if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); }))
+    const std::vector<float> logits = scores(layer.router, state);
+    if (!std::ranges::all_of(logits, [](float value) { return std::isfinite(value); }))
         throw Failure("layer {}: its router's logits are not finite", layer.layer);
+    std::vector<float> bias(layer.router_bias == nullptr ? 0 : static_cast<std::size_t>(config.experts));
+    if (!bias.empty()) backend_.copy_to_host(bias.data(), layer.router_bias, bias.size() * sizeof(float));
     if (!state.routing) state.routing = std::make_shared<Routing>();
-    state.routing->experts = route_rows(values, config);
+    state.routing->experts = route_rows(logits, bias, config);
+    if (config.shared_intermediate_size > 0) {
+        Routing::Expert all;
+        all.rows.resize(static_cast<std::size_t>(state.hidden.rows));
+        std::iota(all.rows.begin(), all.rows.end(), 0);
+        all.weights.assign(all.rows.size(), 1.0F);
+        if (layer.shared_gate.data != nullptr) {
+            all.weights = scores(layer.shared_gate, state);
+            std::ranges::transform(all.weights, all.weights.begin(), sigmoid);
+        }
+        state.routing->experts.push_back(std::move(all));
+    }
     backend_.scale(mlp_input(state), 0, experts_sum(state), false);
 }
 
 // What experts make is added up apart, in their order, and then to the hidden states.
 void Decoder::run_expert(int stage, const LayerWeights& layer, ChunkState& state) {
-    const auto index = static_cast<std::size_t>(family_.stages.at(static_cast<std::size_t>(stage)).expert);
-    const Routing::Expert& expert = state.routing->experts.at(index);
-    const TensorView inputs = stage_input(stage, state);
-    if (stage % 2 == 0) return expand(layer, stage, inputs, expanded(expert, state));
+    const StageSpec& spec = this->spec(layer.layer, stage);
+    const Routing::Expert& expert = state.routing->experts.at(static_cast<std::size_t>(spec.expert));
+    const TensorView inputs = stage_input(layer.layer, stage, state);
+    if (stage % 2 == 0) {
+        const std::int64_t cols = this->spec(layer.layer, stage + 1).cols();
+        return expand(layer, stage, inputs, expanded(expert, cols, state));
+    }
     const TensorView output = expert_rows_.tensor(backend_.activation_type(), inputs.rows, family_.config.hidden_size);
     project(linear(layer, stage, 0), inputs, output, false);
     backend_.scatter_rows(output, expert.rows, expert.weights, experts_sum(state));
-    if (stage + 1 == family_.stage_count()) backend_.scale(experts_sum(state), 1, state.hidden, true);
+    if (stage + 1 == family_.stage_count(layer.layer)) backend_.scale(experts_sum(state), 1, state.hidden, true);
 }
 
 // Query, key, value → what the heads gather, which is the next stage's input.
@@ -290,7 +355,7 @@ void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
     const ModelConfig& config = family_.config;
     const DType type = backend_.activation_type();
     const std::int64_t tokens = state.hidden.rows;
-    const TensorView inputs = stage_input(0, state);
+    const TensorView inputs = stage_input(layer.layer, 0, state);
     const TensorView query = query_or_gate_.tensor(type, tokens, config.heads * config.head_dim);
     const TensorView key = key_or_up_.tensor(type, tokens, config.key_value_heads * config.head_dim);
     const TensorView value = value_.tensor(type, tokens, config.key_value_heads * config.head_dim);
@@ -314,7 +379,7 @@ void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
                                .scale = static_cast<float>(config.attention_multiplier.value_or(usual)),
                                .window = config.windows.at(static_cast<std::size_t>(layer.layer)),
                                .cap = static_cast<float>(config.attention_cap)};
-    gather(query, key, value, shape, state);
+    gather(query, key, value, shape, stage_input(layer.layer, 1, state), state);
 }
 
 void Decoder::rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state) {
@@ -333,9 +398,8 @@ void Decoder::rotate(std::int64_t layer, TensorView query, TensorView key, const
 }
 
 // Attention of whole sequences, of sequences that share prefixes, or over a cache.
-void Decoder::gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape,
+void Decoder::gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, TensorView output,
                      ChunkState& state) {
-    const TensorView output = stage_input(1, state);
     if (state.cache == nullptr && state.prefixes.empty()) {
         backend_.attention(query, key, value, state.offsets, shape, output);
     } else if (state.cache == nullptr) {

@@ -19,7 +19,7 @@ struct CacheStep {
     TensorView keys, values;                // this layer's cache: [rows, key_value_heads · head_dim]
 };
 
-/// Which rows of a chunk reach which expert, and with what weight.
+/// Which rows of a chunk reach which expert, the shared one last, and with what weight.
 struct Routing {
     struct Expert {
         std::vector<std::int32_t> rows;  // ascending
@@ -49,7 +49,7 @@ class Decoder {
     static std::int64_t widest_input(const Family& family);
     static std::int64_t widest_stage(const Family& family);
     /// Of those, how many stage `stage` reads: what has to be there for it.
-    static std::int64_t input_cols(const Family& family, int stage);
+    static std::int64_t input_cols(const Family& family, std::int64_t layer, int stage);
     /// Bytes that the constructor allocates: for `plan`.
     static std::size_t scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type);
 
@@ -64,7 +64,7 @@ class Decoder {
     void run_layer(const LayerWeights& layer, ChunkState& state);
     /// The current stage's input as a matrix [tokens, cols of that stage]; of an expert [tokens that reach it, cols],
     /// valid until anything else is asked of the decoder.
-    TensorView stage_input(int stage, const ChunkState& state);
+    TensorView stage_input(std::int64_t layer, int stage, const ChunkState& state);
 
     /// Final norm of `hidden` rows, then logits [rows, vocab] in `logits` (activation type). `rows` selects rows of
     /// hidden (host indices), at most `max_logit_rows` at a time.
@@ -86,16 +86,20 @@ class Decoder {
     void project_parts(const LayerWeights& layer, int stage, std::span<const TensorView> outputs, TensorView inputs);
     void attend(const LayerWeights& layer, ChunkState& state);
     void rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state);
-    void gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, ChunkState& state);
+    void gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, TensorView output,
+                ChunkState& state);
     /// inputs → output by the MLP's first half: of the stage `stage`.
     void expand(const LayerWeights& layer, int stage, TensorView inputs, TensorView output);
+    const StageSpec& spec(std::int64_t layer, int stage) const;
+    /// A product with few columns, at the host.
+    std::vector<float> scores(const TensorView& weight, const ChunkState& state);
     /// Chooses each row's experts, from the MLP's input.
     void route(const LayerWeights& layer, ChunkState& state);
     void run_expert(int stage, const LayerWeights& layer, ChunkState& state);
     /// The three parts of ChunkState::inputs that experts use.
     TensorView mlp_input(const ChunkState& state) const;
     TensorView experts_sum(const ChunkState& state) const;
-    TensorView expanded(const Routing::Expert& expert, const ChunkState& state) const;
+    TensorView expanded(const Routing::Expert& expert, std::int64_t cols, const ChunkState& state) const;
     const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
 
     Backend& backend_;

@@ -9,12 +9,13 @@
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,           &mistral_family,      &ministral3_family,    &qwen2_family,
-                          &qwen3_family,           &smollm3_family,      &granite_family,       &phi3_family,
-                          &olmo2_family,           &olmo3_family,        &gemma_family,         &gemma2_family,
-                          &gemma3_family,          &opt_family,          &mixtral_family,       &qwen3_moe_family,
-                          &olmoe_family,           &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures,
-                          &mistral3_with_pictures, &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
+const std::array families{&llama_family,        &mistral_family,       &ministral3_family,    &qwen2_family,
+                          &qwen3_family,        &smollm3_family,       &granite_family,       &phi3_family,
+                          &olmo2_family,        &olmo3_family,         &gemma_family,         &gemma2_family,
+                          &gemma3_family,       &opt_family,           &mixtral_family,       &qwen3_moe_family,
+                          &olmoe_family,        &qwen2_moe_family,     &glm4_moe_family,      &dots1_family,
+                          &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
+                          &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {
@@ -34,6 +35,13 @@ std::string supported_architectures() {
 std::string Family::layer(std::int64_t index) const {
     std::string prefix = layer_prefix;
     return prefix.replace(prefix.find("{}"), 2, std::to_string(index));
+}
+
+std::vector<std::int64_t> Family::kinds_of_layers() const {
+    std::vector<std::int64_t> kinds{0};
+    const auto other = std::ranges::find(config.dense, has_experts(0));
+    if (is_mixture() && other != config.dense.end()) kinds.push_back(other - config.dense.begin());
+    return kinds;
 }
 
 std::string Family::loaded_name(const std::string& stored_name) const {
@@ -102,15 +110,23 @@ Family describe_llama_like(const ModelConfig& config) {
 
 Family describe_mixture(const ModelConfig& config, const std::string& block, const ExpertNames& names) {
     const std::int64_t hidden = config.hidden_size;
-    const std::int64_t wide = config.intermediate_size;
     Family family = describe_llama_like(config);
     family.router = block + ".gate";
-    family.stages.resize(2);
-    for (std::int64_t expert = 0; expert < config.experts; ++expert) {
-        const std::string prefix = fmt::format("{}.experts.{}.", block, expert);
-        family.stages.push_back({{{prefix + names.gate, wide, hidden}, {prefix + names.up, wide, hidden}}, expert});
-        family.stages.push_back({{{prefix + names.down, hidden, wide}}, expert});
+    if (!config.dense.empty()) {
+        ModelConfig dense = config;
+        dense.intermediate_size = config.dense_intermediate_size;
+        family.dense_stages = describe_llama_like(dense).stages;
     }
+    family.stages.resize(2);
+    const auto add = [&](const std::string& prefix, std::int64_t wide, std::int64_t expert, bool shared) {
+        family.stages.push_back(
+            {{{prefix + names.gate, wide, hidden}, {prefix + names.up, wide, hidden}}, expert, shared});
+        family.stages.push_back({{{prefix + names.down, hidden, wide}}, expert, shared});
+    };
+    for (std::int64_t expert = 0; expert < config.experts; ++expert)
+        add(fmt::format("{}.experts.{}.", block, expert), config.intermediate_size, expert, false);
+    if (config.shared_intermediate_size > 0)
+        add(fmt::format("{}.{}.", block, names.shared), config.shared_intermediate_size, config.experts, true);
     return family;
 }
 

@@ -20,13 +20,16 @@ struct LinearSpec {
 /// Linears that read the same input and so share one Hessian.
 struct StageSpec {
     std::vector<LinearSpec> linears;
-    std::int64_t expert = -1;  // whose linears they are, in a mixture of experts
+    std::int64_t expert = -1;  // whose linears they are, in a mixture of experts; the shared one has the last number
+    bool shared = false;       // whether every token reaches that expert
     std::int64_t cols() const { return linears.front().cols; }
+    /// Whether some tokens reach it, and others do not.
+    bool is_routed() const { return expert >= 0 && !shared; }
 };
 
 /// The stages of a decoder block, in the order of computation: {q,k,v} → {o} → {gate,up} or {fc1} → {down} or {fc2}. A
 /// single linear may hold q, k and v, one's rows after the other's, and another one gate and up. In a mixture of
-/// experts each expert has its two last stages, one expert's after the other's.
+/// experts each expert has its two last stages, one expert's after the other's, that of the shared one last.
 struct Family {
     ModelConfig config;
     std::string layer_prefix;  // "model.layers.{}." — {} is the layer
@@ -46,9 +49,12 @@ struct Family {
     NormKind norm = NormKind::rms;
     float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
-    bool fits_float16 = true;       // false where activations may overflow it
-    std::vector<StageSpec> stages;  // four, or 2 + 2 · experts
-    std::string router;             // of a mixture of experts: the linear that chooses among them; never quantized
+    bool fits_float16 = true;             // false where activations may overflow it
+    std::vector<StageSpec> stages;        // of a layer: four, or 2 + 2 · experts
+    std::vector<StageSpec> dense_stages;  // of a layer without experts beside such that have some
+    std::string router;       // of a mixture of experts: the linear that chooses among them; never quantized
+    std::string router_bias;  // added to experts' scores where they are chosen, not where they are weighted; or empty
+    std::string shared_gate;  // the linear whose sigmoid weights the shared expert; or empty, then it counts whole
     /// Of a model that takes pictures, too: its parts beside the text model ("vision_tower"), which stay as they are.
     std::vector<std::string> other_parts;
     /// What files and what transformers in memory put before a name, where they differ.
@@ -59,7 +65,15 @@ struct Family {
 
     std::string layer(std::int64_t index) const;  // the prefix with the layer's number in it
     bool is_mixture() const { return config.experts > 0; }
-    int stage_count() const { return static_cast<int>(stages.size()); }
+    bool has_experts(std::int64_t layer) const {
+        return is_mixture() && (config.dense.empty() || !config.dense[static_cast<std::size_t>(layer)]);
+    }
+    const std::vector<StageSpec>& stages_of(std::int64_t layer) const {
+        return is_mixture() && !has_experts(layer) ? dense_stages : stages;
+    }
+    int stage_count(std::int64_t layer) const { return static_cast<int>(stages_of(layer).size()); }
+    /// The first layer of each kind: stages_of has what any layer has.
+    std::vector<std::int64_t> kinds_of_layers() const;
     std::string loaded_name(const std::string& stored_name) const;
 };
 

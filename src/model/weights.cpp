@@ -54,7 +54,7 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
     const std::string prefix = family.layer(layer);
     const ModelConfig& config = family.config;
     WantedList list;
-    for (const StageSpec& stage : family.stages)
+    for (const StageSpec& stage : family.stages_of(layer))
         for (const LinearSpec& linear : stage.linears) {
             LinearWeights& place = weights.linears[linear.name];
             const bool read = !unread || !unread(layer, linear.name);
@@ -63,9 +63,15 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
             if (linear.bias)
                 list.push_back({prefix + linear.name + ".bias", {linear.rows}, DType::float32, nullptr, &place.bias});
         }
-    if (family.is_mixture())
-        list.push_back(
-            {prefix + family.router + ".weight", {config.experts, config.hidden_size}, type, &weights.router, nullptr});
+    if (family.has_experts(layer)) {
+        const std::int64_t hidden = config.hidden_size;
+        list.push_back({prefix + family.router + ".weight", {config.experts, hidden}, type, &weights.router});
+        if (!family.router_bias.empty())
+            list.push_back(
+                {prefix + family.router_bias, {config.experts}, DType::float32, nullptr, &weights.router_bias});
+        if (!family.shared_gate.empty())
+            list.push_back({prefix + family.shared_gate + ".weight", {1, hidden}, type, &weights.shared_gate});
+    }
     const auto want = [&](const std::string& name, std::int64_t size, LayerWeights::Norm& norm) {
         if (!name.empty()) want_norm(list, family, prefix + name, size, norm);
     };
@@ -289,7 +295,10 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint) {
         for (const Wanted& wanted : list)
             (void)checkpoint.tensor(wanted.name, wanted.shape).dtype();
     };
-    if (family.is_mixture() && !checkpoint.has(family.layer(0) + family.stages[2].linears[0].name + ".weight"))
+    const std::int64_t with_experts =
+        family.has_experts(0) ? family.kinds_of_layers().front() : family.kinds_of_layers().back();
+    if (family.is_mixture() &&
+        !checkpoint.has(family.layer(with_experts) + family.stages[2].linears[0].name + ".weight"))
         for (const std::string& name : checkpoint.names())
             if (name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.gate_up_proj.weight"))
                 throw InvalidInput(
@@ -305,8 +314,12 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint) {
 }
 
 std::size_t layer_bytes(const Family& family, DType activation_type) {
-    LayerWeights weights;
-    return bytes_of(wanted_of_layer(family, 0, activation_type, weights));
+    std::size_t most = 0;
+    for (const std::int64_t layer : family.kinds_of_layers()) {
+        LayerWeights weights;
+        most = std::max(most, bytes_of(wanted_of_layer(family, layer, activation_type, weights)));
+    }
+    return most;
 }
 
 std::size_t outer_bytes(const Family& family, DType activation_type) {

@@ -37,11 +37,13 @@ struct LayerWeights {
         const float* weight = nullptr;
         const float* bias = nullptr;
     };
-    TensorView router;  // [experts, hidden]; empty where there is one MLP
+    TensorView router;                   // [experts, hidden]; empty where there is one MLP
+    TensorView shared_gate;              // [1, hidden]; empty where the shared expert counts whole
+    const float* router_bias = nullptr;  // [experts]
     Norm input_norm, mlp_norm, attention_output_norm, mlp_output_norm, query_norm, key_norm;
     TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;
-    std::vector<std::size_t> parts;  // bytes of memory.front() that each rank reads, in rank order
+    std::vector<std::size_t> parts;  // bytes of memory.front(), from its start, that each rank reads, in rank order
 };
 
 /// Embedding, positions, final norm, head. Owns its memory. lm_head.data == embedding.data where tied.
@@ -65,7 +67,7 @@ OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint
 /// begins.
 void check_tensors(const Family& family, const Checkpoint& checkpoint);
 
-/// Bytes on the device of one layer, and of the outer weights: for `plan`.
+/// Bytes on the device of one layer, the largest, and of the outer weights: for `plan`.
 std::size_t layer_bytes(const Family& family, DType activation_type);
 std::size_t outer_bytes(const Family& family, DType activation_type);
 

@@ -105,9 +105,10 @@ AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
     : settings_(settings), family_(family), layers_(parse_layers(settings.layers, family.config.layers)) {
     check_alpha(settings.alpha, "--alpha");
     std::vector<std::string> known;
-    for (const StageSpec& stage : family.stages)
-        for (const LinearSpec& linear : stage.linears)
-            known.push_back(linear.name);
+    for (const std::int64_t layer : family.kinds_of_layers())
+        for (const StageSpec& stage : family.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears)
+                known.push_back(linear.name);
     if (settings.modules != "all") {
         modules_ = split(settings.modules, ',');
         if (modules_.empty()) throw InvalidInput("--alpha-modules names no module; use --alpha 0 for plain GPTQ");
@@ -126,12 +127,13 @@ AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
     for (const auto& entry : settings.map) {
         bool fits = false;
         for (std::int64_t layer = 0; layer < family.config.layers && !fits; ++layer)
-            fits = std::any_of(known.begin(), known.end(), [&](const std::string& module) {
-                return ::fnmatch(entry.first.c_str(), (family.layer(layer) + module).c_str(), 0) == 0;
-            });
+            for (const StageSpec& stage : family.stages_of(layer))
+                fits = fits || std::any_of(stage.linears.begin(), stage.linears.end(), [&](const LinearSpec& linear) {
+                           return ::fnmatch(entry.first.c_str(), (family.layer(layer) + linear.name).c_str(), 0) == 0;
+                       });
         if (!fits)
             throw InvalidInput("--alpha-map: the pattern '{}' fits no module; names read like {}{}", entry.first,
-                               family.layer(0), known.back());
+                               family.layer(family.kinds_of_layers().back()), known.back());
     }
 }
 
@@ -147,7 +149,7 @@ double AlphaPolicy::operator()(std::int64_t layer, const std::string& module) co
 
 bool AlphaPolicy::any() const {
     for (std::int64_t layer = 0; layer < family_.config.layers; ++layer)
-        for (const StageSpec& stage : family_.stages)
+        for (const StageSpec& stage : family_.stages_of(layer))
             for (const LinearSpec& linear : stage.linears)
                 if ((*this)(layer, linear.name) != 0) return true;
     return false;

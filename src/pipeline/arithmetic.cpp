@@ -23,12 +23,12 @@ Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::spa
     const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         sum.forward += 2 * squared_lengths * width;
-        for (const StageSpec& stage : family.stages) {
+        for (const StageSpec& stage : family.stages_of(layer)) {
             const auto n = static_cast<double>(stage.cols());
             // Of tokens and pairs, experts have an equal share; of a pair both sentences seldom reach the same one.
-            const double reached = stage.expert < 0 ? 1
-                                                    : static_cast<double>(family.config.experts_per_token) /
-                                                          static_cast<double>(family.config.experts);
+            const double reached = stage.is_routed() ? static_cast<double>(family.config.experts_per_token) /
+                                                           static_cast<double>(family.config.experts)
+                                                     : 1;
             sum.statistics += n * n * reached * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
             for (const LinearSpec& linear : stage.linears)
                 sum.forward += 2 * static_cast<double>(linear.rows) * n * reached * tokens;

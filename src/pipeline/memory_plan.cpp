@@ -50,7 +50,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
     // H of float32 inputs is made as C is.
     const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
-    for (const StageSpec& stage : family.stages) {
+    const auto add_stage = [&](const StageSpec& stage, std::size_t& codes) {
         std::int64_t rows = 0;
         std::size_t grids = 0;
         for (const LinearSpec& linear : stage.linears) {
@@ -60,7 +60,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
             grids += grid_bytes(linear.rows, linear.cols, group);
             if (linear.bias) biased_rows = std::max(biased_rows, linear.rows);
         }
-        sizes.codes += records * grids;
+        codes += records * grids;
         sizes.gathered = std::max(sizes.gathered, grids);
         if (dealt < runs && (!device.gpu || stage.cols() >= cuda::shared_least))
             sizes.parts = std::max(sizes.parts, RankPeers::bytes(stage.cols(), ranks));
@@ -74,6 +74,12 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
                 sizes.scratch, cuda::solver_scratch(
                                    mine, stage.cols(),
                                    resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), covariance));
+    };
+    for (const std::int64_t layer : family.kinds_of_layers()) {
+        std::size_t codes = 0;
+        for (const StageSpec& stage : family.stages_of(layer))
+            add_stage(stage, codes);
+        sizes.codes = std::max(sizes.codes, codes);
     }
     // A product that gets a bias is made float32 first, some rows at a time.
     constexpr std::int64_t bias_slab_rows = 2048;
@@ -171,8 +177,10 @@ class Planner {
         const std::size_t on_their_way = device_.gpu ? upload_bytes : 0;
         // Codes on their way to the records; ranks that share a GPU gather them through as much again.
         const std::size_t copied = device_.gpu ? sizes_.gathered * (ranks_ > 1 ? 2 : 1) : 0;
-        // An expert and its weight for each of a token's choices; lists grow by doubling.
-        const std::size_t routed = product(plan.tokens, 2 * 8 * family_.config.experts_per_token);
+        // An expert and its weight for each of a token's choices, and the shared one's; lists grow by doubling.
+        const std::int64_t reached =
+            family_.config.experts_per_token + (family_.config.shared_intermediate_size > 0 ? 1 : 0);
+        const std::size_t routed = product(plan.tokens, 2 * 8 * reached);
         const std::size_t always = program + ids_ + routed + spilled + on_their_way + copied;
         plan.host = {
             {"token ids", ids_},

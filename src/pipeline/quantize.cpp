@@ -95,21 +95,22 @@ class QuantizeRun {
             for (LayerRecord& record : records)
                 record.source_tensors.insert(outer_hashes_.begin(), outer_hashes_.end());
         progress_.enter(Phase::forward);
-        state_.for_each({.reads_hidden = true, .writes_inputs = input_cols(0)},
+        state_.for_each({.reads_hidden = true, .writes_inputs = input_cols(layer.layer, 0)},
                         [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
-        for (int stage = 0; stage < family_.stage_count(); ++stage) {
-            const StageSpec& spec = spec_of(stage);
+        const int stages = family_.stage_count(layer.layer);
+        for (int stage = 0; stage < stages; ++stage) {
+            const StageSpec& spec = spec_of(layer.layer, stage);
             const PhaseClock::Span span(progress_.clock(), names_of(spec));
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
-                accumulate(stage);
+                accumulate(layer.layer, stage);
                 // Original weights need not wait for the solution: the sums travel meanwhile.
                 if (!sequential()) forward(stage, layer);
                 statistics_.finish(spec.cols(), is_reached(spec), progress_.clock());
                 solve(layer, spec, open, records);
                 if (sequential()) forward(stage, layer, &records.front());
             });
-            if (family_.is_mixture() && stage == 1) count_routed(layer.layer);
-            progress_.layer_done(static_cast<double>(stage + 1) / family_.stage_count());
+            if (family_.has_experts(layer.layer) && stage == 1) count_routed(layer.layer);
+            progress_.layer_done(static_cast<double>(stage + 1) / stages);
         }
         backend_.synchronize();  // before the layer's memory goes
         return records;
@@ -131,7 +132,9 @@ class QuantizeRun {
         if (share_.ranks == 1) return;
         progress_.enter(Phase::exchange);
         const auto rank = static_cast<std::size_t>(share_.rank);
-        const std::span<std::byte> all(memory.as<std::byte>(), memory.bytes());
+        // The largest layer's memory; this one may be smaller.
+        const std::span<std::byte> all(memory.as<std::byte>(),
+                                       std::accumulate(parts.begin(), parts.end(), std::size_t{0}));
         const auto before = parts.first(rank);
         const auto mine = all.subspan(std::accumulate(before.begin(), before.end(), std::size_t{0}), parts[rank]);
         Exchange exchange(collectives_);
@@ -153,16 +156,18 @@ class QuantizeRun {
         backend_.synchronize();  // before the embedding's memory goes
     }
 
-    const StageSpec& spec_of(int stage) const { return family_.stages[static_cast<std::size_t>(stage)]; }
-    std::int64_t input_cols(int stage) const { return Decoder::input_cols(family_, stage); }
+    const StageSpec& spec_of(std::int64_t layer, int stage) const {
+        return family_.stages_of(layer)[static_cast<std::size_t>(stage)];
+    }
+    std::int64_t input_cols(std::int64_t layer, int stage) const { return Decoder::input_cols(family_, layer, stage); }
 
     bool is_reached(const StageSpec& spec) const {
-        return spec.expert < 0 || reached_[static_cast<std::size_t>(spec.expert)] > 0;
+        return !spec.is_routed() || reached_[static_cast<std::size_t>(spec.expert)] > 0;
     }
 
     /// A chunk's columns of D at a stage.
     static std::vector<PairColumn> pair_columns(const StageSpec& spec, const Chunk& chunk, const ChunkState& state) {
-        if (spec.expert < 0) return chunk.pair_columns;
+        if (!spec.is_routed()) return chunk.pair_columns;
         return pair_columns_among(chunk.pair_columns, routed(spec, state).rows);
     }
     static const Routing::Expert& routed(const StageSpec& spec, const ChunkState& state) {
@@ -192,21 +197,21 @@ class QuantizeRun {
                 unreached == 0 ? "" : fmt::format(", {} of them by none, which are rounded to nearest", unreached));
     }
 
-    void accumulate(int stage) {
+    void accumulate(std::int64_t layer, int stage) {
         progress_.enter(Phase::covariance);
-        const StageSpec& spec = spec_of(stage);
+        const StageSpec& spec = spec_of(layer, stage);
         statistics_.clear(spec.cols());
-        const StateUse use{.reads_inputs = input_cols(stage)};
+        const StateUse use{.reads_inputs = input_cols(layer, stage)};
+        const auto inputs = [&](const ChunkState& state) { return decoder_.stage_input(layer, stage, state); };
         state_.for_each(
-            use,
-            [&](const Chunk&, ChunkState& state) { statistics_.add_to_hessian(decoder_.stage_input(stage, state)); },
+            use, [&](const Chunk&, ChunkState& state) { statistics_.add_to_hessian(inputs(state)); },
             [](const Chunk& chunk) { return chunk.in_hessian; });
         statistics_.begin_hessian_sum(spec.cols(), progress_.clock());
         state_.for_each(
             use,
             [&](const Chunk& chunk, ChunkState& state) {
                 const std::vector<PairColumn> columns = pair_columns(spec, chunk, state);
-                if (!columns.empty()) statistics_.add_to_covariance(columns, decoder_.stage_input(stage, state));
+                if (!columns.empty()) statistics_.add_to_covariance(columns, inputs(state));
             },
             [](const Chunk& chunk) { return !chunk.pair_columns.empty(); });
         statistics_.begin_covariance_sum(spec.cols(), progress_.clock());
@@ -216,12 +221,12 @@ class QuantizeRun {
     /// @param solved its codes come to the host while the device computes
     void forward(int stage, const LayerWeights& layer, LayerRecord* solved = nullptr) {
         progress_.enter(Phase::forward);
-        const bool last = stage + 1 == family_.stage_count();
+        const bool last = stage + 1 == family_.stage_count(layer.layer);
         const bool adds = stage == 1 || last;
         const StateUse use{.reads_hidden = adds,
                            .writes_hidden = adds,
-                           .reads_inputs = input_cols(stage),
-                           .writes_inputs = last ? 0 : input_cols(stage + 1)};
+                           .reads_inputs = input_cols(layer.layer, stage),
+                           .writes_inputs = last ? 0 : input_cols(layer.layer, stage + 1)};
         state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
         if (solved != nullptr) copies_.finish(solved->modules);
     }

@@ -68,12 +68,13 @@ def with_transformers(folder, dtype, **more):
 def with_compressed_tensors(folder):
     """@returns the model, and how close it has to come. Symmetric models are computed with exactly. transformers 5.23 cannot
     load asymmetric ones compressed, whoever wrote them (it expects zero points unpacked, and compressed-tensors 0.20 packs
-    them); decompressed while loading, their values are rounded to the scales' float16."""
+    them); decompressed while loading, their values are rounded to the scales' float16, as experts' always are."""
     import transformers
 
-    config = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
-    if config["config_groups"]["group_0"]["weights"]["symmetric"]:
-        return with_transformers(folder, "float32"), TOLERANCE
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    if config["quantization_config"]["config_groups"]["group_0"]["weights"]["symmetric"]:
+        experts = any("experts" in name for name in config)
+        return with_transformers(folder, "float32"), ROUNDED_TOLERANCE if experts else TOLERANCE
     settings = transformers.CompressedTensorsConfig(dequantize=True)
     return with_transformers(folder, "float32", quantization_config=settings), ROUNDED_TOLERANCE
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from check_export import array, check, dequantized
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from workshop import ROOT, logits, refused, run, write_model, write_tokens
 
 FORMATS = ("gptq", "compressed-tensors", "dense")
@@ -286,6 +286,38 @@ def test_experts_that_a_program_reads_in_fewer_forms(tmp_path):
         settings = json.loads((tmp_path / f"{name}-out/config.json").read_text())["quantization_config"]
         pattern = [one for one in settings[setting] if one != "lm_head"][0].removeprefix("re:").removeprefix("-:")
         assert re.match(pattern, "model.layers.0.mlp.gate") and not re.match(pattern, "model.layers.0.mlp.experts.0.gate_proj")
+
+
+def test_gates_of_experts_and_layers_behind_the_model_stay_as_they_are(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
+
+    def left_alone(model, name, form):
+        """@returns whether a program that reads the export takes a linear for unquantized"""
+        if not (tmp_path / name).exists():
+            quantize(model, tokens, tmp_path / name, "--group-size", "-1")
+        run(0, "export", tmp_path / name, "--format", form, "--out", tmp_path / f"{name}-{form}")
+        settings = json.loads((tmp_path / f"{name}-{form}/config.json").read_text())["quantization_config"]
+        patterns = [one.removeprefix("re:").removeprefix("-:") for one in settings["dynamic" if form == "gptq" else "ignore"]]
+        return lambda linear: any(re.match(pattern, linear) for pattern in patterns)
+
+    # Layers that predict further tokens lie behind the model's own in GLM's files.
+    glm = tmp_path / "glm"
+    shutil.copytree(ORACLES / "glm4_moe", glm)
+    tensors = load_file(glm / "model.safetensors")
+    further = {f"model.layers.2.{name}.weight": np.full((8, 16), 0.5, np.float16) for name in ("eh_proj", "mlp.experts.0.up_proj")}
+    save_file(tensors | further, glm / "model.safetensors")
+    for form in "gptq", "compressed-tensors":
+        alone = left_alone(glm, "glm-run", form)
+        assert alone("model.layers.1.mlp.gate") and alone("model.layers.2.eh_proj") and alone("model.layers.2.mlp.experts.0.up_proj")
+        for linear in "mlp.shared_experts.gate_proj", "mlp.experts.0.gate_proj", "self_attn.q_proj":
+            assert not alone(f"model.layers.1.{linear}")
+        assert not alone("model.layers.0.mlp.gate_proj")
+        exported = load_file(tmp_path / f"glm-run-{form}/model.safetensors")
+        for name in *further, "model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.e_score_correction_bias":
+            assert np.array_equal(exported[name], (tensors | further)[name])
+        alone = left_alone(ORACLES / "qwen2_moe", "qwen-run", form)
+        assert alone("model.layers.0.mlp.gate") and alone("model.layers.0.mlp.shared_expert_gate")
+        assert not alone("model.layers.0.mlp.shared_expert.gate_proj") and not alone("model.layers.1.mlp.gate_proj")
 
 
 def test_an_existing_folder_is_refused_and_kept(runs, tmp_path):

@@ -595,7 +595,8 @@ TEST(Config, ReadsMixtral) {
     EXPECT_TRUE(family.config.normalized_routing);
     EXPECT_EQ(family.config.windows[0], 0);
     EXPECT_EQ(family.router, "block_sparse_moe.gate");
-    ASSERT_EQ(family.stage_count(), 2 + 2 * 3);
+    ASSERT_EQ(family.stages.size(), 2U + 2 * 3);
+    EXPECT_EQ(family.kinds_of_layers(), std::vector<std::int64_t>{0});
     EXPECT_EQ(family.stages[1].expert, -1);
     EXPECT_EQ(family.stages[4].expert, 1);
     EXPECT_EQ(family.stages[4].linears[0].name, "block_sparse_moe.experts.1.w1");
@@ -633,6 +634,21 @@ TEST(Config, ReadsQwen3Moe) {
     EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{4096, 4096, 4096}));
     object["sliding_window"] = nullptr;
     EXPECT_EQ(read(object).windows[2], 0);
+    object["decoder_sparse_step"] = 2;
+    const Family some = describe_family(read(object));
+    EXPECT_EQ(some.config.dense, (std::vector<bool>{true, false, true}));
+    EXPECT_EQ(some.kinds_of_layers(), (std::vector<std::int64_t>{0, 1}));
+    EXPECT_FALSE(some.has_experts(2));
+    ASSERT_EQ(some.stage_count(2), 4);
+    EXPECT_EQ(some.stages_of(2)[2].linears[1].name, "mlp.up_proj");
+    EXPECT_EQ(some.stages_of(2)[3].linears[0].cols, 160);
+    ASSERT_EQ(some.stage_count(1), 2 + 2 * 4);
+    EXPECT_EQ(some.stages_of(1)[9].linears[0].cols, 96);
+    object["decoder_sparse_step"] = 1;
+    object["mlp_only_layers"] = {2, 2};
+    EXPECT_EQ(read(object).dense, (std::vector<bool>{false, false, true}));
+    EXPECT_EQ(describe_family(read(object)).kinds_of_layers(), (std::vector<std::int64_t>{0, 2}));
+    object["mlp_only_layers"] = json::array();
     object.erase("intermediate_size");  // of layers without experts, which there are none of
     EXPECT_EQ(read(object).intermediate_size, 96);
     object.erase("num_experts");  // as transformers 5 writes it
@@ -645,10 +661,110 @@ TEST(Config, ReadsQwen3Moe) {
     refused({{"num_experts", 5}}, {"'num_experts'", "num_local_experts"});
     refused({{"num_experts_per_tok", 5}}, {"'num_experts_per_tok'", "5", "4 experts"});
     refused({{"num_local_experts", 0}}, {"'num_local_experts'"});
-    refused({{"decoder_sparse_step", 2}}, {"'decoder_sparse_step'", "not supported"});
-    refused({{"mlp_only_layers", {0}}}, {"'mlp_only_layers'", "not supported"});
-    refused({{"mlp_only_layers", 1}}, {"'mlp_only_layers'"});
+    refused({{"decoder_sparse_step", 0}}, {"'decoder_sparse_step'"});
+    refused({{"decoder_sparse_step", 4}}, {"'decoder_sparse_step'", "no layer with experts"});
+    refused({{"mlp_only_layers", {0, 1, 2}}}, {"no layer with experts"});
+    refused({{"mlp_only_layers", {3}}}, {"'mlp_only_layers'", "layer 3", "0 to 2"});
+    refused({{"mlp_only_layers", {-1}}}, {"'mlp_only_layers'", "layer -1"});
+    refused({{"mlp_only_layers", {"a"}}}, {"'mlp_only_layers'"});
+    refused({{"mlp_only_layers", 1}}, {"'mlp_only_layers'", "list"});
     refused({{"moe_intermediate_size", 0}}, {"'moe_intermediate_size'"});
+}
+
+TEST(Config, ReadsQwen2Moe) {
+    json object = relative("Qwen2MoeForCausalLM", "qwen2_moe",
+                           {{"num_experts", 5}, {"moe_intermediate_size", 96}, {"mlp_only_layers", {1}}});
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.config.experts_per_token, 4);
+    EXPECT_FALSE(family.config.normalized_routing);
+    EXPECT_TRUE(family.stages[0].linears[0].bias);
+    EXPECT_FALSE(family.stages[1].linears[0].bias);
+    EXPECT_TRUE(family.dense_stages[0].linears[2].bias);
+    ASSERT_EQ(family.stage_count(0), 2 + 2 * 6);
+    const StageSpec& shared = family.stages[12];
+    EXPECT_EQ(shared.expert, 5);
+    EXPECT_TRUE(shared.shared);
+    EXPECT_FALSE(shared.is_routed());
+    EXPECT_TRUE(family.stages[11].is_routed());
+    EXPECT_EQ(shared.linears[0].name, "mlp.shared_expert.gate_proj");
+    EXPECT_EQ(shared.linears[0].rows, 5632);
+    EXPECT_EQ(family.stages[13].linears[0].name, "mlp.shared_expert.down_proj");
+    EXPECT_EQ(family.shared_gate, "mlp.shared_expert_gate");
+    EXPECT_EQ(family.stage_count(1), 4);
+    EXPECT_EQ(family.config.windows, (std::vector<std::int64_t>{0, 0, 0}));
+    object.update({{"use_sliding_window", true}, {"sliding_window", 7}, {"qkv_bias", false}});
+    EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{7, 0, 7}));
+    EXPECT_FALSE(describe_family(read(object)).stages[0].linears[0].bias);
+    object["max_window_layers"] = 2;
+    EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{7, 0, 0}));
+    object["layer_types"] = {"full_attention", "sliding_attention", "full_attention"};
+    EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{0, 7, 0}));
+}
+
+TEST(Config, ReadsGlm4Moe) {
+    json object = relative("Glm4MoeForCausalLM", "glm4_moe", {{"n_shared_experts", 2}, {"attention_bias", true}});
+    const Family family = describe_family(read(object));
+    const ModelConfig& config = family.config;
+    EXPECT_EQ(config.rotary_dim, config.head_dim / 2);
+    EXPECT_EQ(config.experts, 128);
+    EXPECT_EQ(config.experts_per_token, 8);
+    EXPECT_EQ(config.intermediate_size, 1408);
+    EXPECT_EQ(config.shared_intermediate_size, 2 * 1408);
+    EXPECT_EQ(config.dense, (std::vector<bool>{true, false, false}));
+    EXPECT_EQ(config.dense_intermediate_size, 160);
+    EXPECT_EQ(config.router_score, RouterScore::sigmoid);
+    EXPECT_TRUE(config.normalized_routing);
+    EXPECT_EQ(config.routing_scale, 1);
+    EXPECT_TRUE(family.stages[0].linears[1].bias);
+    EXPECT_FALSE(family.stages[1].linears[0].bias);
+    EXPECT_EQ(family.router_bias, "mlp.gate.e_score_correction_bias");
+    EXPECT_EQ(family.query_norm, "");
+    EXPECT_EQ(family.stages.back().linears[0].name, "mlp.shared_experts.down_proj");
+    EXPECT_EQ(family.kinds_of_layers(), (std::vector<std::int64_t>{0, 1}));
+    object.update({{"first_k_dense_replace", 0},
+                   {"use_qk_norm", true},
+                   {"routed_scaling_factor", 2.5},
+                   {"norm_topk_prob", false},
+                   {"n_routed_experts", 160},
+                   {"rope_parameters", {{"rope_theta", 1e6}, {"partial_rotary_factor", 0.25}}}});
+    const Family other = describe_family(read(object));
+    EXPECT_EQ(other.config.dense, std::vector<bool>{});
+    EXPECT_EQ(other.config.routing_scale, 2.5);
+    EXPECT_EQ(other.config.experts, 160);
+    EXPECT_EQ(other.config.rotary_dim, other.config.head_dim / 4);
+    EXPECT_FALSE(other.config.normalized_routing);
+    EXPECT_EQ(other.query_norm, "self_attn.q_norm");
+    EXPECT_EQ(other.kinds_of_layers(), (std::vector<std::int64_t>{0}));
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json changed = object;
+        changed.update(changes);
+        expect_refused([&] { read(changed); }, words);
+    };
+    refused({{"n_group", 4}}, {"'n_group'", "groups", "not supported"});
+    refused({{"first_k_dense_replace", 3}}, {"'first_k_dense_replace'", "no layer with experts"});
+    refused({{"n_shared_experts", 0}}, {"'n_shared_experts'"});
+    refused({{"n_shared_experts", 4096}, {"moe_intermediate_size", 4096}}, {"'n_shared_experts'", "wider"});
+    refused({{"num_experts", 4}}, {"'num_experts'", "n_routed_experts"});
+}
+
+TEST(Config, ReadsDots1) {
+    const json needed = {{"n_routed_experts", 4}, {"num_experts_per_tok", 2}, {"n_shared_experts", 1}};
+    json object = relative("Dots1ForCausalLM", "dots1", needed);
+    const Family family = describe_family(read(object));
+    EXPECT_FALSE(family.config.normalized_routing);
+    EXPECT_EQ(family.config.dense, std::vector<bool>{});
+    EXPECT_EQ(family.config.windows[2], 0);
+    EXPECT_EQ(family.key_norm, "self_attn.k_norm");
+    EXPECT_FALSE(family.query_norm_of_all_heads);
+    object["max_window_layers"] = 1;
+    EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{0, 4096, 4096}));
+    object["sliding_window"] = nullptr;
+    EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{0, 0, 0}));
+    for (const auto& [field, value] : needed.items()) {
+        json without = object;
+        without.erase(field);
+        expect_refused([&] { read(without); }, {field});
+    }
 }
 
 TEST(Config, ReadsOlmoe) {

@@ -52,10 +52,20 @@ FAMILIES = {
                                 "sliding_window": 7, "max_window_layers": 1}),
     "olmoe": ("olmoe", {"num_attention_heads": 2, "num_key_value_heads": 2, "rope_parameters": PLAIN, "num_experts": 5,
                         "num_experts_per_tok": 3}),
+    "qwen2_moe": ("qwen2_moe", {"head_dim": 4, "rope_parameters": PLAIN, "num_hidden_layers": 3, "num_experts": 5,
+                                "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                                "shared_expert_intermediate_size": 40, "mlp_only_layers": [1],
+                                "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}),
+    "glm4_moe": ("glm4_moe", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}, "attention_bias": True,
+                              "n_routed_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+                              "n_shared_experts": 2, "routed_scaling_factor": 1.5, "use_qk_norm": True}),
+    "dots1": ("dots1", {"rope_parameters": PLAIN, "n_routed_experts": 4, "num_experts_per_tok": 2,
+                        "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
+                        "sliding_window": 9, "max_window_layers": 1}),
 }
 # What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
 EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
-           "olmoe": ("mlp", "gate_proj", "down_proj")}
+           **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1")}}
 # Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.
 SEES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 QWEN_SEES = {"hidden_size": 8, "intermediate_size": 12, "depth": 1, "num_heads": 2, "patch_size": 4, "out_hidden_size": 16}
@@ -87,6 +97,9 @@ def fill(model):
             elif "embed" not in name:
                 random *= values.shape[-1] ** -0.5
             values.copy_(random.half().float())
+        for name, values in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                values.copy_(0.3 * torch.randn_like(values).half().float())
 
 
 def keep_experts_inputs(model, names, inputs):
@@ -102,6 +115,8 @@ def keep_experts_inputs(model, names, inputs):
                 inputs.setdefault(f"layers.{layer}.{block}.experts.{expert}.{name}", []).append(values.numpy())
 
     for index, layer in enumerate(model.model.layers):
+        if not hasattr(layer.mlp, "experts"):
+            continue
         layer.mlp.experts.register_forward_pre_hook(lambda experts, given, layer=index: note(experts, given, layer))
 
 
@@ -132,7 +147,8 @@ def main():
         for module_name, module in model.named_modules():
             if module_name.endswith(STAGES) and "vision" not in module_name and "visual" not in module_name:
                 module.register_forward_pre_hook(
-                    lambda _, given, key=module_name: inputs.setdefault(key, []).append(given[0][0].numpy()))
+                    lambda _, given, key=module_name: inputs.setdefault(key, []).append(
+                        given[0].reshape(-1, given[0].shape[-1]).numpy()))
         logits = []
         with torch.no_grad():
             for first, end in zip(offsets[:-1], offsets[1:]):

@@ -35,10 +35,10 @@ inline std::map<std::string, std::vector<float>> stage_inputs(Backend& backend, 
     for (std::int64_t index = 0; index < family.config.layers; ++index) {
         const LayerWeights layer = read_layer(backend, family, checkpoint, index);
         decoder.begin_layer(layer, state);
-        for (int stage = 0; stage < family.stage_count(); ++stage) {
+        for (int stage = 0; stage < family.stage_count(index); ++stage) {
             const std::string name =
-                family.layer(index) + family.stages[static_cast<std::size_t>(stage)].linears[0].name;
-            inputs[name] = to_host(backend, decoder.stage_input(stage, state));
+                family.layer(index) + family.stages_of(index)[static_cast<std::size_t>(stage)].linears[0].name;
+            inputs[name] = to_host(backend, decoder.stage_input(index, stage, state));
             decoder.run_stage(stage, layer, state);
         }
     }

@@ -42,7 +42,10 @@ std::vector<OracleCase> oracle_cases() {
                              "seed_oss",
                              "mixtral",
                              "qwen3_moe",
-                             "olmoe"})
+                             "olmoe",
+                             "qwen2_moe",
+                             "glm4_moe",
+                             "dots1"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }

@@ -149,6 +149,39 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                    {"norm_topk_prob", true}}),
          "BF16"},
         {"olmoe", relative("OlmoeForCausalLM", "olmoe", {{"num_experts", 5}, {"num_experts_per_tok", 2}})},
+        {"qwen2_moe_bfloat16",
+         relative("Qwen2MoeForCausalLM", "qwen2_moe",
+                  {{"num_experts", 6},
+                   {"num_experts_per_tok", 2},
+                   {"moe_intermediate_size", 20},
+                   {"shared_expert_intermediate_size", 28},
+                   {"use_sliding_window", true},
+                   {"sliding_window", 3},
+                   {"decoder_sparse_step", 2}}),
+         "BF16"},
+        {"glm4_moe", relative("Glm4MoeForCausalLM", "glm4_moe",
+                              {{"num_experts_per_tok", 3},
+                               {"n_routed_experts", 8},
+                               {"moe_intermediate_size", 12},
+                               {"n_shared_experts", 2},
+                               {"routed_scaling_factor", 1.7},
+                               {"attention_bias", true}})},
+        {"glm4_moe_with_norms", relative("Glm4MoeForCausalLM", "glm4_moe",
+                                         {{"num_experts_per_tok", 2},
+                                          {"n_routed_experts", 5},
+                                          {"moe_intermediate_size", 52},
+                                          {"first_k_dense_replace", 0},
+                                          {"use_qk_norm", true}})},
+        {"dots1_float16",
+         relative("Dots1ForCausalLM", "dots1",
+                  {{"num_experts_per_tok", 2},
+                   {"n_routed_experts", 4},
+                   {"moe_intermediate_size", 20},
+                   {"n_shared_experts", 1},
+                   {"first_k_dense_replace", 1},
+                   {"sliding_window", 3},
+                   {"max_window_layers", 1}}),
+         "F16"},
         {"seed_oss", relative("SeedOssForCausalLM", "seed_oss", nlohmann::json::object())},
         {"gemma3_with_pictures", with_pictures("Gemma3ForConditionalGeneration", "gemma3",
                                                {{"model_type", "gemma3_text"},
@@ -238,9 +271,13 @@ class TinyModel {
             const bool all = family_.query_norm_of_all_heads;
             add_if_any(family_.query_norm, config_.head_dim * (all ? config_.heads : 1));
             add_if_any(family_.key_norm, config_.head_dim * (all ? config_.key_value_heads : 1));
-            if (family_.is_mixture())
+            if (family_.has_experts(layer)) {
                 add(prefix + family_.router + ".weight", {config_.experts, config_.hidden_size}, 0, 0.5F);
-            for (const StageSpec& stage : family_.stages)
+                if (!family_.router_bias.empty()) add(prefix + family_.router_bias, {config_.experts}, 0, 0.3F);
+                if (!family_.shared_gate.empty())
+                    add(prefix + family_.shared_gate + ".weight", {1, config_.hidden_size}, 0, 0.3F);
+            }
+            for (const StageSpec& stage : family_.stages_of(layer))
                 for (const LinearSpec& linear : stage.linears) {
                     add(prefix + linear.name + ".weight", {linear.rows, linear.cols}, 0,
                         1 / std::sqrt(static_cast<float>(linear.cols)));

@@ -146,9 +146,31 @@ TEST_F(Mixture, RanksResumptionAndMemoryChangeNoByte) {
     }
 }
 
+class SharedExpert : public Mixture {
+  protected:
+    explicit SharedExpert(std::int64_t dense_layers = 0) : Mixture(mixture_with_shared(dense_layers)) {}
+};
+
+class DenseLayerBeforeExperts : public SharedExpert {
+  protected:
+    DenseLayerBeforeExperts() : SharedExpert(1) {}
+};
+
+TEST_F(DenseLayerBeforeExperts, RanksResumptionAndMemoryChangeNoByte) {
+    const std::vector<LayerRecord> alone = quantize({});
+    ASSERT_EQ(alone[0].modules.size(), 7U);
+    ASSERT_EQ(alone[1].modules.size(), 4U + 3 * 6);
+    EXPECT_EQ(alone[0].modules[4].name, "mlp.gate_proj");
+    EXPECT_EQ(alone[1].modules.back().name, "mlp.shared_experts.down_proj");
+    EXPECT_EQ(alone[1].modules.back().cols, 128);
+    const auto distant = [] { return std::make_unique<testing::DistantBackend>(); };
+    expect_same(alone, quantize({.ranks = 2, .residency = {100, ReadAhead::to_host}, .finished = 1}));
+    expect_same(alone, quantize({.ranks = 3, .nccl = true, .make = distant}));
+}
+
 // H of the tokens that reach an expert, C of the pairs that reach it with both their tokens, by plain loops; both
 // divided by what the layer has of them.
-TEST_F(Mixture, AnExpertsStatisticsAreOfWhatReachesIt) {
+TEST_F(SharedExpert, AnExpertsStatisticsAreOfWhatReachesIt) {
     settings.inputs = InputsFrom::original;
     settings.alpha.alpha = 0.3;
     const LayerRecord record = quantize({}).front();
@@ -165,7 +187,8 @@ TEST_F(Mixture, AnExpertsStatisticsAreOfWhatReachesIt) {
     };
     std::int64_t left_out = 0;
     for (std::size_t expert = 0; expert < 6; ++expert) {
-        const std::string prefix = fmt::format("mlp.experts.{}.", expert);
+        const bool shared = expert == 5;
+        const std::string prefix = shared ? "mlp.shared_experts." : fmt::format("mlp.experts.{}.", expert);
         const std::string full = family.layer(0) + prefix;
         const std::vector<Row> gate = weights_of(checkpoint, full + "gate_proj");
         const std::vector<Row> up = weights_of(checkpoint, full + "up_proj");
@@ -183,7 +206,7 @@ TEST_F(Mixture, AnExpertsStatisticsAreOfWhatReachesIt) {
             decoder.run_stage(0, layer, state);
             decoder.run_stage(1, layer, state);
             const std::vector<std::int32_t>& reached = state.routing->experts[expert].rows;
-            const auto reaches = [&](std::int32_t row) { return std::ranges::count(reached, row) == 1; };
+            const auto reaches = [&](std::int32_t row) { return shared || std::ranges::count(reached, row) == 1; };
             const auto input_of = [&](std::int32_t row) {
                 const float* values = state.inputs.float32().row(row);
                 return Row(values, values + 128);

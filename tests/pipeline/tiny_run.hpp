@@ -58,6 +58,17 @@ class TinyRun : public ::testing::Test {
         return config;
     }
 
+    /// Five experts, two that every token reaches as one, and layers before them that have none.
+    static nlohmann::json mixture_with_shared(std::int64_t dense_layers) {
+        return mixture({{"architectures", {"Glm4MoeForCausalLM"}},
+                        {"model_type", "glm4_moe"},
+                        {"num_experts", nullptr},
+                        {"n_routed_experts", 5},
+                        {"n_shared_experts", 2},
+                        {"routed_scaling_factor", 1.5},
+                        {"first_k_dense_replace", dense_layers}});
+    }
+
     Chunks chunks() const {
         TokenFile file;
         file.path = "tokens.h5";

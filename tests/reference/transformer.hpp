@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -135,29 +136,68 @@ class Transformer {
             norms_behind_
                 ? hidden
                 : norm(name + (norms_around_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
-        if (config_.experts > 0) return experts(name, x, hidden, inputs);
-        Row wide, up;
+        if (tensors_.contains(name + "mlp.gate.weight") || tensors_.contains(name + "block_sparse_moe.gate.weight"))
+            return experts(name, x, hidden, inputs);
+        Row made;
         if (phi_) {
             inputs[name + "mlp.gate_up_proj"].push_back(x);
             const Row both = linear(name + "mlp.gate_up_proj", x);
-            wide = part(both, 0, both.size() / 2);
-            up = part(both, both.size() / 2, both.size() / 2);
+            Row wide = part(both, 0, both.size() / 2);
+            for (std::size_t i = 0; i < wide.size(); ++i)
+                wide[i] = activation(config_.activation, wide[i]) * both[wide.size() + i];
+            inputs[name + "mlp.down_proj"].push_back(wide);
+            made = linear(name + "mlp.down_proj", wide);
         } else {
-            inputs[name + "mlp.gate_proj"].push_back(x);
-            inputs[name + "mlp.up_proj"].push_back(x);
-            wide = linear(name + "mlp.gate_proj", x);
-            up = linear(name + "mlp.up_proj", x);
+            made = gated_mlp(name + "mlp.", {"gate_proj", "up_proj", "down_proj"}, x, inputs);
         }
+        add_output(hidden, made, name + "post_feedforward_layernorm");
+    }
+
+    Row gated_mlp(const std::string& prefix, const std::array<const char*, 3>& names, const Row& x,
+                  std::map<std::string, Rows>& inputs) const {
+        const std::string gate = prefix + names[0], up = prefix + names[1], down = prefix + names[2];
+        Row wide = linear(gate, x);
+        const Row factors = linear(up, x);
         for (std::size_t i = 0; i < wide.size(); ++i)
-            wide[i] = activation(config_.activation, wide[i]) * up[i];
-        inputs[name + "mlp.down_proj"].push_back(wide);
-        add_output(hidden, linear(name + "mlp.down_proj", wide), name + "post_feedforward_layernorm");
+            wide[i] = activation(config_.activation, wide[i]) * factors[i];
+        inputs[gate].push_back(x);
+        inputs[up].push_back(x);
+        inputs[down].push_back(wide);
+        return linear(down, wide);
+    }
+
+    /// Of GLM and dots: each expert's sigmoid, the best after a correction that does not count in the sum.
+    void experts_by_sigmoid(const std::string& block, const Row& x, Row& hidden,
+                            std::map<std::string, Rows>& inputs) const {
+        Row scores = linear(block + "gate", x);
+        const Row& correction = tensors_.at(block + "gate.e_score_correction_bias");
+        std::vector<std::pair<double, std::size_t>> order;
+        for (std::size_t expert = 0; expert < scores.size(); ++expert) {
+            scores[expert] = 1 / (1 + std::exp(-scores[expert]));
+            order.emplace_back(-scores[expert] - correction[expert], expert);
+        }
+        std::sort(order.begin(), order.end());
+        order.resize(static_cast<std::size_t>(config_.experts_per_token));
+        double sum = 0;
+        for (const auto& [score, expert] : order)
+            sum += scores[expert];
+        if (!config_.normalized_routing) sum = 1;
+        for (const auto& [score, expert] : order) {
+            Row made = gated_mlp(block + "experts." + std::to_string(expert) + ".",
+                                 {"gate_proj", "up_proj", "down_proj"}, x, inputs);
+            for (double& v : made)
+                v *= scores[expert] / sum * config_.routing_scale;
+            add(hidden, made);
+        }
+        add(hidden, gated_mlp(block + "shared_experts.", {"gate_proj", "up_proj", "down_proj"}, x, inputs));
     }
 
     /// Each expert's probability is its part of the softmax over all; the most probable ones are asked.
     void experts(const std::string& name, const Row& x, Row& hidden, std::map<std::string, Rows>& inputs) const {
         const bool mixtral = config_.model_type == "mixtral";
         const std::string block = name + (mixtral ? "block_sparse_moe." : "mlp.");
+        if (tensors_.contains(block + "gate.e_score_correction_bias"))
+            return experts_by_sigmoid(block, x, hidden, inputs);
         const Row scores = linear(block + "gate", x);
         double all = 0, chosen = 0;
         std::vector<std::pair<double, std::size_t>> order;
@@ -171,21 +211,17 @@ class Transformer {
             chosen += std::exp(-score) / all;
         for (const auto& [score, expert] : order) {
             const std::string prefix = block + "experts." + std::to_string(expert) + ".";
-            const std::string gate = prefix + (mixtral ? "w1" : "gate_proj"),
-                              up = prefix + (mixtral ? "w3" : "up_proj"),
-                              down = prefix + (mixtral ? "w2" : "down_proj");
-            Row wide = linear(gate, x);
-            const Row factors = linear(up, x);
-            for (std::size_t i = 0; i < wide.size(); ++i)
-                wide[i] = activation(config_.activation, wide[i]) * factors[i];
-            inputs[gate].push_back(x);
-            inputs[up].push_back(x);
-            inputs[down].push_back(wide);
-            Row made = linear(down, wide);
+            Row made = mixtral ? gated_mlp(prefix, {"w1", "w3", "w2"}, x, inputs)
+                               : gated_mlp(prefix, {"gate_proj", "up_proj", "down_proj"}, x, inputs);
             for (double& v : made)
                 v *= std::exp(-score) / all / (config_.normalized_routing ? chosen : 1);
             add(hidden, made);
         }
+        if (!tensors_.contains(block + "shared_expert_gate.weight")) return;
+        Row made = gated_mlp(block + "shared_expert.", {"gate_proj", "up_proj", "down_proj"}, x, inputs);
+        for (double& v : made)
+            v /= 1 + std::exp(-linear(block + "shared_expert_gate", x)[0]);
+        add(hidden, made);
     }
 
     /// What attention or the MLP made, through a norm where the model has one behind them.

@@ -60,6 +60,19 @@ def test_experts_have_linears_of_their_own(tmp_path):
     assert config["architectures"] == ["Qwen3MoeForCausalLM"] and (config["num_experts"], config["num_experts_per_tok"]) == (5, 2)
 
 
+def test_a_shared_expert_and_layers_without_any(tmp_path):
+    shape = Shape(64, 32, 3, 4, 2, 300, experts=5, experts_per_token=2, head_size=32, shared=2, dense_layers=1, dense_intermediate=96, normed=False)
+    random_model.write_model(tmp_path, shape, 2, seed=5)
+    tensors, _ = read_bits(tmp_path)
+    assert len(tensors) == 3 + 2 * (2 + 4 + 3) + 3 + 2 + 3 * 6
+    assert tensors["model.layers.0.mlp.gate_proj.weight"].shape == (96, 64)
+    assert tensors["model.layers.1.mlp.gate.e_score_correction_bias"].shape == (5,)
+    assert tensors["model.layers.1.mlp.shared_experts.down_proj.weight"].shape == (64, 64)
+    assert tensors["model.layers.1.self_attn.q_proj.bias"].shape == (128,)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["Glm4MoeForCausalLM"] and (config["intermediate_size"], config["moe_intermediate_size"]) == (96, 32)
+
+
 def test_several_files_hold_the_model_and_the_seed_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(random_model, "SHARD_BYTES", 50_000)
     found = []

@@ -36,6 +36,9 @@ extern const FamilyEntry seed_oss_family;
 extern const FamilyEntry mixtral_family;
 extern const FamilyEntry qwen3_moe_family;
 extern const FamilyEntry olmoe_family;
+extern const FamilyEntry qwen2_moe_family;
+extern const FamilyEntry glm4_moe_family;
+extern const FamilyEntry dots1_family;
 // Text models of these families within models that take pictures, too.
 extern const FamilyEntry gemma3_with_pictures;
 extern const FamilyEntry mistral3_with_pictures;
@@ -54,6 +57,7 @@ Family describe_llama_like(const ModelConfig& config);
 /// Linears of an expert, below its prefix.
 struct ExpertNames {
     std::string gate = "gate_proj", up = "up_proj", down = "down_proj";
+    std::string shared = "shared_experts";  // what the shared one is called below the block
 };
 /// As describe_llama_like, with a mixture of experts in the MLP's place.
 /// @param block below the layer's prefix: "mlp", with the router "mlp.gate" and the experts "mlp.experts.0.gate_proj",

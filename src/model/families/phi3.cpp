@@ -8,7 +8,7 @@ namespace fairgptq {
 namespace {
 
 void read_phi3(const ConfigReader& reader, ModelConfig& config) {
-    read_llama_like(reader, config, {.norm_epsilon = 1e-5, .partial_rotary = true});
+    read_llama_like(reader, config, {.norm_epsilon = 1e-5, .rotary_factor = 1});
     if (config.rope.type != "default" && config.rope.type != "longrope")
         reader.refuse(
             reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling",

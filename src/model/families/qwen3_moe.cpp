@@ -1,6 +1,5 @@
 // Qwen3's mixtures of experts (Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder): Qwen3 but for the MLP.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "model/families/families.hpp"
 
@@ -8,22 +7,16 @@ namespace fairgptq {
 namespace {
 
 void read_qwen3_moe(const ConfigReader& reader, ModelConfig& config) {
-    read_llama_like(reader, config, {.intermediate_size = 6144, .key_value_heads = 4});  // the first is not used
+    read_llama_like(reader, config, {.intermediate_size = 6144, .key_value_heads = 4});
     // All layers are alike: transformers asks neither layer_types nor max_window_layers here.
     if (reader.flag("use_sliding_window", false) && !reader.is_null("sliding_window"))
         std::fill(config.windows.begin(), config.windows.end(),
                   reader.size("sliding_window", largest_vocabulary, 4096));
     read_biases(reader, config, false);
+    read_dense_layers(reader, config);
     config.intermediate_size = reader.size("moe_intermediate_size", largest_width, 768);
     read_experts(reader, config, 128, 8);
     config.normalized_routing = reader.flag("norm_topk_prob", false);
-    if (reader.whole("decoder_sparse_step", 0, largest_count, 1) != 1)
-        reader.refuse("decoder_sparse_step",
-                      "is not 1, so that some layers would have no experts, which is not supported");
-    if (reader.has("mlp_only_layers") &&
-        !(reader.at("mlp_only_layers").is_array() && reader.at("mlp_only_layers").empty()))
-        reader.refuse("mlp_only_layers",
-                      "names layers without experts, which are not supported beside those that have them");
 }
 
 }  // namespace
