@@ -196,7 +196,7 @@ def per_layer(runs, colours):
 
 def short(name):
     """down_proj of mlp.down_proj, experts.3.down_proj of mlp.experts.3.down_proj."""
-    return re.search(r"(experts\.\d+\.)?[^.]+$", name)[0]
+    return re.search(r"(experts\.\d+\.|shared_experts?\.)?[^.]+$", name)[0]
 
 
 def kind_of(name):

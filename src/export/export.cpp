@@ -160,10 +160,21 @@ class Exporter {
             warn(
                 "transformers (5.24) does not load this export, vLLM does: it reads quantized experts where they are "
                 "symmetric, and quantized in every layer");
-        if (options_.format == "gptq" && family_.config.model_type == "mixtral")
+        if (options_.format != "gptq") return;
+        const std::string& type = family_.config.model_type;
+        if (type == "mixtral")
             warn(
                 "GPTQModel (7.7) does not load this export, vLLM does: it has other names for Mixtral's experts than "
                 "the model's files");
+        if (type.starts_with("qwen") && !family_.dense_stages.empty())
+            warn(
+                "GPTQModel (7.7) does not load this export, vLLM does: it knows no layers without experts in {}, and "
+                "leaves their weights out",
+                family_.config.architecture);
+        if (type == "glm4_moe")
+            warn(
+                "GPTQModel (7.7) loads this export and cannot compute with it, vLLM does: its router is not the one of "
+                "transformers (5.24)");
     }
 
     /// A dense export is in float16 where nobody says otherwise.

@@ -282,6 +282,9 @@ def test_experts_that_a_program_reads_in_fewer_forms(tmp_path):
     assert "transformers" not in warnings_of("olmoe", "c", "compressed-tensors")
     assert "GPTQModel" in warnings_of("mixtral", "d", "gptq")
     assert "GPTQModel" not in warnings_of("olmoe", "e", "gptq")
+    assert "without experts in Qwen2MoeForCausalLM" in warnings_of("qwen2_moe", "f", "gptq")
+    assert "GPTQModel" in warnings_of("glm4_moe", "g", "gptq")
+    assert "GPTQModel" not in warnings_of("dots1", "h", "gptq")
     for name, setting in ("c", "ignore"), ("e", "dynamic"):
         settings = json.loads((tmp_path / f"{name}-out/config.json").read_text())["quantization_config"]
         pattern = [one for one in settings[setting] if one != "lm_head"][0].removeprefix("re:").removeprefix("-:")
