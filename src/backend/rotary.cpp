@@ -8,12 +8,12 @@
 namespace fairgptq {
 
 void RotaryOperations::rotary(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> offsets,
-                              std::span<const float> frequencies, float attention_factor) {
+                              std::span<const float> frequencies, float attention_factor, RotaryPairs pairs) {
     check_offsets("rotary", offsets, heads.rows);
     std::vector<std::int64_t> positions(static_cast<std::size_t>(heads.rows));
     for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
         std::iota(positions.begin() + offsets[s], positions.begin() + offsets[s + 1], std::int64_t{0});
-    rotary_at(heads, head_dim, positions, frequencies, attention_factor);
+    rotary_at(heads, head_dim, positions, frequencies, attention_factor, pairs);
 }
 
 void RotaryOperations::check_rotary(const TensorView& heads, std::int64_t head_dim,

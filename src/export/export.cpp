@@ -152,29 +152,29 @@ class Exporter {
                 context, vllm_version);
     }
 
-    /// Programs that read experts in fewer forms than a format has.
-    void warn_of_experts() const {
-        if (!family_.is_mixture()) return;
+    /// Programs that read an architecture in fewer forms than a format has.
+    void warn_of_programs() const {
+        const std::string& type = family_.config.model_type;
         const bool everywhere = info_.quantized_layers == info_.model_layers;
-        if (options_.format == "compressed-tensors" && !(info_.symmetric && everywhere))
+        if (options_.format == "compressed-tensors" && family_.is_mixture() && !(info_.symmetric && everywhere))
             warn(
                 "transformers (5.24) does not load this export, vLLM does: it reads quantized experts where they are "
                 "symmetric, and quantized in every layer");
         if (options_.format != "gptq") return;
-        const std::string& type = family_.config.model_type;
-        if (type == "mixtral")
+        if (type == "glm4")
             warn(
-                "GPTQModel (7.7) does not load this export, vLLM does: it has other names for Mixtral's experts than "
-                "the model's files");
+                "neither vLLM ({}) nor GPTQModel (7.7) loads this export: they expect gate and up in two linears where "
+                "the model has one; --format compressed-tensors loads",
+                vllm_version);
+        const auto only_vllm = [](const std::string& why) {
+            warn("GPTQModel (7.7) does not read this export as it is, vLLM does: {}", why);
+        };
+        if (type == "glm") only_vllm("it expects gate and up in two linears where the model has one");
+        if (type == "mixtral") only_vllm("it has other names for Mixtral's experts than the model's files");
         if (type.starts_with("qwen") && !family_.dense_stages.empty())
-            warn(
-                "GPTQModel (7.7) does not load this export, vLLM does: it knows no layers without experts in {}, and "
-                "leaves their weights out",
-                family_.config.architecture);
-        if (type == "glm4_moe")
-            warn(
-                "GPTQModel (7.7) loads this export and cannot compute with it, vLLM does: its router is not the one of "
-                "transformers (5.24)");
+            only_vllm("it takes layers without experts for such that were not quantized");
+        if (type == "glm4_moe") only_vllm("its router is not the one of transformers (5.24)");
+        if (type == "ernie4_5_moe") only_vllm("it has another name for the router's correction than the model's files");
     }
 
     /// A dense export is in float16 where nobody says otherwise.
@@ -301,7 +301,7 @@ void export_run(const RunDirectory& run, const fs::path& out, const ExportOption
     rename_into_place(temporary, target);
     guard.keep();
     exporter.warn_of_vllm();
-    exporter.warn_of_experts();
+    exporter.warn_of_programs();
     exporter.warn_of_float16();
 }
 

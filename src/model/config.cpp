@@ -206,15 +206,6 @@ void read_rope(const ConfigReader& reader, ModelConfig& config, const LlamaDefau
     config.rope = config.window_rope = read_scaled_rope(reader, scaling, config, config.rope);
 }
 
-/// @param field that says which layers have no experts
-void set_dense_layers(const ConfigReader& reader, const char* field, std::vector<bool> dense, ModelConfig& config) {
-    const auto count = std::ranges::count(dense, true);
-    if (count == config.layers) reader.refuse(field, "leaves no layer with experts, which this architecture has");
-    if (count == 0) return;
-    config.dense = std::move(dense);
-    config.dense_intermediate_size = config.intermediate_size;
-}
-
 /// Which layers have a window, where layer_types says it.
 std::optional<std::vector<bool>> read_layer_types(const ConfigReader& reader, const ModelConfig& config) {
     if (!reader.has("layer_types")) return {};
@@ -315,16 +306,32 @@ void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp) {
 }
 
 void read_experts(const ConfigReader& reader, ModelConfig& config, std::optional<std::int64_t> experts,
-                  std::optional<std::int64_t> per_token, const char* field) {
+                  std::optional<std::int64_t> per_token, const ExpertFields& fields) {
+    const char* field = fields.experts;
     if (reader.has("num_local_experts") && !reader.has(field)) field = "num_local_experts";
     config.experts = reader.size(field, largest_experts, experts);
     for (const char* other : {"num_experts", "num_local_experts"})
         if (reader.size(other, largest_experts, config.experts) != config.experts)
             reader.refuse(other, fmt::format("is another number than '{}'", field));
-    config.experts_per_token = reader.size("num_experts_per_tok", largest_experts, per_token);
+    config.experts_per_token = reader.size(fields.per_token, largest_experts, per_token);
     if (config.experts_per_token > config.experts)
-        reader.refuse("num_experts_per_tok", fmt::format("is {}, more than the {} experts that there are",
-                                                         config.experts_per_token, config.experts));
+        reader.refuse(fields.per_token, fmt::format("is {}, more than the {} experts that there are",
+                                                    config.experts_per_token, config.experts));
+}
+
+void set_dense_layers(const ConfigReader& reader, const char* field, std::vector<bool> dense, ModelConfig& config) {
+    const auto count = std::ranges::count(dense, true);
+    if (count == config.layers) reader.refuse(field, "leaves no layer with experts, which this architecture has");
+    if (count == 0) return;
+    config.dense = std::move(dense);
+    config.dense_intermediate_size = config.intermediate_size;
+}
+
+void read_shared_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t count, const char* field) {
+    config.shared_intermediate_size = config.intermediate_size * count;
+    if (config.shared_intermediate_size > largest_width)
+        reader.refuse(field, fmt::format("is {}: so many of {} are wider than {}", count, config.intermediate_size,
+                                         largest_width));
 }
 
 void read_dense_layers(const ConfigReader& reader, ModelConfig& config) {
@@ -351,12 +358,9 @@ void read_sigmoid_experts(const ConfigReader& reader, ModelConfig& config, const
     std::fill_n(dense.begin(), std::min(first, config.layers), true);
     set_dense_layers(reader, "first_k_dense_replace", std::move(dense), config);
     config.intermediate_size = reader.size("moe_intermediate_size", largest_width, 1408);
-    read_experts(reader, config, defaults.experts, defaults.per_token, "n_routed_experts");
-    const std::int64_t shared = reader.size("n_shared_experts", largest_experts, defaults.shared);
-    config.shared_intermediate_size = config.intermediate_size * shared;
-    if (config.shared_intermediate_size > largest_width)
-        reader.refuse("n_shared_experts", fmt::format("is {}: so many of {} are wider than {}", shared,
-                                                      config.intermediate_size, largest_width));
+    read_experts(reader, config, defaults.experts, defaults.per_token, {.experts = "n_routed_experts"});
+    read_shared_experts(reader, config, reader.size("n_shared_experts", largest_experts, defaults.shared),
+                        "n_shared_experts");
     config.router_score = RouterScore::sigmoid;
     config.normalized_routing = reader.flag("norm_topk_prob", defaults.normalized);
     config.routing_scale = reader.number("routed_scaling_factor", 1e-6, 1e6, 1);

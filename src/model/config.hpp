@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/activation.hpp"
+#include "backend/rotary.hpp"
 #include "support/views.hpp"
 
 namespace fairgptq {
@@ -54,6 +55,7 @@ struct ModelConfig {
     std::int64_t key_value_heads = 0;
     std::int64_t head_dim = 0;
     std::int64_t rotary_dim = 0;  // a head's first elements, which are rotated; the others pass
+    RotaryPairs rotary_pairs = RotaryPairs::halves;
     std::int64_t vocab_size = 0;
     std::int64_t max_positions = 0;  // that sequences may have
     std::int64_t original_context =

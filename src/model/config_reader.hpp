@@ -78,13 +78,24 @@ void read_ropes_by_layer_type(const ConfigReader& reader, ModelConfig& config, d
 /// `attention_bias` and, where the family has one, `mlp_bias`, as config.json says.
 void read_biases(const ConfigReader& reader, ModelConfig& config, bool mlp);
 
-/// How many experts a layer has (`field` or `num_local_experts`, one name for the other in transformers), and how many
-/// of them a token reaches (`num_experts_per_tok`).
-void read_experts(const ConfigReader& reader, ModelConfig& config, std::optional<std::int64_t> experts,
-                  std::optional<std::int64_t> per_token, const char* field = "num_experts");
-
-/// Which layers have one MLP, where every `decoder_sparse_step`-th one has experts, but for those in `mlp_only_layers`.
+/// Which layers of a mixture have one MLP instead.
 /// @param config its intermediate_size is that of these layers, which goes to dense_intermediate_size
+/// @param field that says it, for messages: @throws InvalidInput where no layer has experts
+void set_dense_layers(const ConfigReader& reader, const char* field, std::vector<bool> dense, ModelConfig& config);
+
+/// So many experts that every token reaches, side by side as one. @param field that says it, for messages
+void read_shared_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t count, const char* field);
+
+struct ExpertFields {
+    const char* experts = "num_experts";
+    const char* per_token = "num_experts_per_tok";
+};
+/// How many experts a layer has (`ExpertFields::experts` or `num_local_experts`, one name for the other in
+/// transformers), and how many of them a token reaches.
+void read_experts(const ConfigReader& reader, ModelConfig& config, std::optional<std::int64_t> experts,
+                  std::optional<std::int64_t> per_token, const ExpertFields& fields = {});
+
+/// As set_dense_layers, where every `decoder_sparse_step`-th layer has experts, but for those in `mlp_only_layers`.
 void read_dense_layers(const ConfigReader& reader, ModelConfig& config);
 
 struct SigmoidExperts {

@@ -73,10 +73,12 @@ class ExpertChoice {
         weights_.clear();
         for (const float logit : logits)
             weights_.push_back(softmax ? std::exp(logit - largest) : sigmoid(logit));
-        scores_.assign(logits.begin(), logits.end());
-        if (!softmax)
-            for (std::size_t expert = 0; expert < logits.size(); ++expert)
-                scores_[expert] = weights_[expert] + (bias_.empty() ? 0 : bias_[expert]);
+        scores_.assign(logits.begin(), logits.end());  // in the order of the weights
+        if (!bias_.empty()) {
+            const float all = softmax ? std::accumulate(weights_.begin(), weights_.end(), 0.0F) : 1;
+            for (std::size_t expert = 0; expert < bias_.size(); ++expert)
+                scores_[expert] = weights_[expert] / all + bias_[expert];
+        }
         order_.resize(logits.size());
         std::iota(order_.begin(), order_.end(), 0);
         const auto chosen = order_.begin() + config_.experts_per_token;
@@ -391,9 +393,9 @@ void Decoder::rotate(std::int64_t layer, TensorView query, TensorView key, const
     const auto factor = static_cast<float>((window ? config.window_rope : config.rope).attention_factor);
     for (const TensorView heads : {query, key}) {
         if (state.cache == nullptr && state.prefixes.empty())
-            backend_.rotary(heads, config.head_dim, state.offsets, frequencies, factor);
+            backend_.rotary(heads, config.head_dim, state.offsets, frequencies, factor, config.rotary_pairs);
         else
-            backend_.rotary_at(heads, config.head_dim, positions(state), frequencies, factor);
+            backend_.rotary_at(heads, config.head_dim, positions(state), frequencies, factor, config.rotary_pairs);
     }
 }
 

@@ -14,6 +14,7 @@ const std::array families{&llama_family,        &mistral_family,       &ministra
                           &olmo2_family,        &olmo3_family,         &gemma_family,         &gemma2_family,
                           &gemma3_family,       &opt_family,           &mixtral_family,       &qwen3_moe_family,
                           &olmoe_family,        &qwen2_moe_family,     &glm4_moe_family,      &dots1_family,
+                          &ernie_moe_family,    &ernie_family,         &glm_family,           &glm4_family,
                           &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
                           &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
 }  // namespace

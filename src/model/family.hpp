@@ -52,9 +52,10 @@ struct Family {
     bool fits_float16 = true;             // false where activations may overflow it
     std::vector<StageSpec> stages;        // of a layer: four, or 2 + 2 · experts
     std::vector<StageSpec> dense_stages;  // of a layer without experts beside such that have some
-    std::string router;       // of a mixture of experts: the linear that chooses among them; never quantized
-    std::string router_bias;  // added to experts' scores where they are chosen, not where they are weighted; or empty
-    std::string shared_gate;  // the linear whose sigmoid weights the shared expert; or empty, then it counts whole
+    std::string router;        // of a mixture of experts: the linear that chooses among them; never quantized
+    std::string router_bias;   // added to experts' scores where they are chosen, not where they are weighted; or empty
+    int router_bias_rows = 0;  // 1: it is a matrix of one row in the files, not a vector
+    std::string shared_gate;   // the linear whose sigmoid weights the shared expert; or empty, then it counts whole
     /// Of a model that takes pictures, too: its parts beside the text model ("vision_tower"), which stay as they are.
     std::vector<std::string> other_parts;
     /// What files and what transformers in memory put before a name, where they differ.

@@ -66,9 +66,11 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
     if (family.has_experts(layer)) {
         const std::int64_t hidden = config.hidden_size;
         list.push_back({prefix + family.router + ".weight", {config.experts, hidden}, type, &weights.router});
-        if (!family.router_bias.empty())
-            list.push_back(
-                {prefix + family.router_bias, {config.experts}, DType::float32, nullptr, &weights.router_bias});
+        if (!family.router_bias.empty()) {
+            std::vector<std::int64_t> shape{config.experts};
+            if (family.router_bias_rows == 1) shape.insert(shape.begin(), 1);
+            list.push_back({prefix + family.router_bias, shape, DType::float32, nullptr, &weights.router_bias});
+        }
         if (!family.shared_gate.empty())
             list.push_back({prefix + family.shared_gate + ".weight", {1, hidden}, type, &weights.shared_gate});
     }

@@ -146,15 +146,17 @@ TEST_P(PlacementTest, Rotary) {
         std::vector<float> frequencies;
         for (std::int64_t i = 0; i < half; ++i)
             frequencies.push_back(std::pow(10000.0F, -static_cast<float>(i) / static_cast<float>(half)));
-        const auto rotary = [&](Place place) {
-            const DeviceMatrix heads = put(x, place);
-            backend->rotary_at(heads.view, head_dim, positions, frequencies, 1.5F);
-            expect_gaps_untouched(heads, place);
-            return download(heads.view).values;
-        };
-        const std::vector<float> expected = rotary(odd);
-        for (const Place& place : places)
-            ASSERT_EQ(rotary(place), expected) << head_dim;
+        for (const RotaryPairs pairs : {RotaryPairs::halves, RotaryPairs::neighbours}) {
+            const auto rotary = [&](Place place) {
+                const DeviceMatrix heads = put(x, place);
+                backend->rotary_at(heads.view, head_dim, positions, frequencies, 1.5F, pairs);
+                expect_gaps_untouched(heads, place);
+                return download(heads.view).values;
+            };
+            const std::vector<float> expected = rotary(odd);
+            for (const Place& place : places)
+                ASSERT_EQ(rotary(place), expected) << head_dim;
+        }
     }
 }
 

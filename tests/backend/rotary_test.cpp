@@ -12,9 +12,10 @@ namespace {
 class RotaryTest : public BackendTest {
   protected:
     HostMatrix rotary(const HostMatrix& x, std::int64_t head_dim, const std::vector<std::int64_t>& offsets,
-                      const std::vector<float>& frequencies, float factor) const {
+                      const std::vector<float>& frequencies, float factor,
+                      RotaryPairs pairs = RotaryPairs::halves) const {
         const DeviceMatrix heads = upload(x);
-        backend->rotary(heads.view, head_dim, offsets, frequencies, factor);
+        backend->rotary(heads.view, head_dim, offsets, frequencies, factor, pairs);
         return download(heads.view);
     }
 };
@@ -33,15 +34,18 @@ TEST_P(RotaryTest, RotatesEachSequenceFromPositionZero) {
              {std::vector<std::int64_t>{0}, {0, 1}, {0, 0, 3, 3}, {0, 5, 17, 18}, {0, 300}}) {
             const HostMatrix x = rounded(random_matrix(offsets.back(), 3 * head_dim, 1));
             const std::vector<float> frequencies = usual_frequencies(head_dim);
-            const reference::Matrix expected = reference::rotary(x.view(), head_dim, offsets, frequencies, 1.5);
             // Sine, cosine and factor are rounded (3u together), as are both products and their sum, each below
             // 1.5·(|a| + |b|).
             double largest = 0;
             for (const float value : x.values)
                 largest = std::max(largest, std::fabs(static_cast<double>(value)));
             const double bound = 1.5 * 2 * largest * (5 * float32_roundoff + unit_roundoff(type));
-            expect_near(rotary(x, head_dim, offsets, frequencies, 1.5F), expected,
-                        [&](std::int64_t, std::int64_t) { return bound; });
+            for (const RotaryPairs pairs : {RotaryPairs::halves, RotaryPairs::neighbours}) {
+                const reference::Matrix expected =
+                    reference::rotary(x.view(), head_dim, offsets, frequencies, 1.5, pairs == RotaryPairs::neighbours);
+                expect_near(rotary(x, head_dim, offsets, frequencies, 1.5F, pairs), expected,
+                            [&](std::int64_t, std::int64_t) { return bound; });
+            }
         }
 }
 
@@ -49,12 +53,14 @@ TEST_P(RotaryTest, ElementsBehindTheRotatedOnesPass) {
     // Kernels take 4 or 8 elements at a time where heads and what is rotated of them are multiples of that.
     for (const std::int64_t head_dim : {4, 32, 36, 128, 300})
         for (const std::int64_t rotated : {head_dim / 4 * 2, head_dim / 4 * 3 / 2 * 2, head_dim - 2})
-            for (const std::int64_t tokens : {1, 9}) {
+            for (const auto& [tokens, pairs] : std::vector<std::pair<std::int64_t, RotaryPairs>>{
+                     {1, RotaryPairs::halves}, {9, RotaryPairs::halves}, {9, RotaryPairs::neighbours}}) {
                 const HostMatrix x = rounded(random_matrix(tokens, 3 * head_dim, 2));
                 const std::vector<float> frequencies = usual_frequencies(rotated);
                 const reference::Matrix expected =
-                    reference::rotary(x.view(), head_dim, std::vector<std::int64_t>{0, tokens}, frequencies, 1);
-                const HostMatrix found = rotary(x, head_dim, {0, tokens}, frequencies, 1);
+                    reference::rotary(x.view(), head_dim, std::vector<std::int64_t>{0, tokens}, frequencies, 1,
+                                      pairs == RotaryPairs::neighbours);
+                const HostMatrix found = rotary(x, head_dim, {0, tokens}, frequencies, 1, pairs);
                 double largest = 0;
                 for (const float value : x.values)
                     largest = std::max(largest, std::fabs(static_cast<double>(value)));

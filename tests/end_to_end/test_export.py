@@ -270,7 +270,7 @@ def test_families_that_another_type_or_program_computes_otherwise(tmp_path):
     assert "--dtype bf16" not in warnings_of("olmo2", "dense")
 
 
-def test_experts_that_a_program_reads_in_fewer_forms(tmp_path):
+def test_architectures_that_a_program_reads_in_fewer_forms(tmp_path):
     tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
 
     def warnings_of(family, name, form, *more):
@@ -282,9 +282,13 @@ def test_experts_that_a_program_reads_in_fewer_forms(tmp_path):
     assert "transformers" not in warnings_of("olmoe", "c", "compressed-tensors")
     assert "GPTQModel" in warnings_of("mixtral", "d", "gptq")
     assert "GPTQModel" not in warnings_of("olmoe", "e", "gptq")
-    assert "without experts in Qwen2MoeForCausalLM" in warnings_of("qwen2_moe", "f", "gptq")
-    assert "GPTQModel" in warnings_of("glm4_moe", "g", "gptq")
+    assert "layers without experts" in warnings_of("qwen2_moe", "f", "gptq")
+    assert "its router" in warnings_of("glm4_moe", "g", "gptq")
     assert "GPTQModel" not in warnings_of("dots1", "h", "gptq")
+    assert "router's correction" in warnings_of("ernie4_5_moe", "i", "gptq")
+    assert "two linears" in warnings_of("glm", "j", "gptq")
+    assert "neither vLLM" in warnings_of("glm4", "k", "gptq")
+    assert "neither vLLM" not in warnings_of("glm4", "l", "compressed-tensors")
     for name, setting in ("c", "ignore"), ("e", "dynamic"):
         settings = json.loads((tmp_path / f"{name}-out/config.json").read_text())["quantization_config"]
         pattern = [one for one in settings[setting] if one != "lm_head"][0].removeprefix("re:").removeprefix("-:")

@@ -767,6 +767,74 @@ TEST(Config, ReadsDots1) {
     }
 }
 
+TEST(Config, ReadsGlm) {
+    for (const auto& [architecture, type] : {std::pair{"GlmForCausalLM", "glm"}, {"Glm4ForCausalLM", "glm4"}}) {
+        json object = relative(architecture, type, json::object());
+        const Family family = describe_family(read(object));
+        EXPECT_EQ(family.config.rotary_pairs, RotaryPairs::neighbours);
+        EXPECT_EQ(family.config.head_dim, 128);
+        EXPECT_EQ(family.config.rotary_dim, 64);
+        EXPECT_TRUE(family.stages[0].linears[2].bias);
+        EXPECT_FALSE(family.stages[1].linears[0].bias);
+        ASSERT_EQ(family.stages[2].linears.size(), 1U);
+        EXPECT_EQ(family.stages[2].linears[0].name, "mlp.gate_up_proj");
+        EXPECT_EQ(family.stages[2].linears[0].rows, 2 * 160);
+        EXPECT_EQ(family.mlp_norm, "post_attention_layernorm");
+        const bool around = std::string(type) == "glm4";
+        EXPECT_EQ(family.attention_output_norm, around ? "post_self_attn_layernorm" : "");
+        EXPECT_EQ(family.mlp_output_norm, around ? "post_mlp_layernorm" : "");
+        object["attention_bias"] = false;
+        EXPECT_FALSE(describe_family(read(object)).stages[0].linears[0].bias);
+    }
+}
+
+TEST(Config, ReadsErnie) {
+    json object = relative("Ernie4_5ForCausalLM", "ernie4_5", {{"tie_word_embeddings", nullptr}});
+    object.erase("rope_parameters");
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.config.rotary_pairs, RotaryPairs::neighbours);
+    EXPECT_EQ(family.config.head_dim, 128);
+    EXPECT_EQ(family.config.rotary_dim, 128);
+    EXPECT_EQ(family.config.rope.theta, 5e5);
+    EXPECT_TRUE(family.config.tied_embeddings);
+    EXPECT_FALSE(family.stages[3].linears[0].bias);
+    object["use_bias"] = true;
+    for (const StageSpec& stage : describe_family(read(object)).stages)
+        EXPECT_TRUE(stage.linears[0].bias);
+}
+
+TEST(Config, ReadsErnieMoe) {
+    json object = relative("Ernie4_5_MoeForCausalLM", "ernie4_5_moe", json::object());
+    const Family family = describe_family(read(object));
+    const ModelConfig& config = family.config;
+    EXPECT_EQ(config.experts, 64);
+    EXPECT_EQ(config.experts_per_token, 6);
+    EXPECT_EQ(config.intermediate_size, 1536);
+    EXPECT_EQ(config.shared_intermediate_size, 2 * 1536);
+    EXPECT_EQ(config.dense_intermediate_size, 160);
+    EXPECT_EQ(config.dense, (std::vector<bool>{true, false, false}));
+    EXPECT_EQ(config.router_score, RouterScore::softmax);
+    EXPECT_TRUE(config.normalized_routing);
+    EXPECT_EQ(config.head_dim, 16);
+    EXPECT_EQ(family.router_bias, "mlp.moe_statics.e_score_correction_bias");
+    EXPECT_EQ(family.stages.back().linears[0].name, "mlp.shared_experts.down_proj");
+    object.update({{"moe_layer_start_index", 0}, {"moe_layer_interval", 2}, {"moe_num_shared_experts", 0}});
+    EXPECT_EQ(read(object).dense, (std::vector<bool>{true, false, true}));
+    EXPECT_EQ(describe_family(read(object)).stages.size(), 2U + 2 * 64);
+    object.update({{"moe_layer_interval", 1}, {"moe_layer_end_index", 1}});
+    EXPECT_EQ(read(object).dense, (std::vector<bool>{false, false, true}));
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json changed = object;
+        changed.update(changes);
+        expect_refused([&] { read(changed); }, words);
+    };
+    refused({{"use_bias", true}}, {"'use_bias'"});
+    refused({{"moe_k", 65}}, {"'moe_k'", "64 experts"});
+    refused({{"moe_norm_min", 0.1}}, {"'moe_norm_min'"});
+    refused({{"moe_layer_start_index", 3}, {"moe_layer_end_index", -1}}, {"'moe_layer_start_index'"});
+    refused({{"moe_num_shared_experts", 60000}}, {"'moe_num_shared_experts'", "wider"});
+}
+
 TEST(Config, ReadsOlmoe) {
     json object = relative("OlmoeForCausalLM", "olmoe", {{"num_experts", 4}, {"num_experts_per_tok", 2}});
     object.erase("num_key_value_heads");

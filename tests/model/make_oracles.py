@@ -62,10 +62,16 @@ FAMILIES = {
     "dots1": ("dots1", {"rope_parameters": PLAIN, "n_routed_experts": 4, "num_experts_per_tok": 2,
                         "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
                         "sliding_window": 9, "max_window_layers": 1}),
+    "glm": ("glm", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}),
+    "glm4": ("glm4", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}),
+    "ernie4_5": ("ernie4_5", {"rope_parameters": PLAIN, "tie_word_embeddings": True, "use_bias": True}),
+    "ernie4_5_moe": ("ernie4_5_moe", {"head_dim": 4, "rope_parameters": PLAIN, "num_hidden_layers": 3, "moe_num_experts": 5,
+                                      "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
+                                      "moe_layer_end_index": 1}),
 }
 # What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
 EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
-           **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1")}}
+           **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1", "ernie4_5_moe")}}
 # Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.
 SEES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 QWEN_SEES = {"hidden_size": 8, "intermediate_size": 12, "depth": 1, "num_heads": 2, "patch_size": 4, "out_hidden_size": 16}
@@ -97,7 +103,7 @@ def fill(model):
             elif "embed" not in name:
                 random *= values.shape[-1] ** -0.5
             values.copy_(random.half().float())
-        for name, values in model.named_buffers():
+        for name, values in [*model.named_buffers(), *model.named_parameters()]:
             if name.endswith("e_score_correction_bias"):
                 values.copy_(0.3 * torch.randn_like(values).half().float())
 

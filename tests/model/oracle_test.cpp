@@ -45,7 +45,11 @@ std::vector<OracleCase> oracle_cases() {
                              "olmoe",
                              "qwen2_moe",
                              "glm4_moe",
-                             "dots1"})
+                             "dots1",
+                             "glm",
+                             "glm4",
+                             "ernie4_5",
+                             "ernie4_5_moe"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }

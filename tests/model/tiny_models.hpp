@@ -182,6 +182,17 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                    {"sliding_window", 3},
                    {"max_window_layers", 1}}),
          "F16"},
+        {"glm_bfloat16", relative("GlmForCausalLM", "glm", nlohmann::json::object()), "BF16"},
+        {"glm4", relative("Glm4ForCausalLM", "glm4", {{"partial_rotary_factor", 0.75}, {"attention_bias", false}})},
+        {"ernie4_5", relative("Ernie4_5ForCausalLM", "ernie4_5", {{"use_bias", true}})},
+        {"ernie4_5_moe_float16",
+         relative("Ernie4_5_MoeForCausalLM", "ernie4_5_moe",
+                  {{"moe_num_experts", 6},
+                   {"moe_k", 2},
+                   {"moe_intermediate_size", 20},
+                   {"moe_num_shared_experts", 2},
+                   {"tie_word_embeddings", true}}),
+         "F16"},
         {"seed_oss", relative("SeedOssForCausalLM", "seed_oss", nlohmann::json::object())},
         {"gemma3_with_pictures", with_pictures("Gemma3ForConditionalGeneration", "gemma3",
                                                {{"model_type", "gemma3_text"},
@@ -273,7 +284,10 @@ class TinyModel {
             add_if_any(family_.key_norm, config_.head_dim * (all ? config_.key_value_heads : 1));
             if (family_.has_experts(layer)) {
                 add(prefix + family_.router + ".weight", {config_.experts, config_.hidden_size}, 0, 0.5F);
-                if (!family_.router_bias.empty()) add(prefix + family_.router_bias, {config_.experts}, 0, 0.3F);
+                if (family_.router_bias_rows == 1)
+                    add(prefix + family_.router_bias, {1, config_.experts}, 0, 0.3F);
+                else if (!family_.router_bias.empty())
+                    add(prefix + family_.router_bias, {config_.experts}, 0, 0.3F);
                 if (!family_.shared_gate.empty())
                     add(prefix + family_.shared_gate + ".weight", {1, config_.hidden_size}, 0, 0.3F);
             }

@@ -1,4 +1,5 @@
-// Rotation of the pairs (i, i + half) of each head, of as many pairs as there are frequencies, by position · frequency.
+// Rotation of the pairs (i, i + half) or (2i, 2i + 1) of each head, of as many pairs as there are frequencies, by
+// position · frequency.
 #pragma once
 
 #include <cmath>
@@ -9,7 +10,7 @@
 namespace fairgptq::reference {
 
 inline Matrix rotary(Input x, std::int64_t head_dim, std::span<const std::int64_t> offsets,
-                     std::span<const float> frequencies, double factor) {
+                     std::span<const float> frequencies, double factor, bool neighbours = false) {
     Matrix result(x.rows, x.cols);
     for (std::int64_t row = 0; row < x.rows; ++row)
         for (std::int64_t col = 0; col < x.cols; ++col)
@@ -21,10 +22,12 @@ inline Matrix rotary(Input x, std::int64_t head_dim, std::span<const std::int64_
                 for (std::int64_t i = 0; i < half; ++i) {
                     const double angle = static_cast<double>(token - offsets[s]) *
                                          static_cast<double>(frequencies[static_cast<std::size_t>(i)]);
-                    const double a = static_cast<double>(x(token, head + i));
-                    const double b = static_cast<double>(x(token, head + i + half));
-                    result(token, head + i) = factor * (a * std::cos(angle) - b * std::sin(angle));
-                    result(token, head + i + half) = factor * (b * std::cos(angle) + a * std::sin(angle));
+                    const std::int64_t first = head + (neighbours ? 2 * i : i);
+                    const std::int64_t second = neighbours ? first + 1 : first + half;
+                    const double a = static_cast<double>(x(token, first));
+                    const double b = static_cast<double>(x(token, second));
+                    result(token, first) = factor * (a * std::cos(angle) - b * std::sin(angle));
+                    result(token, second) = factor * (b * std::cos(angle) + a * std::sin(angle));
                 }
     return result;
 }

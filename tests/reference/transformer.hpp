@@ -32,7 +32,8 @@ class Transformer {
           olmo_(config_.model_type.starts_with("olmo")),
           norms_behind_(config_.model_type == "olmo2" || config_.model_type == "olmo3" ||
                         config_.model_type == "exaone4"),
-          phi_(config_.model_type == "phi3") {}
+          phi_(config_.model_type == "phi3"),
+          glm_(config_.model_type == "glm4") {}
 
     struct Result {
         Rows logits;                         // a row per token
@@ -113,7 +114,8 @@ class Transformer {
                         gathered[from + i] += weight[s] / sum * value[s][key_from + i];
             }
             inputs[output].push_back(gathered);
-            add_output(hidden[t], linear(output, gathered), name + "post_attention_layernorm");
+            add_output(hidden[t], linear(output, gathered),
+                       name + (glm_ ? "post_self_attn_layernorm" : "post_attention_layernorm"));
         }
         for (Row& h : hidden)
             mlp(name, h, inputs);
@@ -139,7 +141,7 @@ class Transformer {
         if (tensors_.contains(name + "mlp.gate.weight") || tensors_.contains(name + "block_sparse_moe.gate.weight"))
             return experts(name, x, hidden, inputs);
         Row made;
-        if (phi_) {
+        if (tensors_.contains(name + "mlp.gate_up_proj.weight")) {
             inputs[name + "mlp.gate_up_proj"].push_back(x);
             const Row both = linear(name + "mlp.gate_up_proj", x);
             Row wide = part(both, 0, both.size() / 2);
@@ -150,7 +152,7 @@ class Transformer {
         } else {
             made = gated_mlp(name + "mlp.", {"gate_proj", "up_proj", "down_proj"}, x, inputs);
         }
-        add_output(hidden, made, name + "post_feedforward_layernorm");
+        add_output(hidden, made, name + (glm_ ? "post_mlp_layernorm" : "post_feedforward_layernorm"));
     }
 
     Row gated_mlp(const std::string& prefix, const std::array<const char*, 3>& names, const Row& x,
@@ -166,14 +168,18 @@ class Transformer {
         return linear(down, wide);
     }
 
-    /// Of GLM and dots: each expert's sigmoid, the best after a correction that does not count in the sum.
-    void experts_by_sigmoid(const std::string& block, const Row& x, Row& hidden,
-                            std::map<std::string, Rows>& inputs) const {
+    /// Each expert's sigmoid (GLM, dots) or its part of the softmax (ERNIE), the best after a correction that does not
+    /// count in the sum.
+    void corrected_experts(const std::string& block, const Row& correction, const Row& x, Row& hidden,
+                           std::map<std::string, Rows>& inputs) const {
+        const bool ernie = config_.model_type == "ernie4_5_moe";
         Row scores = linear(block + "gate", x);
-        const Row& correction = tensors_.at(block + "gate.e_score_correction_bias");
+        double all = 0;
+        for (const double score : scores)
+            all += std::exp(score);
         std::vector<std::pair<double, std::size_t>> order;
         for (std::size_t expert = 0; expert < scores.size(); ++expert) {
-            scores[expert] = 1 / (1 + std::exp(-scores[expert]));
+            scores[expert] = ernie ? std::exp(scores[expert]) / all : 1 / (1 + std::exp(-scores[expert]));
             order.emplace_back(-scores[expert] - correction[expert], expert);
         }
         std::sort(order.begin(), order.end());
@@ -196,8 +202,9 @@ class Transformer {
     void experts(const std::string& name, const Row& x, Row& hidden, std::map<std::string, Rows>& inputs) const {
         const bool mixtral = config_.model_type == "mixtral";
         const std::string block = name + (mixtral ? "block_sparse_moe." : "mlp.");
-        if (tensors_.contains(block + "gate.e_score_correction_bias"))
-            return experts_by_sigmoid(block, x, hidden, inputs);
+        for (const char* correction : {"gate.e_score_correction_bias", "moe_statics.e_score_correction_bias"})
+            if (tensors_.contains(block + correction))
+                return corrected_experts(block, tensors_.at(block + correction), x, hidden, inputs);
         const Row scores = linear(block + "gate", x);
         double all = 0, chosen = 0;
         std::vector<std::pair<double, std::size_t>> order;
@@ -226,7 +233,7 @@ class Transformer {
 
     /// What attention or the MLP made, through a norm where the model has one behind them.
     void add_output(Row& hidden, Row made, const std::string& norm_name) const {
-        if (norms_behind_ || norms_around_) made = norm(norm_name, made);
+        if (norms_behind_ || norms_around_ || glm_) made = norm(norm_name, made);
         for (double& v : made)
             v *= config_.residual_multiplier;
         add(hidden, made);
@@ -245,11 +252,14 @@ class Transformer {
             for (std::size_t i = 0; i < dim; ++i)
                 x[from + i] = head[i];
             if (opt_ || !config_.rotary[layer]) continue;
+            const bool neighbours = config_.model_type.starts_with("ernie") || config_.model_type == "glm" || glm_;
             const auto half = static_cast<std::size_t>(config_.rotary_dim) / 2;
             for (std::size_t i = 0; i < half; ++i) {
                 const double angle = static_cast<double>(position) * frequency(rope, i);
-                x[from + i] = factor * (head[i] * std::cos(angle) - head[i + half] * std::sin(angle));
-                x[from + i + half] = factor * (head[i + half] * std::cos(angle) + head[i] * std::sin(angle));
+                const std::size_t a = neighbours ? 2 * i : i;
+                const std::size_t b = neighbours ? a + 1 : a + half;
+                x[from + a] = factor * (head[a] * std::cos(angle) - head[b] * std::sin(angle));
+                x[from + b] = factor * (head[b] * std::cos(angle) + head[a] * std::sin(angle));
             }
         }
         return x;
@@ -332,7 +342,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_, gemma_, norms_around_, olmo_, norms_behind_, phi_;
+    bool opt_, gemma_, norms_around_, olmo_, norms_behind_, phi_, glm_;
 };
 
 }  // namespace fairgptq::reference

@@ -34,7 +34,7 @@ class CpuBackend : public Backend {
     void layer_norm(TensorView inputs, const float* weight, const float* bias, float epsilon,
                     TensorView output) override;
     void rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
-                   std::span<const float> frequencies, float attention_factor) override;
+                   std::span<const float> frequencies, float attention_factor, RotaryPairs pairs) override;
     void cached_attention(TensorView query, TensorView key, TensorView value, std::span<const CachedSequence> sequences,
                           const AttentionShape& shape, TensorView output) override;
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;

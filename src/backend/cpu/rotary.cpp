@@ -12,22 +12,25 @@ namespace fairgptq {
 
 namespace {
 
-void rotate(float* head, const float* cosines, const float* sines, std::int64_t half) {
+/// @param step from one pair's first element to the next one's
+/// @param apart from a pair's first element to its second
+void rotate(float* head, const float* cosines, const float* sines, std::int64_t half, std::int64_t step,
+            std::int64_t apart) {
     float* first = head;
-    float* second = head + half;
+    float* second = head + apart;
 #pragma omp simd
     for (std::int64_t i = 0; i < half; ++i) {
-        const float a = first[i];
-        const float b = second[i];
-        first[i] = a * cosines[i] - b * sines[i];
-        second[i] = b * cosines[i] + a * sines[i];
+        const float a = first[i * step];
+        const float b = second[i * step];
+        first[i * step] = a * cosines[i] - b * sines[i];
+        second[i * step] = b * cosines[i] + a * sines[i];
     }
 }
 
 }  // namespace
 
 void CpuBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
-                           std::span<const float> frequencies, float attention_factor) {
+                           std::span<const float> frequencies, float attention_factor, RotaryPairs pairs) {
     check_rotary(heads, head_dim, positions, frequencies);
     const std::int64_t half = std::ssize(frequencies);
     if (positions.empty()) return;
@@ -53,8 +56,13 @@ void CpuBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<co
 #pragma omp for schedule(static)
         for (std::int64_t token = 0; token < x.rows; ++token) {
             const auto table = (positions[static_cast<std::size_t>(token)] - low) * half;
-            for (std::int64_t col = 0; col < x.cols; col += head_dim)
-                rotate(x.row(token) + col, cosines.data() + table, sines.data() + table, half);
+            for (std::int64_t col = 0; col < x.cols; col += head_dim) {
+                float* head = x.row(token) + col;
+                if (pairs == RotaryPairs::halves)
+                    rotate(head, cosines.data() + table, sines.data() + table, half, 1, half);
+                else
+                    rotate(head, cosines.data() + table, sines.data() + table, half, 2, 1);
+            }
         }
     }
 }

@@ -114,7 +114,8 @@ __device__ Turn turn_of(std::int64_t position, float frequency) {
 }
 
 /// A block has a token: it finds each angle once, then turns that pair of elements of every head by it.
-template <class T, bool Whole>
+/// @tparam Neighbours whether elements 2i and 2i + 1 are a pair, or i and i + half
+template <class T, bool Whole, bool Neighbours>
 __global__ void rotary(PlainTensor heads, std::int64_t head_dim, std::int64_t half, const std::int64_t* positions,
                        const float* frequencies, float attention_factor) {
     __shared__ float cosines[rotary_block];
@@ -132,13 +133,27 @@ __global__ void rotary(PlainTensor heads, std::int64_t head_dim, std::int64_t ha
                 sines[thread] = turn.sine * attention_factor;
             }
             __syncthreads();
-            T* row = row_to_write<T>(heads, token) + first;
-            const unsigned chunks = static_cast<unsigned>(angles + elements - 1) / elements;
+            T* row = row_to_write<T>(heads, token) + (Neighbours ? 2 * first : first);
+            const int turned = Neighbours ? 2 * angles : angles;
+            const unsigned chunks = static_cast<unsigned>(turned + elements - 1) / elements;
             for (unsigned item = threadIdx.x; item < head_count * chunks; item += rotary_block) {
                 const int i = static_cast<int>(item % chunks) * elements;
-                const int count = count_in_chunk<Whole, T>(i, angles);
+                const int count = count_in_chunk<Whole, T>(i, turned);
                 T* place = row + item / chunks * head_dim + i;
                 Chunk a = load_chunk<Whole>(place, count);
+                if constexpr (Neighbours) {
+#pragma unroll
+                    for (int j = 0; j < elements; j += 2) {
+                        const float c = j < count ? cosines[(i + j) / 2] : 0.0F;
+                        const float s = j < count ? sines[(i + j) / 2] : 0.0F;
+                        const float x = element<T>(a, j);
+                        const float y = element<T>(a, j + 1);
+                        set_element<T>(fmaf(-y, s, x * c), j, a);
+                        set_element<T>(fmaf(x, s, y * c), j + 1, a);
+                    }
+                    store_chunk<Whole>(a, place, count);
+                    continue;
+                }
                 Chunk b = load_chunk<Whole>(place + half, count);
 #pragma unroll
                 for (int j = 0; j < elements; ++j) {
@@ -389,15 +404,17 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
 
 cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, std::int64_t half,
                           const std::int64_t* positions, const float* frequencies, float attention_factor,
-                          cudaStream_t stream) {
+                          bool neighbours, cudaStream_t stream) {
     if (empty(heads)) return cudaSuccess;
     const std::int64_t chunk = heads.type == DType::float32 ? 4 : 8;
-    const bool whole = in_whole_chunks(heads) && head_dim % chunk == 0 && half % chunk == 0;
+    const bool whole = in_whole_chunks(heads) && head_dim % chunk == 0 && half * (neighbours ? 2 : 1) % chunk == 0;
     return with_type(heads.type, [&](auto element) {
         using T = decltype(element);
         return with_known(whole, [&](auto known) {
-            return launch({blocks_for(heads.rows, 1), rotary_block, 0, stream}, rotary<T, decltype(known)::value>,
-                          heads, head_dim, half, positions, frequencies, attention_factor);
+            constexpr bool is_whole = decltype(known)::value;
+            return launch({blocks_for(heads.rows, 1), rotary_block, 0, stream},
+                          neighbours ? rotary<T, is_whole, true> : rotary<T, is_whole, false>, heads, head_dim, half,
+                          positions, frequencies, attention_factor);
         });
     });
 }

@@ -26,7 +26,7 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
 /// frequencies [half] on the device
 cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, std::int64_t half,
                           const std::int64_t* positions, const float* frequencies, float attention_factor,
-                          cudaStream_t stream);
+                          bool neighbours, cudaStream_t stream);
 
 enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh };
 /// output = activation(gate) · up, or without up where up.data is null.

@@ -9,13 +9,13 @@
 namespace fairgptq {
 
 void CudaBackend::rotary_at(TensorView heads, std::int64_t head_dim, std::span<const std::int64_t> positions,
-                            std::span<const float> frequencies, float attention_factor) {
+                            std::span<const float> frequencies, float attention_factor, RotaryPairs pairs) {
     check_rotary(heads, head_dim, positions, frequencies);
     memory_.use();
     const std::int64_t* device_positions = positions_.on_device(positions);
     const float* device_frequencies = frequencies_.on_device(frequencies);
     cuda::check(cuda::launch_rotary(cuda::plain(heads), head_dim, std::ssize(frequencies), device_positions,
-                                    device_frequencies, attention_factor, stream()),
+                                    device_frequencies, attention_factor, pairs == RotaryPairs::neighbours, stream()),
                 "rotary");
 }
 

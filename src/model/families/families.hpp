@@ -39,6 +39,10 @@ extern const FamilyEntry olmoe_family;
 extern const FamilyEntry qwen2_moe_family;
 extern const FamilyEntry glm4_moe_family;
 extern const FamilyEntry dots1_family;
+extern const FamilyEntry ernie_moe_family;
+extern const FamilyEntry ernie_family;
+extern const FamilyEntry glm_family;
+extern const FamilyEntry glm4_family;
 // Text models of these families within models that take pictures, too.
 extern const FamilyEntry gemma3_with_pictures;
 extern const FamilyEntry mistral3_with_pictures;
