@@ -30,10 +30,7 @@ END
     return 1
 }
 build() { # PRESET, cmake --build's options…
-    local several_files_as_one=ON
-    if [[ $1 == release ]]; then several_files_as_one=OFF; fi
-    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python" \
-        -DCMAKE_UNITY_BUILD="$several_files_as_one"
+    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
     cmake --build --preset "$1" --parallel "$jobs" "${@:2}"
 }
 
