@@ -10,26 +10,28 @@ import re
 from pathlib import Path
 
 from safetensors import safe_open
-from support import InvalidInput, Parser, run
+from support import InvalidInput, Parser, read_json_object, run, text_config
 
 LINEAR = re.compile(r"\.layers\.(\d+)\.(.+)\.weight$")
 EXPERT = re.compile(r"\.experts\.\d+\.")
-ROUTER = re.compile(r"\.gate$")
+GATE = re.compile(r"\.(shared_expert_)?gate$")  # what weights experts, and is not quantized
 
 
 def linears_of(model):
-    """Decoder layers, and the kinds of linears below one, in the model's order: experts are not told apart, and a router is none."""
+    """Decoder layers, and the kinds of linears below one, in the model's order: experts are not told apart, and what weights them is none.
+    Layers of the files behind those that config.json counts predict further tokens, and are no part of it."""
     files = sorted(Path(model).glob("*.safetensors"))
     if not files:
         raise InvalidInput(f"{model} has no safetensors files")
+    end = text_config(read_json_object(Path(model) / "config.json")).get("num_hidden_layers", math.inf)
     layers, names = set(), {}
     for file in files:
         with safe_open(file, framework="numpy") as tensors:
             for key in tensors.keys():
                 found = LINEAR.search(key)
-                if found and len(tensors.get_slice(key).get_shape()) == 2:
+                if found and int(found[1]) < end and len(tensors.get_slice(key).get_shape()) == 2:
                     layers.add(int(found[1]))
-                    if not ROUTER.search(found[2]):
+                    if not GATE.search(found[2]):
                         names[EXPERT.sub(".experts.*.", found[2])] = None
     if not names:
         raise InvalidInput(f"{model} has no tensors named ….layers.N.….weight")

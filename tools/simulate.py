@@ -115,7 +115,7 @@ def read_run(folder):
         raise InvalidInput(f"{folder} is not a run that went from start to end at once; others' times say nothing of a whole run")
     start = starts[0]
     config = text_config(read_json_object(Path(settings["model"]["path"]) / "config.json"))
-    if "num_experts" in config or "num_local_experts" in config:
+    if any("experts" in name for name in config):
         raise InvalidInput(f"{folder} is a run of a mixture of experts, which is not simulated")
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads

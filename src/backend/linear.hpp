@@ -12,7 +12,8 @@ class LinearOperations {
     /// @param inputs  [tokens, in]
     /// @param weights [out, in]
     /// @param bias    [out] float32, or null
-    /// @param output  [tokens, out], written; float32 accumulation, never aliasing the inputs
+    /// @param output  [tokens, out] of the inputs' type or, without a bias, float32; written; float32 accumulation,
+    /// never aliasing the inputs
     virtual void linear(TensorView inputs, TensorView weights, const float* bias, TensorView output,
                         bool accumulate) = 0;
 };

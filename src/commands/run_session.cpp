@@ -115,6 +115,10 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                 say("{} is already complete: {} layers\n", one.run.path().string(), layers);
         return exit_done;
     }
+    std::vector<AlphaPolicy> alphas;
+    for (const RunTarget& target : targets)
+        alphas.emplace_back(target.alpha, inputs.family);
+    const std::vector<double> work = layer_work(inputs.family, inputs.chunks, alphas, layers);
     if (comm.rank() == 0) {
         double tokens = 0, squared_lengths = 0;
         for (const Chunk& chunk : inputs.chunks.all)
@@ -123,22 +127,25 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
                 tokens += length;
                 squared_lengths += length * length;
             }
-        for (const RunTarget& target : targets)
-            target.run->log({{"event", "start"},
-                             {"ranks", comm.size()},
-                             {"threads", threads},
-                             {"device", backend.name()},
-                             {"comm", resources.collectives.name()},
-                             {"planned_device_bytes", memory.device_peak},
-                             {"spilled_tokens", memory.spilled_tokens},
-                             {"version", FAIRGPTQ_VERSION},
-                             {"layers", layers},
-                             {"forward_tokens", static_cast<std::int64_t>(tokens)},
-                             {"squared_lengths", squared_lengths},
-                             {"hessian_tokens", inputs.chunks.hessian_tokens},
-                             {"pair_columns", inputs.chunks.pair_columns},
-                             {"chunks", inputs.chunks.all.size()},
-                             {"finished_layers", target.layers.count()}});
+        for (const RunTarget& target : targets) {
+            nlohmann::json event{{"event", "start"},
+                                 {"ranks", comm.size()},
+                                 {"threads", threads},
+                                 {"device", backend.name()},
+                                 {"comm", resources.collectives.name()},
+                                 {"planned_device_bytes", memory.device_peak},
+                                 {"spilled_tokens", memory.spilled_tokens},
+                                 {"version", FAIRGPTQ_VERSION},
+                                 {"layers", layers},
+                                 {"forward_tokens", static_cast<std::int64_t>(tokens)},
+                                 {"squared_lengths", squared_lengths},
+                                 {"hessian_tokens", inputs.chunks.hessian_tokens},
+                                 {"pair_columns", inputs.chunks.pair_columns},
+                                 {"chunks", inputs.chunks.all.size()},
+                                 {"finished_layers", target.layers.count()}};
+            if (!work.empty()) event["layer_work"] = work;
+            target.run->log(std::move(event));
+        }
         for (const std::string& line : what_waits(memory))
             say("{}\n", line);
         const std::string what = there > finished
@@ -155,7 +162,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     clock.charge();
     const double setup = clock.elapsed();
     const PhaseClock::Shown shown(clock, backend.make_timeline());
-    Progress progress(clock, layers, comm.rank() == 0);
+    Progress progress(clock, layers, comm.rank() == 0, work);
     Outcome outcome{};
     try {
         outcome = quantize_model(inputs.settings, inputs.family, inputs.checkpoint, inputs.chunks, targets,

@@ -335,13 +335,15 @@ void read_shared_experts(const ConfigReader& reader, ModelConfig& config, std::i
 }
 
 void read_dense_layers(const ConfigReader& reader, ModelConfig& config) {
-    const std::int64_t step = reader.whole("decoder_sparse_step", 1, largest_count, 1);
+    const char* said_by = "decoder_sparse_step";
+    const std::int64_t step = reader.whole(said_by, 1, largest_count, 1);
     std::vector<bool> dense(static_cast<std::size_t>(config.layers));
     for (std::size_t layer = 0; layer < dense.size(); ++layer)
         dense[layer] = (static_cast<std::int64_t>(layer) + 1) % step != 0;
     if (reader.has("mlp_only_layers")) {
         const nlohmann::json& list = reader.at("mlp_only_layers");
         if (!list.is_array()) reader.refuse("mlp_only_layers", "should be a list of layers");
+        if (std::ranges::count(dense, false) > 0 && !list.empty()) said_by = "mlp_only_layers";
         for (const nlohmann::json& layer : list) {
             if (!layer.is_number_integer() || layer < 0 || layer >= config.layers)
                 reader.refuse("mlp_only_layers", fmt::format("names layer {}, where there are 0 to {}",
@@ -349,7 +351,7 @@ void read_dense_layers(const ConfigReader& reader, ModelConfig& config) {
             dense[layer.get<std::size_t>()] = true;
         }
     }
-    set_dense_layers(reader, "decoder_sparse_step", std::move(dense), config);
+    set_dense_layers(reader, said_by, std::move(dense), config);
 }
 
 void read_sigmoid_experts(const ConfigReader& reader, ModelConfig& config, const SigmoidExperts& defaults) {

@@ -33,7 +33,7 @@ Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const std::int64_t key = config.key_value_heads * config.head_dim;
     const std::int64_t gate = widest_mlp(config);
     const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
-    return {std::max(max_tokens * std::max({query, gate, added, config.experts}),
+    return {std::max(max_tokens * std::max({query, gate, added, 2 * config.experts}),  // those in float32
                      Decoder::max_logit_rows * config.hidden_size),
             max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key,
             family.is_mixture() ? max_tokens * config.hidden_size : 0};
@@ -90,7 +90,7 @@ class ExpertChoice {
         if (softmax || config_.normalized_routing)
             sum = std::accumulate(order_.begin(), end, 0.0F,
                                   [&](float total, std::int32_t expert) { return total + weight(expert); });
-        sum = std::max(sum, std::numeric_limits<float>::min());  // of sigmoids that are all 0
+        if (!softmax) sum += 1e-20F;  // of sigmoids that are all 0
         const auto scale = static_cast<float>(config_.routing_scale);
         std::transform(order_.begin(), chosen, choices, [&](std::int32_t expert) {
             return Choice{expert, scale * (weight(expert) / sum)};
@@ -305,20 +305,22 @@ void Decoder::run_layer(const LayerWeights& layer, ChunkState& state) {
 }
 
 std::vector<float> Decoder::scores(const TensorView& weight, const ChunkState& state) {
-    const DType type = backend_.activation_type();
-    const TensorView product = query_or_gate_.tensor(type, state.hidden.rows, weight.rows);
+    const TensorView product = query_or_gate_.tensor(DType::float32, state.hidden.rows, weight.rows);
     backend_.linear(mlp_input(state), weight, nullptr, product, false);
-    const auto count = static_cast<std::size_t>(product.rows * product.cols);
-    std::vector<std::byte> stored(count * size_of(type));
-    backend_.copy_to_host(stored.data(), product.data, stored.size());
-    return to_floats(stored.data(), type, count);
+    std::vector<float> values(static_cast<std::size_t>(product.rows * product.cols));
+    backend_.copy_to_host(values.data(), product.data, values.size() * sizeof(float));
+    return values;
 }
 
 void Decoder::route(const LayerWeights& layer, ChunkState& state) {
     const ModelConfig& config = family_.config;
-    const std::vector<float> logits = scores(layer.router, state);
-    if (!std::ranges::all_of(logits, [](float value) { return std::isfinite(value); }))
-        throw Failure("layer {}: its router's logits are not finite", layer.layer);
+    const auto scores_of = [&](const TensorView& weight) {
+        std::vector<float> values = scores(weight, state);
+        if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); }))
+            throw Failure("layer {}: its router's logits are not finite", layer.layer);
+        return values;
+    };
+    const std::vector<float> logits = scores_of(layer.router);
     std::vector<float> bias(layer.router_bias == nullptr ? 0 : static_cast<std::size_t>(config.experts));
     if (!bias.empty()) backend_.copy_to_host(bias.data(), layer.router_bias, bias.size() * sizeof(float));
     if (!state.routing) state.routing = std::make_shared<Routing>();
@@ -329,7 +331,7 @@ void Decoder::route(const LayerWeights& layer, ChunkState& state) {
         std::iota(all.rows.begin(), all.rows.end(), 0);
         all.weights.assign(all.rows.size(), 1.0F);
         if (layer.shared_gate.data != nullptr) {
-            all.weights = scores(layer.shared_gate, state);
+            all.weights = scores_of(layer.shared_gate);
             std::ranges::transform(all.weights, all.weights.begin(), sigmoid);
         }
         state.routing->experts.push_back(std::move(all));

@@ -91,7 +91,8 @@ class Decoder {
     /// inputs → output by the MLP's first half: of the stage `stage`.
     void expand(const LayerWeights& layer, int stage, TensorView inputs, TensorView output);
     const StageSpec& spec(std::int64_t layer, int stage) const;
-    /// A product with few columns, at the host.
+    /// What the MLP reads times a few rows, at the host. In float32, whatever the activations: experts whose logits are
+    /// near each other are not to change places.
     std::vector<float> scores(const TensorView& weight, const ChunkState& state);
     /// Chooses each row's experts, from the MLP's input.
     void route(const LayerWeights& layer, ChunkState& state);

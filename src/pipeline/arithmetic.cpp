@@ -7,47 +7,78 @@
 
 namespace fairgptq {
 
-Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                            std::int64_t layers) {
-    Arithmetic sum;
-    double tokens = 0;
-    double squared_lengths = 0;
-    for (const Chunk& chunk : chunks.all) {
-        tokens += static_cast<double>(chunk.tokens.tokens());
-        for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
-            const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
-            squared_lengths += length * length;
-        }
-    }
-    const bool pairs = chunks.pair_columns > 0;
-    const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
-    for (std::int64_t layer = 0; layer < layers; ++layer) {
-        sum.forward += 2 * squared_lengths * width;
-        for (const StageSpec& stage : family.stages_of(layer)) {
-            const auto n = static_cast<double>(stage.cols());
-            // Of tokens and pairs, experts have an equal share; of a pair both sentences seldom reach the same one.
-            const double reached = stage.is_routed() ? static_cast<double>(family.config.experts_per_token) /
-                                                           static_cast<double>(family.config.experts)
-                                                     : 1;
-            sum.statistics += n * n * reached * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
-            for (const LinearSpec& linear : stage.linears)
-                sum.forward += 2 * static_cast<double>(linear.rows) * n * reached * tokens;
-            for (std::size_t target = 0; target < alphas.size(); ++target) {
-                std::set<double> values;
-                for (const LinearSpec& linear : stage.linears) {
-                    const auto rows = static_cast<double>(linear.rows);
-                    const double value = alphas[target](layer, linear.name);
-                    values.insert(value);
-                    sum.columns += rows * n * n;
-                    if (value != 0 && pairs) sum.shift += 4 * rows * n * n;
-                    // The bias before comes with the shift.
-                    sum.figures += (!pairs ? 1 : value != 0 ? 2 : 3) * 2 * rows * n * n;
-                }
-                sum.factor += static_cast<double>(values.size()) * 2 / 3 * n * n * n;
+namespace {
+
+/// What does not depend on the layer.
+struct Lengths {
+    double tokens = 0, squared = 0;
+
+    explicit Lengths(const Chunks& chunks) {
+        for (const Chunk& chunk : chunks.all) {
+            tokens += static_cast<double>(chunk.tokens.tokens());
+            for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
+                const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
+                squared += length * length;
             }
         }
     }
+};
+
+void add_layer(const Family& family, const Chunks& chunks, const Lengths& lengths, std::span<const AlphaPolicy> alphas,
+               std::int64_t layer, Arithmetic& sum) {
+    const bool pairs = chunks.pair_columns > 0;
+    const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
+    sum.forward += 2 * lengths.squared * width;
+    for (const StageSpec& stage : family.stages_of(layer)) {
+        const auto n = static_cast<double>(stage.cols());
+        // Of tokens and pairs, experts have an equal share; of a pair both sentences seldom reach the same one.
+        const double reached = stage.is_routed() ? static_cast<double>(family.config.experts_per_token) /
+                                                       static_cast<double>(family.config.experts)
+                                                 : 1;
+        sum.statistics += n * n * reached * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
+        for (const LinearSpec& linear : stage.linears)
+            sum.forward += 2 * static_cast<double>(linear.rows) * n * reached * lengths.tokens;
+        for (const AlphaPolicy& alpha : alphas) {
+            std::set<double> values;
+            for (const LinearSpec& linear : stage.linears) {
+                const auto rows = static_cast<double>(linear.rows);
+                const double value = alpha(layer, linear.name);
+                values.insert(value);
+                sum.columns += rows * n * n;
+                if (value != 0 && pairs) sum.shift += 4 * rows * n * n;
+                // The bias before comes with the shift.
+                sum.figures += (!pairs ? 1 : value != 0 ? 2 : 3) * 2 * rows * n * n;
+            }
+            sum.factor += static_cast<double>(values.size()) * 2 / 3 * n * n * n;
+        }
+    }
+}
+
+}  // namespace
+
+Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
+                            std::int64_t layers) {
+    const Lengths lengths(chunks);
+    Arithmetic sum;
+    for (std::int64_t layer = 0; layer < layers; ++layer)
+        add_layer(family, chunks, lengths, alphas, layer, sum);
     return sum;
+}
+
+std::vector<double> layer_work(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
+                               std::int64_t layers) {
+    if (family.kinds_of_layers().size() == 1) return {};
+    const Lengths lengths(chunks);
+    std::vector<double> work;
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+        Arithmetic one;
+        add_layer(family, chunks, lengths, alphas, layer, one);
+        work.push_back(one.total());
+    }
+    const double most = *std::ranges::max_element(work);
+    for (double& part : work)
+        part /= most;
+    return work;
 }
 
 MatrixRate::MatrixRate(Backend& backend, DType type) : backend_(backend), type_(type) {

@@ -21,8 +21,12 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-Progress::Progress(PhaseClock& clock, std::int64_t layers, bool visible)
-    : clock_(clock), layers_(layers), visible_(visible), terminal_(::isatty(STDERR_FILENO) == 1) {}
+Progress::Progress(PhaseClock& clock, std::int64_t layers, bool visible, std::vector<double> work)
+    : clock_(clock),
+      layers_(layers),
+      visible_(visible),
+      terminal_(::isatty(STDERR_FILENO) == 1),
+      work_(std::move(work)) {}
 
 void Progress::begin_layer(std::int64_t layer, bool replayed, std::int64_t missing) {
     layer_ = layer;
@@ -77,7 +81,7 @@ void Progress::end_layer(std::span<const LayerRecord> records) {
     }
     draw(1);
     if (replayed_) return;
-    ++solved_;
+    work_solved_ += work_of(layer_);
     seconds_solving_ += layer_times().elapsed;
 }
 
@@ -85,12 +89,14 @@ void Progress::draw(double share) {
     if (!visible_ || !terminal_) return;
     winsize window{};
     const int columns = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
-    const double solving = replayed_ ? 0 : share;
+    const double solving = replayed_ ? 0 : share * work_of(layer_);
     std::string left;
-    if (static_cast<double>(solved_) + solving > 0) {
+    if (work_solved_ + solving > 0) {
+        double missing = 0;
+        for (std::int64_t layer = layers_ - missing_; layer < layers_; ++layer)
+            missing += work_of(layer);
         const double seconds = seconds_solving_ + (replayed_ ? 0 : layer_times().elapsed);
-        const double rate = seconds / (static_cast<double>(solved_) + solving);
-        left = fmt::format(", {} left", duration(rate * (static_cast<double>(missing_) - solving)));
+        left = fmt::format(", {} left", duration(seconds / (work_solved_ + solving) * (missing - solving)));
     }
     const double done = layers_ > 0 ? (static_cast<double>(layer_) + share) / static_cast<double>(layers_) : 1;
     const std::string text =

@@ -15,7 +15,8 @@ namespace fairgptq {
 class Progress {
   public:
     /// Shows nothing at ranks other than 0.
-    Progress(PhaseClock& clock, std::int64_t layers, bool visible);
+    /// @param work of each layer beside the others' (layer_work); empty: they are alike
+    Progress(PhaseClock& clock, std::int64_t layers, bool visible, std::vector<double> work = {});
 
     PhaseClock& clock() { return clock_; }
     /// What comes next.
@@ -37,9 +38,11 @@ class Progress {
     /// @param share of the layer that is done
     void draw(double share);
     PhaseClock& clock_;
-    std::int64_t layers_, layer_ = 0, missing_ = 0, solved_ = 0;
+    double work_of(std::int64_t layer) const { return work_.empty() ? 1 : work_[static_cast<std::size_t>(layer)]; }
+    std::int64_t layers_, layer_ = 0, missing_ = 0;
     bool visible_, terminal_, replayed_ = false;
-    double seconds_solving_ = 0;  // of the layers that are solved
+    std::vector<double> work_;
+    double work_solved_ = 0, seconds_solving_ = 0;  // of the layers that are solved
     RankTimes before_layer_;
 };
 

@@ -54,6 +54,19 @@ void add_waits(const json& layer, std::vector<double>& waits) {
     }
 }
 
+/// Each layer's part of what the largest takes; empty where they are alike.
+std::vector<double> work_of_layers(const json& start) {
+    std::vector<double> work;
+    const auto found = start.find("layer_work");
+    if (found == start.end() || !found->is_array()) return work;
+    for (const json& part : *found)
+        work.push_back(part.is_number() && part.get<double>() > 0 ? part.get<double>() : 1);
+    return work;
+}
+double work_of(const std::vector<double>& work, std::int64_t layer) {
+    return layer >= 0 && layer < std::ssize(work) ? work[static_cast<std::size_t>(layer)] : 1;
+}
+
 std::string duration(double seconds) {
     if (seconds < 120) return fmt::format("{:.0f} s", seconds);
     return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
@@ -79,6 +92,8 @@ RunStatus read_status(std::string_view log, double now, double age) {
     status.threads = std::max<std::int64_t>(whole(*start, "threads"), 1);
     status.device = word(*start, "device");
     status.begun = word(*start, "time");
+    const std::vector<double> work = work_of_layers(*start);
+    double longest_layer = 0;  // what the largest layer may take, by what others took
     std::vector<const json*> solved;
     std::int64_t there = whole(*start, "finished_layers"), replayed = 0;
     double slowest_before = 0;
@@ -93,21 +108,26 @@ RunStatus read_status(std::string_view log, double now, double age) {
         status.replaying = kind == "replayed";
         replayed = whole(events[i], "layer") + 1;
         status.slowest_layer = std::max(status.slowest_layer, number(events[i], "seconds"));
+        longest_layer =
+            std::max(longest_layer, number(events[i], "seconds") / work_of(work, whole(events[i], "layer")));
         if (kind == "layer") solved.push_back(&events[i]);
     }
     there = std::clamp<std::int64_t>(there + std::ssize(solved), 0, status.layers);
     status.finished = status.replaying ? replayed : there;
-    if (status.slowest_layer == 0) status.slowest_layer = slowest_before;
+    if (status.slowest_layer == 0) longest_layer = status.slowest_layer = slowest_before;
     if (solved.size() > recent) solved.erase(solved.begin(), solved.end() - recent);
-    double seconds = 0;
+    double seconds = 0, worked = 0, missing = 0;
     for (const json* layer : solved) {
         seconds += number(*layer, "seconds");
+        worked += work_of(work, whole(*layer, "layer"));
         add_waits(*layer, status.waiting);
     }
     if (!solved.empty()) status.seconds_a_layer = seconds / static_cast<double>(solved.size());
     for (double& wait : status.waiting)
         wait = seconds > 0 ? wait / seconds : 0;
-    status.seconds_left = status.seconds_a_layer * static_cast<double>(status.layers - there);
+    for (std::int64_t layer = there; layer < status.layers; ++layer)
+        missing += work_of(work, layer);
+    if (worked > 0) status.seconds_left = seconds / worked * missing;
 
     const json& last = events.back();
     status.last_time = word(last, "time");
@@ -123,8 +143,7 @@ RunStatus read_status(std::string_view log, double now, double age) {
     } else if (kind == "failed") {
         status.state = RunState::failed;
         status.message = fmt::format("rank {}: {}", whole(last, "rank"), word(last, "message"));
-    } else if (status.slowest_layer > 0 &&
-               status.age > std::max(patience * status.slowest_layer, least_patience_seconds)) {
+    } else if (longest_layer > 0 && status.age > std::max(patience * longest_layer, least_patience_seconds)) {
         status.state = RunState::stalled;
     }
     return status;

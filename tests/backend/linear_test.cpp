@@ -1,5 +1,7 @@
 #include "backend/linear.hpp"
 
+#include <algorithm>
+
 #include "backends.hpp"
 #include "reference/linear.hpp"
 #include "threads.hpp"
@@ -72,6 +74,28 @@ TEST_P(LinearTest, RoundingStaysWithinTheBoundOfASum) {
             const double terms = size(row, col) + std::fabs(static_cast<double>(bias[static_cast<std::size_t>(col)]));
             return (in + 1) * float32_roundoff * terms + unit_roundoff(type) * std::fabs(expected(row, col));
         });
+}
+
+// Sums that sixteen bits do not hold: 2 · 2⁹ · 5 + 1.
+TEST_P(LinearTest, ASumOfAnyTypeCanBeFloat32) {
+    for (const std::int64_t tokens : {1, 300}) {
+        HostMatrix x(tokens, 1025);
+        std::ranges::fill(x.values, 1.0F);
+        HostMatrix w(3, 1025);
+        for (std::int64_t col = 0; col < w.cols; ++col)
+            w(1, col) = col == 0 ? 1.0F : 5.0F;
+        const DeviceMatrix inputs = upload(x), weights = upload(w);
+        const DeviceMatrix output = device_matrix(tokens, 3, DType::float32);
+        backend->linear(inputs.view, weights.view, nullptr, output.view, false);
+        const HostMatrix found = download(output.view);
+        for (std::int64_t token = 0; token < tokens; ++token) {
+            EXPECT_EQ(found(token, 0), 0);
+            EXPECT_EQ(found(token, 1), 5121);
+        }
+        if (type == DType::float32) continue;
+        const Buffer bias = upload_vector(std::vector<float>{1, 2, 3});
+        EXPECT_THROW(backend->linear(inputs.view, weights.view, bias.as<float>(), output.view, false), Failure);
+    }
 }
 
 TEST_P(LinearTest, ThreadsChangeNothing) {

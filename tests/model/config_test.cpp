@@ -663,7 +663,7 @@ TEST(Config, ReadsQwen3Moe) {
     refused({{"num_local_experts", 0}}, {"'num_local_experts'"});
     refused({{"decoder_sparse_step", 0}}, {"'decoder_sparse_step'"});
     refused({{"decoder_sparse_step", 4}}, {"'decoder_sparse_step'", "no layer with experts"});
-    refused({{"mlp_only_layers", {0, 1, 2}}}, {"no layer with experts"});
+    refused({{"mlp_only_layers", {0, 1, 2}}}, {"'mlp_only_layers'", "no layer with experts"});
     refused({{"mlp_only_layers", {3}}}, {"'mlp_only_layers'", "layer 3", "0 to 2"});
     refused({{"mlp_only_layers", {-1}}}, {"'mlp_only_layers'", "layer -1"});
     refused({{"mlp_only_layers", {"a"}}}, {"'mlp_only_layers'"});

@@ -66,6 +66,33 @@ TEST(AlphaPolicy, FirstMatchOfTheMapWins) {
     EXPECT_EQ(alpha(4, "mlp.up_proj"), 0);
 }
 
+TEST(AlphaPolicy, LayersOfTwoKindsHaveTheirOwnModules) {
+    ModelConfig config = ten_layers().config;
+    config.architecture = "Glm4MoeForCausalLM";
+    config.experts = 3;
+    config.experts_per_token = 1;
+    config.shared_intermediate_size = 32;
+    config.dense_intermediate_size = 256;
+    config.dense.assign(10, false);
+    config.dense[0] = true;
+    const Family family = describe_family(config);
+    using Map = std::vector<std::pair<std::string, double>>;
+    const auto with = [&](const std::string& modules, Map map) {
+        return AlphaPolicy({0.5, modules, "all", std::move(map)}, family);
+    };
+    EXPECT_EQ(with("q_proj,mlp.experts.2.up_proj", {})(4, "mlp.experts.2.up_proj"), 0.5);
+    EXPECT_EQ(with("up_proj", {})(0, "mlp.up_proj"), 0.5);
+    EXPECT_EQ(with("up_proj", {})(4, "mlp.shared_experts.up_proj"), 0.5);
+    const AlphaPolicy map = with("all", {{"*.layers.0.mlp.up_proj", 0.1}, {"*.shared_experts.*", 0.2}, {"*", 0}});
+    EXPECT_EQ(map(0, "mlp.up_proj"), 0.1);
+    EXPECT_EQ(map(1, "mlp.shared_experts.up_proj"), 0.2);
+    EXPECT_EQ(map(1, "mlp.experts.0.up_proj"), 0);
+    EXPECT_TRUE(map.any());
+    EXPECT_FALSE(with("all", {{"*", 0}}).any());
+    for (const char* absent : {"*.layers.1.mlp.up_proj", "*.layers.0.mlp.experts.*", "*.experts.3.*"})
+        EXPECT_THROW(with("all", {{absent, 0.1}}), InvalidInput) << absent;
+}
+
 TEST(AlphaPolicy, WhatFitsNothingIsRefused) {
     for (const char* layers : {"10", "3-1", "x", "-1", "middle:10%", "lower:0%", "lower:101%", "lower:10", ""})
         EXPECT_THROW(policy("all", layers), InvalidInput) << layers;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/model_files.hpp"
+#include "pipeline/arithmetic.hpp"
 #include "pipeline/calibration_state.hpp"
 
 namespace fairgptq {
@@ -98,6 +99,66 @@ TEST(MemoryPlan, OfExpertsIsWhatTheirShapesSay) {
     EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * n + 1024 + hidden) * 2 / g, 1e-3);
     EXPECT_NEAR(gibibytes_of(plan.host)["experts of tokens"], tokens * 2 * 16 / g, 1e-6);
     EXPECT_EQ(gibibytes_of(llama_2_70b.plan(chunks(), 1, 80).host).count("experts of tokens"), 0U);
+}
+
+/// GLM-4.5's: three layers without experts, and then an expert that every token reaches.
+nlohmann::json glm(std::int64_t experts, std::int64_t per_token) {
+    nlohmann::json config = llama(5120, 12288, 92, 96, 151552);
+    config.update({{"architectures", {"Glm4MoeForCausalLM"}},
+                   {"model_type", "glm4_moe"},
+                   {"head_dim", 128},
+                   {"attention_bias", true},
+                   {"use_qk_norm", true},
+                   {"first_k_dense_replace", 3},
+                   {"n_routed_experts", experts},
+                   {"num_experts_per_tok", per_token},
+                   {"moe_intermediate_size", 1536}});
+    return config;
+}
+
+TEST(MemoryPlan, OfLayersOfTwoKindsIsTheLargerOnes) {
+    const MemoryPlan plan = Model(glm(160, 8)).plan(chunks(), 8, 80);
+    EXPECT_TRUE(plan.fits);
+    std::map<std::string, double> parts = gibibytes_of(plan.device), host = gibibytes_of(plan.host);
+    const double g = static_cast<double>(gib);
+    const double n = 12288, hidden = 5120, wide = 1536;  // n: of {o}, and of {down} in the first layers
+    const auto tokens = static_cast<double>(plan.tokens);
+    EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);
+    EXPECT_NEAR(parts["H and C"], 2 * n * n * 4 / g, 1e-3);
+    EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
+    EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * n + 1024 + hidden) * 2 / g, 1e-3);
+    EXPECT_NEAR(host["experts of tokens"], tokens * (8 + 1) * 16 / g, 1e-6);
+    const double attention = 2 * n * hidden + 2 * 1024 * hidden;
+    const double experts = 161 * 3 * wide * hidden;
+    EXPECT_NEAR(parts["layer weights, this and the next"], 2 * 2 * (attention + experts + 160 * hidden) / g, 1e-3);
+    EXPECT_NEAR(host["codes and scales, this and the last"], 2 * (attention + experts) * (1 + 5.0 / 128) / g, 1e-3);
+    // Two experts and the shared one are less than the MLP of the first layers.
+    const MemoryPlan few = Model(glm(2, 1)).plan(chunks(), 8, 80);
+    const double dense = 3 * n * hidden;
+    EXPECT_NEAR(gibibytes_of(few.device)["layer weights, this and the next"], 2 * 2 * (attention + dense) / g, 1e-3);
+    EXPECT_NEAR(gibibytes_of(few.host)["codes and scales, this and the last"],
+                2 * (attention + dense) * (1 + 5.0 / 128) / g, 1e-3);
+}
+
+TEST(Arithmetic, CountsWhatReachesAnExpert) {
+    // One layer more, of those with experts: what two counts differ by.
+    const Family family = Model(glm(160, 8)).family;
+    const Chunks work = chunks();
+    const std::vector<AlphaPolicy> alphas{{{0, "all", "all", {}}, family}};
+    const auto count = [&](std::int64_t layers) { return count_arithmetic(family, work, alphas, layers); };
+    const Arithmetic first = count(1), three = count(3), four = count(4);
+    double tokens = 0;
+    for (const Chunk& chunk : work.all)
+        tokens += static_cast<double>(chunk.tokens.tokens());
+    const double n = 12288, hidden = 5120, wide = 1536;
+    const double attention = 2 * n * hidden + 2 * 1024 * hidden;
+    EXPECT_NEAR(three.forward / first.forward, 3, 1e-9);
+    const double difference = 2 * tokens * (9 * 3 * wide * hidden - 3 * n * hidden);
+    EXPECT_NEAR(four.forward - three.forward - first.forward, difference, 1e-6 * first.forward);
+    const auto sampled = static_cast<double>(work.hessian_tokens + work.pair_columns);
+    const double statistics = sampled * (9 * (hidden * hidden + wide * wide) - (hidden * hidden + n * n));
+    EXPECT_NEAR(four.statistics - three.statistics - first.statistics, statistics, 1e-6 * first.statistics);
+    EXPECT_GT(first.forward, 2 * tokens * (attention + 3 * n * hidden));  // and attention's own
 }
 
 TEST(MemoryPlan, OfA70BModelIsWhatItsShapesSay) {

@@ -42,6 +42,21 @@ TEST(RunStatus, ARunningRunSaysRateTimeLeftAndWaits) {
         EXPECT_NE(text.find(part), std::string::npos) << text;
 }
 
+// A first layer that takes a tenth of the others': neither is its rate theirs, nor their time a stall.
+TEST(RunStatus, LayersOfTwoKindsAreWeighed) {
+    std::string begun = start;
+    begun.insert(begun.find("\"layers\""), R"("layer_work":[0.1,1,1,1,1,1,1,1,1,1],)");
+    RunStatus status = read_status(begun + layer(0, 30), ten + 1000);
+    EXPECT_EQ(status.state, RunState::running) << "4 times 300 s are not over";
+    EXPECT_DOUBLE_EQ(status.seconds_a_layer, 30);
+    EXPECT_NEAR(status.seconds_left, 9 * 300, 1e-9);
+    EXPECT_EQ(read_status(begun + layer(0, 30), ten + 1300).state, RunState::stalled);
+    EXPECT_EQ(read_status(start + layer(0, 30), ten + 1000).state, RunState::stalled);
+    status = read_status(begun + layer(0, 30) + layer(1, 190), ten + 3);
+    EXPECT_NEAR(status.seconds_left, 220 / 1.1 * 8, 1e-9);
+    EXPECT_DOUBLE_EQ(status.slowest_layer, 190);
+}
+
 TEST(RunStatus, OnlyTheLastSessionCounts) {
     const std::string log = start + layer(0, 50) + layer(1, 50) + start_with(2) + layer(0, 1, "replayed");
     RunStatus status = read_status(log, ten + 2);

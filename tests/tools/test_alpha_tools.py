@@ -17,6 +17,7 @@ def tool(name, *arguments, code=0):
 
 def write_model(folder):
     folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 3}))
     save_file({f"model.layers.{layer}.{name}.weight": np.zeros((4, 4) if "norm" not in name else 4, np.float16)
                for layer in range(3) for name in ("self_attn.q_proj", "mlp.down_proj", "input_layernorm")},
               str(folder / "model.safetensors"))
@@ -44,12 +45,19 @@ def test_grid_and_random_points(tmp_path):
     assert list(points(tmp_path / "l")[0]) == ["*.layers.0.*", "*.layers.1.*", "*.layers.2.*"]
 
 
-def test_experts_are_of_one_kind_and_their_router_is_not_quantized(tmp_path):
-    names = ["self_attn.q_proj", "mlp.gate"] + [f"mlp.experts.{expert}.{linear}" for expert in range(12) for linear in ("gate_proj", "down_proj")]
+def test_experts_are_of_one_kind_and_what_weights_them_is_not_quantized(tmp_path):
+    names = ["self_attn.q_proj", "mlp.gate", "mlp.shared_expert_gate", "mlp.shared_expert.gate_proj"]
+    names += [f"mlp.experts.{expert}.{linear}" for expert in range(12) for linear in ("gate_proj", "down_proj")]
     (tmp_path / "model").mkdir()
-    save_file({f"model.layers.0.{name}.weight": np.zeros((4, 4), np.float16) for name in names}, str(tmp_path / "model/model.safetensors"))
+    (tmp_path / "model/config.json").write_text(json.dumps({"num_hidden_layers": 1}))
+    tensors = {f"model.layers.0.{name}.weight": np.zeros((4, 4), np.float16) for name in names}
+    tensors["model.layers.1.eh_proj.weight"] = np.zeros((4, 8), np.float16)  # predicts further tokens
+    save_file(tensors, str(tmp_path / "model/model.safetensors"))
     tool("alpha_points.py", "--out", tmp_path / "m", "--random", "1", "--scope", "module", "--model", tmp_path / "model")
-    assert sorted(points(tmp_path / "m")[0]) == ["*.mlp.experts.*.down_proj", "*.mlp.experts.*.gate_proj", "*.self_attn.q_proj"]
+    assert sorted(points(tmp_path / "m")[0]) == ["*.mlp.experts.*.down_proj", "*.mlp.experts.*.gate_proj",
+                                                 "*.mlp.shared_expert.gate_proj", "*.self_attn.q_proj"]
+    tool("alpha_points.py", "--out", tmp_path / "l", "--random", "1", "--scope", "layer", "--model", tmp_path / "model")
+    assert list(points(tmp_path / "l")[0]) == ["*.layers.0.*"]
 
 
 @pytest.mark.parametrize(("arguments", "word"), [(("--grid", "0,x"), "'x'"), (("--grid", "-1"), "--grid"), ((), "--grid"),

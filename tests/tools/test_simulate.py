@@ -101,5 +101,6 @@ def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
     assert "single rank" in refused(run_tool("simulate.py", "rates", two, "--cores", 2, "--out", tmp_path / "x.json"))
     (tmp_path / "rates2.json").write_text("{}")
     assert "lacks" in refused(run_tool("simulate.py", "check", "--rates", tmp_path / "rates2.json", two))
-    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG | {"num_local_experts": 4}))
-    assert "mixture of experts" in refused(run_tool("simulate.py", "check", "--rates", rates, two))
+    for field in "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts":
+        (tmp_path / "model/config.json").write_text(json.dumps(CONFIG | {field: 4}))
+        assert "mixture of experts" in refused(run_tool("simulate.py", "check", "--rates", rates, two))

@@ -15,7 +15,7 @@ void CudaBackend::linear(TensorView inputs, TensorView weights, const float* bia
         throw Failure("linear: inputs [{}, {}] times weights [{}, {}] transposed cannot give [{}, {}]", inputs.rows,
                       inputs.cols, weights.rows, weights.cols, output.rows, output.cols);
     cuda::require_one_type("linear", inputs, weights);
-    cuda::require_one_type("linear", inputs, output);
+    if (bias != nullptr || output.type != DType::float32) cuda::require_one_type("linear", inputs, output);
     if (output.empty()) return;
     memory_.use();
     if (bias == nullptr && inputs.cols > 0) {
