@@ -30,7 +30,10 @@ END
     return 1
 }
 build() { # PRESET, cmake --build's options…
-    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python"
+    local files=()
+    # Each file of the program by itself here, as who changes it compiles it; elsewhere several as one, as the presets do.
+    if [[ $1 == release ]]; then files=(-DCMAKE_UNITY_BUILD=OFF -DFAIRGPTQ_UNITY_TESTS=ON); fi
+    cmake --preset "$1" -Wno-dev -DFAIRGPTQ_TESTS=ON -DFAIRGPTQ_PYTHON="$PWD/.venv/bin/python" "${files[@]}"
     cmake --build --preset "$1" --parallel "$jobs" "${@:2}"
 }
 
