@@ -832,6 +832,8 @@ TEST(Config, ReadsErnieMoe) {
     refused({{"moe_k", 65}}, {"'moe_k'", "64 experts"});
     refused({{"moe_norm_min", 0.1}}, {"'moe_norm_min'"});
     refused({{"moe_layer_start_index", 3}, {"moe_layer_end_index", -1}}, {"'moe_layer_start_index'"});
+    refused({{"moe_layer_start_index", 2}}, {"'moe_layer_end_index'", "no layer with experts"});
+    refused({{"moe_layer_interval", 4}}, {"'moe_layer_interval'", "no layer with experts"});
     refused({{"moe_num_shared_experts", 60000}}, {"'moe_num_shared_experts'", "wider"});
 }
 

@@ -32,7 +32,10 @@ void read_ernie_moe(const ConfigReader& reader, ModelConfig& config) {
     std::vector<bool> dense;
     for (std::int64_t layer = 0; layer < config.layers; ++layer)
         dense.push_back(layer < first || layer > last || (layer + 1) % interval != 0);
-    set_dense_layers(reader, "moe_layer_start_index", std::move(dense), config);
+    const char* reason = first >= config.layers ? "moe_layer_start_index"
+                         : last < first         ? "moe_layer_end_index"
+                                                : "moe_layer_interval";
+    set_dense_layers(reader, reason, std::move(dense), config);
     config.intermediate_size = reader.size("moe_intermediate_size", largest_width, 1536);
     read_experts(reader, config, 64, 6, {.experts = "moe_num_experts", .per_token = "moe_k"});
     read_shared_experts(reader, config, reader.whole("moe_num_shared_experts", 0, largest_count, 2),
