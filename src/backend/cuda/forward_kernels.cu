@@ -11,16 +11,6 @@ namespace {
 
 constexpr float infinity = __builtin_huge_valf();
 constexpr int norm_block = 256;
-constexpr int rotary_block = 128;
-
-template <class T>
-__device__ const T* row_of(const PlainTensor& tensor, std::int64_t row) {
-    return static_cast<const T*>(tensor.data) + row * tensor.stride;
-}
-template <class T>
-__device__ T* row_to_write(const PlainTensor& tensor, std::int64_t row) {
-    return static_cast<T*>(tensor.data) + row * tensor.stride;
-}
 
 /// A row has a warp or a block, and each thread the same chunks in every pass: output may be inputs.
 /// @tparam Held chunks of a row that a thread keeps, at least as many as it has; 0: it reads them again
@@ -90,84 +80,6 @@ __global__ void norm(PlainTensor inputs, const float* weight, const float* bias,
             store_chunk<Whole>(result, to + col, count);
         });
     }
-}
-
-struct Turn {
-    float cosine, sine;
-};
-
-/// The angle is found in float64, and what is left of it after whole quarters, at most π/4, turned in float32: float64
-/// functions would be what smaller GPUs, with a 32nd of the units for it, wait for.
-__device__ Turn turn_of(std::int64_t position, float frequency) {
-    constexpr double quarter = 1.5707963267948966;          // π/2,
-    constexpr double quarter_rest = 6.123233995736766e-17;  // and what it is more than that
-    const double angle = static_cast<double>(position) * static_cast<double>(frequency);
-    const double quarters = rint(angle * 0.6366197723675814);
-    const auto rest = static_cast<float>(fma(-quarters, quarter_rest, fma(-quarters, quarter, angle)));
-    float sine = 0;
-    float cosine = 0;
-    sincosf(rest, &sine, &cosine);
-    const auto which = static_cast<std::int64_t>(quarters);
-    const float c = (which & 1) != 0 ? sine : cosine;
-    const float s = (which & 1) != 0 ? cosine : sine;
-    return {((which + 1) & 2) != 0 ? -c : c, (which & 2) != 0 ? -s : s};
-}
-
-/// A block has a token: it finds each angle once, then turns that pair of elements of every head by it.
-/// @tparam Neighbours whether elements 2i and 2i + 1 are a pair, or i and i + half
-template <class T, bool Whole, bool Neighbours>
-__global__ void rotary(PlainTensor heads, std::int64_t head_dim, std::int64_t half, const std::int64_t* positions,
-                       const float* frequencies, float attention_factor) {
-    __shared__ float cosines[rotary_block];
-    __shared__ float sines[rotary_block];
-    constexpr int elements = chunk_elements<T>;
-    const auto thread = static_cast<int>(threadIdx.x);
-    const auto head_count = static_cast<unsigned>(heads.cols / head_dim);
-    for (std::int64_t token = blockIdx.x; token < heads.rows; token += gridDim.x)
-        for (std::int64_t first = 0; first < half; first += rotary_block) {
-            const auto angles = static_cast<int>(smaller(rotary_block, half - first));
-            __syncthreads();  // the last angles' readers
-            if (thread < angles) {
-                const Turn turn = turn_of(positions[token], frequencies[first + thread]);
-                cosines[thread] = turn.cosine * attention_factor;
-                sines[thread] = turn.sine * attention_factor;
-            }
-            __syncthreads();
-            T* row = row_to_write<T>(heads, token) + (Neighbours ? 2 * first : first);
-            const int turned = Neighbours ? 2 * angles : angles;
-            const unsigned chunks = static_cast<unsigned>(turned + elements - 1) / elements;
-            for (unsigned item = threadIdx.x; item < head_count * chunks; item += rotary_block) {
-                const int i = static_cast<int>(item % chunks) * elements;
-                const int count = count_in_chunk<Whole, T>(i, turned);
-                T* place = row + item / chunks * head_dim + i;
-                Chunk a = load_chunk<Whole>(place, count);
-                if constexpr (Neighbours) {
-#pragma unroll
-                    for (int j = 0; j < elements; j += 2) {
-                        const float c = j < count ? cosines[(i + j) / 2] : 0.0F;
-                        const float s = j < count ? sines[(i + j) / 2] : 0.0F;
-                        const float x = element<T>(a, j);
-                        const float y = element<T>(a, j + 1);
-                        set_element<T>(fmaf(-y, s, x * c), j, a);
-                        set_element<T>(fmaf(x, s, y * c), j + 1, a);
-                    }
-                    store_chunk<Whole>(a, place, count);
-                    continue;
-                }
-                Chunk b = load_chunk<Whole>(place + half, count);
-#pragma unroll
-                for (int j = 0; j < elements; ++j) {
-                    const float c = j < count ? cosines[i + j] : 0.0F;
-                    const float s = j < count ? sines[i + j] : 0.0F;
-                    const float x = element<T>(a, j);
-                    const float y = element<T>(b, j);
-                    set_element<T>(fmaf(-y, s, x * c), j, a);
-                    set_element<T>(fmaf(x, s, y * c), j, b);
-                }
-                store_chunk<Whole>(a, place, count);
-                store_chunk<Whole>(b, place + half, count);
-            }
-        }
 }
 
 __device__ float activate(PlainActivation activation, float x) {
@@ -399,23 +311,6 @@ cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const fl
         if (chunks <= 4 * norm_block) return start(norm<T, true, norm_block, 4>, norm_block);
         if (chunks <= 8 * norm_block) return start(norm<T, true, norm_block, 8>, norm_block);
         return start(norm<T, true, norm_block, 0>, norm_block);
-    });
-}
-
-cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, std::int64_t half,
-                          const std::int64_t* positions, const float* frequencies, float attention_factor,
-                          bool neighbours, cudaStream_t stream) {
-    if (empty(heads)) return cudaSuccess;
-    const std::int64_t chunk = heads.type == DType::float32 ? 4 : 8;
-    const bool whole = in_whole_chunks(heads) && head_dim % chunk == 0 && half * (neighbours ? 2 : 1) % chunk == 0;
-    return with_type(heads.type, [&](auto element) {
-        using T = decltype(element);
-        return with_known(whole, [&](auto known) {
-            constexpr bool is_whole = decltype(known)::value;
-            return launch({blocks_for(heads.rows, 1), rotary_block, 0, stream},
-                          neighbours ? rotary<T, is_whole, true> : rotary<T, is_whole, false>, heads, head_dim, half,
-                          positions, frequencies, attention_factor);
-        });
     });
 }
 

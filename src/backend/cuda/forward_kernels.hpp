@@ -22,12 +22,6 @@ struct PlainTensor {
 cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const float* bias, float epsilon,
                         const PlainTensor& output, cudaStream_t stream);
 
-/// As RotaryOperations. @param half pairs of elements that are rotated. @param positions [tokens] and @param
-/// frequencies [half] on the device
-cudaError_t launch_rotary(const PlainTensor& heads, std::int64_t head_dim, std::int64_t half,
-                          const std::int64_t* positions, const float* frequencies, float attention_factor,
-                          bool neighbours, cudaStream_t stream);
-
 enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh };
 /// output = activation(gate) · up, or without up where up.data is null.
 cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,

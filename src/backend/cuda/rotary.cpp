@@ -4,6 +4,7 @@
 
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/check.hpp"
+#include "backend/cuda/rotary_kernels.hpp"
 #include "backend/cuda/tensors.hpp"
 
 namespace fairgptq {

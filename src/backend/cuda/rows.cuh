@@ -19,6 +19,15 @@ struct alignas(16) Chunk {
 template <class T>
 constexpr int chunk_elements = static_cast<int>(sizeof(Chunk) / sizeof(T));
 
+template <class T>
+__device__ const T* row_of(const PlainTensor& tensor, std::int64_t row) {
+    return static_cast<const T*>(tensor.data) + row * tensor.stride;
+}
+template <class T>
+__device__ T* row_to_write(const PlainTensor& tensor, std::int64_t row) {
+    return static_cast<T*>(tensor.data) + row * tensor.stride;
+}
+
 /// The elements from `place` on.
 /// @tparam Whole all of a chunk's elements are there, and `place` is a multiple of 16 bytes; else the first `count`
 /// are, and the others become 0
