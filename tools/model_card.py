@@ -56,6 +56,10 @@ def _description(run):
     words = (f"{name_of(run)} ({run.model.get('architecture', 'unknown architecture')}), its linear layers quantized to {settings['bits']} bits with {method} "
              "by fairgptq.")
     before, after = (sum(module.numbers[key] for module in run.modules) for key in ("bias_before", "bias_after"))
+    if settings.get("ignore"):
+        words += f" Left as they were: {_plain(settings['ignore'])}."
+    if settings.get("module_map"):
+        words += " Some are quantized otherwise: " + "; ".join(f"{_plain(pattern)} to {_plain(fields)}" for pattern, fields in settings["module_map"]) + "."
     blocks = [("text", words)]
     if before > 0:
         blocks.append(("text", f"On the calibration pairs, {100 * after / before:.1f} % of the difference that its layers make between the two "

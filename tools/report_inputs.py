@@ -12,8 +12,9 @@ from support import InvalidInput, read_json_object
 
 SETTING_WORDS = {"hessian_from": "H from {}", "solver": "{} solver", "bits": "{}-bit", "group_size": "group {}", "order": "order {}",
                  "inputs": "{} inputs", "pairs": "{} pairs", "alpha_modules": "α on {}", "alpha_layers": "α in layers {}",
-                 "pair_alignment": "pairs by {}", "damp": "damping {}", "scale_search": "scale search {}"}
-ROUNDING = ("bits", "group_size", "scale_search")  # what rounding alone depends on
+                 "pair_alignment": "pairs by {}", "damp": "damping {}", "scale_search": "scale search {}",
+                 "ignore": "without {}", "module_map": "grids by map"}
+ROUNDING = ("bits", "group_size", "scale_search", "ignore", "module_map")  # what rounding alone depends on
 SOLVERS = ("joint", "reference", "reference-first-order")
 NUMBERS_OF_A_MODULE = ("alpha", "reconstruction", "bias_before", "bias_after", "shift_norm", "damp_used", "seconds")
 

@@ -16,6 +16,7 @@ struct Grid {
     bool symmetric = true;          // zero fixed at 2^(bits−1)
     ScaleSearch scale_search = ScaleSearch::none;
     ScaleType scale_type = ScaleType::float16;
+    bool operator==(const Grid&) const = default;
 };
 
 /// From which weights a group's scale is found (docs/method.md "The column loop").

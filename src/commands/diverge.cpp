@@ -187,9 +187,11 @@ struct Selection {
 std::vector<Selection> selections(const Work& work) {
     std::vector<Selection> result;
     const Family& family = work.original.family;
+    const ModuleGrids grids = recorded_grids(work.run->settings(), family);
     for (std::int64_t layer = 0; layer < work.run->layers(); ++layer)
         for (const StageSpec& stage : family.stages_of(layer))
             for (const LinearSpec& linear : stage.linears) {
+                if (!grids(layer, linear.name)) continue;
                 if (work.by_module == ByModule::modules)
                     result.push_back({family.layer(layer) + linear.name, linear.name, layer});
                 else if (const std::string kind = kind_of_linear(linear.name);
@@ -201,7 +203,8 @@ std::vector<Selection> selections(const Work& work) {
 
 /// The run's weights in the place of the original's, all or those that are selected.
 WeightsOverride quantize(const Work& work, LinearChoice which = {}) {
-    return quantized_layers(*work.backend, *work.run, work.original.checkpoint, work.recorded, std::move(which));
+    return quantized_layers(*work.backend, *work.run, recorded_grids(work.run->settings(), work.original.family),
+                            work.original.checkpoint, work.recorded, std::move(which));
 }
 
 LinearChoice choice(const Selection& selection) {

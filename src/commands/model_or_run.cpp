@@ -46,7 +46,8 @@ ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed) {
 }
 
 WeightsOverride ModelOrRun::override_weights(Backend& backend) const {
-    return run ? quantized_layers(backend, *run, checkpoint, recorded) : WeightsOverride();
+    if (!run) return {};
+    return quantized_layers(backend, *run, recorded_grids(run->settings(), family), checkpoint, recorded);
 }
 
 }  // namespace fairgptq::commands

@@ -78,7 +78,9 @@ int plan(int argc, char** argv, Communicator& comm) {
     for (const std::string& line : what_waits(memory))
         fmt::print("{}\n", line);
 
-    const Arithmetic arithmetic = count_arithmetic(inputs.family, inputs.chunks, policies, inputs.settings.layers);
+    const ModuleGrids grids(inputs.settings.solver, inputs.settings.modules, inputs.family);
+    const Arithmetic arithmetic =
+        count_arithmetic(inputs.family, inputs.chunks, grids, policies, inputs.settings.layers);
     if (backend) {
         const double rate = measure_matrix_rate(*backend);
         // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on
@@ -96,7 +98,7 @@ int plan(int argc, char** argv, Communicator& comm) {
     if (limit)
         fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", gibibytes(*limit),
                    memory.fits ? "suffice" : "do not suffice", gibibytes(memory.needed(planned.gpu)));
-    warn_of_vllm(inputs.settings.solver);
+    warn_of_vllm(inputs);
     return exit_done;
 }
 

@@ -24,6 +24,10 @@ void add_run_options(cxxopts::Options& options) {
          text("all"))  //
         ("alpha-map", "JSON file of module patterns and their alpha; first match wins, over the above",
          cxxopts::value<std::string>())  //
+        ("ignore", "modules that stay as they are: a list like q_proj,mlp.down_proj,model.layers.0.*",
+         cxxopts::value<std::string>())  //
+        ("module-map", "JSON file of module patterns and their bits, group_size, sym; first match wins, over --bits, …",
+         cxxopts::value<std::string>())  //
         ("hessian-from", "pairs, text or both (default: both where the file has a text, else pairs)",
          cxxopts::value<std::string>())  //
         ("inputs", "sequential: statistics from the partly quantized model; original: from the original one",
@@ -52,6 +56,9 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     settings.alpha.modules = parsed["alpha-modules"].as<std::string>();
     settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
     if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
+    if (parsed.count("ignore") > 0) settings.modules.ignore = parsed["ignore"].as<std::string>();
+    if (parsed.count("module-map") > 0)
+        settings.modules.map = read_module_settings(parsed["module-map"].as<std::string>());
     settings.hessian_from = tokens.text.count() > 0 ? HessianSource::both : HessianSource::pairs;
     if (parsed.count("hessian-from") > 0)
         settings.hessian_from = choose<HessianSource>(
@@ -81,6 +88,21 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
                                settings.layers);
     }
     return settings;
+}
+
+/// @throws InvalidInput naming the first module whose groups do not divide its row
+void check_group_sizes(const ModuleGrids& grids, const Family& family) {
+    for (std::int64_t layer = 0; layer < family.config.layers; ++layer)
+        for (const StageSpec& stage : family.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears) {
+                const std::optional<Grid> grid = grids(layer, linear.name);
+                if (!grid) continue;
+                try {
+                    resolve_group_size(grid->group_size, linear.cols, family.layer(layer) + linear.name);
+                } catch (const InvalidInput& error) {
+                    throw InvalidInput("{}; --ignore leaves it as it is", error.what());
+                }
+            }
 }
 
 const char* name_of(HessianSource source) {
@@ -113,15 +135,17 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     QuantizeSettings settings = read_settings(parsed, tokens, family);
     apply_pair_control(settings.pairs, tokens);
     const AlphaPolicy alpha(settings.alpha, family);
-    if (alpha.any() && tokens.stereotype.count() == 0)
+    const ModuleGrids grids(settings.solver, settings.modules, family);
+    const bool biased = alpha.any(grids);
+    if (!biased && alpha.any(ModuleGrids(settings.solver, {}, family)))
+        throw InvalidInput("--ignore {} leaves no module that gets the bias term; use --alpha 0 for plain GPTQ",
+                           settings.modules.ignore);
+    if (biased && tokens.stereotype.count() == 0)
         throw InvalidInput("{} has no pairs, which the bias term needs; use {} 0 for plain GPTQ, or add pairs",
                            token_path.string(), parsed.count("alphas") > 0 ? "--alphas" : "--alpha");
-    for (const std::int64_t layer : family.kinds_of_layers())
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
+    check_group_sizes(grids, family);
     Chunks chunks = make_chunks(tokens, settings.hessian_from, settings.alignment, settings.chunk_tokens);
-    if (alpha.any() && chunks.pair_columns == 0)
+    if (biased && chunks.pair_columns == 0)
         throw InvalidInput(
             "no pair of {} ends in tokens that both of its sentences have, of which --pair-alignment context makes C; "
             "use another alignment",
@@ -144,8 +168,10 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     return inputs;
 }
 
-void warn_of_vllm(const SolverSettings& settings) {
-    const std::string objection = vllm_objection(settings);
+void warn_of_vllm(const RunInputs& inputs) {
+    const QuantizeSettings& settings = inputs.settings;
+    const ModuleGrids grids(settings.solver, settings.modules, inputs.family);
+    const std::string objection = vllm_objection(settings.solver, find_schemes(grids, inputs.family, settings.layers));
     if (!objection.empty())
         warn("vLLM ({}) will load no export of this run but a dense one: {}", vllm_version, objection);
 }
@@ -167,6 +193,7 @@ nlohmann::json run_settings(const RunInputs& inputs) {
                          {"inputs", settings.inputs == InputsFrom::sequential ? "sequential" : "original"},
                          {"pair_alignment", name_of(settings.alignment)},
                          {"chunk_tokens", settings.chunk_tokens}});
+    add_to_json(settings.modules, quantization);
     // Only where it is not the default: runs made before there were controls go on.
     if (settings.pairs != PairControl::as_given)
         quantization["pairs"] = settings.pairs == PairControl::shuffled ? "shuffled" : "unrelated";

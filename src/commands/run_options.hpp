@@ -41,7 +41,7 @@ enum class Weights : std::uint8_t { needed, if_there };
 RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights = Weights::needed);
 
 /// Warns where vLLM would load no export of the run: before the work, while the settings can still be others.
-void warn_of_vllm(const SolverSettings& settings);
+void warn_of_vllm(const RunInputs& inputs);
 
 /// What run.json holds: model, calibration and settings. Paths are there for readers; they are not part of the
 /// fingerprint.

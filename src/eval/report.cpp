@@ -24,14 +24,18 @@ std::string title_of(const nlohmann::json& report) {
     const nlohmann::json& settings = report["settings"];
     if (settings.is_null()) return "original";
     const double alpha = settings["alpha"].get<double>();
-    if (!settings.value("alpha_map", nlohmann::json::array()).empty()) return "Fair-GPTQ, α by map";
+    // Modules that are left as they are, or quantized otherwise.
+    const nlohmann::json ignored = settings.value("ignore", nlohmann::json());
+    const std::string but = (ignored.is_string() ? fmt::format(", without {}", ignored.get<std::string>()) : "") +
+                            (settings.contains("module_map") ? ", grids by map" : "");
+    if (!settings.value("alpha_map", nlohmann::json::array()).empty()) return "Fair-GPTQ, α by map" + but;
     // Damping that leaves nothing of H passes no error on to later columns.
     const nlohmann::json damp = settings.value("damp", nlohmann::json());
     const char* method = damp.is_number() && damp.get<double>() >= 1e6 ? "Round-to-nearest" : "GPTQ";
-    if (alpha == 0) return fmt::format("{} {}-bit", method, settings["bits"].get<int>());
+    if (alpha == 0) return fmt::format("{} {}-bit{}", method, settings["bits"].get<int>(), but);
     const nlohmann::json pairs = settings.value("pairs", nlohmann::json());  // a control, or the pairs as given
-    return fmt::format("Fair-GPTQ α={:g}{}", alpha,
-                       pairs.is_string() ? fmt::format(", {} pairs", pairs.get<std::string>()) : "");
+    return fmt::format("Fair-GPTQ α={:g}{}{}", alpha,
+                       pairs.is_string() ? fmt::format(", {} pairs", pairs.get<std::string>()) : "", but);
 }
 
 /// Where a report's model or run lies.

@@ -17,6 +17,10 @@ class CompressedTensorsFormat final : public ExportFormat {
                 "longer "
                 "reads: export as gptq or dense, or quantize with --static-groups or --order group",
                 module_name);
+        if (!info.schemes.experts_alike)
+            throw InvalidInput(
+                "experts of one layer are quantized in different ways, which no program reads as compressed-tensors: "
+                "export as gptq or dense");
     }
 
     std::vector<TensorPlan> plan(const std::string& name, const ModuleSolution& module) const override {
@@ -30,7 +34,7 @@ class CompressedTensorsFormat final : public ExportFormat {
         return tensors;
     }
 
-    std::vector<std::vector<std::byte>> encode(const ModuleSolution& module) const override {
+    std::vector<std::vector<std::byte>> encode(const QuantizedModelInfo&, const ModuleSolution& module) const override {
         // The library's codes are signed, and stored plus 2^(bits−1): the unsigned codes that a run holds. Zeros alike.
         const std::int64_t words = words_for(module.cols, module.bits);
         std::vector<std::uint32_t> packed(static_cast<std::size_t>(module.rows * words));
@@ -54,28 +58,39 @@ class CompressedTensorsFormat final : public ExportFormat {
 
     std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(
         const QuantizedModelInfo& info, nlohmann::ordered_json& config) const override {
-        nlohmann::ordered_json weights{{"num_bits", info.bits}, {"type", "int"}, {"symmetric", info.symmetric}};
-        if (info.group_size < 0)
-            weights.update({{"strategy", "channel"}, {"group_size", nullptr}});
-        else
-            weights.update({{"strategy", "group"}, {"group_size", info.group_size}});
-        weights.update({{"dynamic", false}, {"actorder", nullptr}});
+        nlohmann::ordered_json groups = nlohmann::ordered_json::object();
+        const auto add_group = [&](const nlohmann::ordered_json& targets, const Scheme& scheme) {
+            groups[fmt::format("group_{}", groups.size())] = {{"targets", targets},
+                                                              {"weights", weights_of(scheme)},
+                                                              {"input_activations", nullptr},
+                                                              {"output_activations", nullptr}};
+        };
+        const auto expressions = [](nlohmann::ordered_json list, const std::vector<std::string>& patterns) {
+            for (const std::string& pattern : patterns)
+                list.push_back("re:" + pattern);
+            return list;
+        };
+        // What a name or an expression matches is not of the group of all linears.
+        add_group({"Linear"}, info.schemes.common);
+        for (const auto& [scheme, patterns] : info.schemes.others)
+            add_group(expressions(nlohmann::ordered_json::array(), patterns), scheme);
         nlohmann::ordered_json ignore{"lm_head"};
         if (!info.other_parts.empty()) ignore.push_back("language_model.lm_head");
-        for (const std::string& pattern : info.original_patterns())
-            ignore.push_back("re:" + pattern);
-        config["quantization_config"] = {{"quant_method", "compressed-tensors"},
-                                         {"format", "pack-quantized"},
-                                         {"quantization_status", "compressed"},
-                                         {"config_groups",
-                                          {{"group_0",
-                                            {{"targets", {"Linear"}},
-                                             {"weights", weights},
-                                             {"input_activations", nullptr},
-                                             {"output_activations", nullptr}}}}},
-                                         {"ignore", ignore},
-                                         {"kv_cache_scheme", nullptr}};
+        config["quantization_config"] = {{"quant_method", "compressed-tensors"},         {"format", "pack-quantized"},
+                                         {"quantization_status", "compressed"},          {"config_groups", groups},
+                                         {"ignore", expressions(ignore, info.original)}, {"kv_cache_scheme", nullptr}};
         return {};
+    }
+
+  private:
+    static nlohmann::ordered_json weights_of(const Scheme& scheme) {
+        nlohmann::ordered_json weights{{"num_bits", scheme.bits}, {"type", "int"}, {"symmetric", scheme.symmetric}};
+        if (scheme.group_size < 0)
+            weights.update({{"strategy", "channel"}, {"group_size", nullptr}});
+        else
+            weights.update({{"strategy", "group"}, {"group_size", scheme.group_size}});
+        weights.update({{"dynamic", false}, {"actorder", nullptr}});
+        return weights;
     }
 };
 

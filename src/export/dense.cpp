@@ -20,7 +20,7 @@ class DenseFormat final : public ExportFormat {
         return {{name + ".weight", safetensors_name(dtype_), {module.rows, module.cols}}};
     }
 
-    std::vector<std::vector<std::byte>> encode(const ModuleSolution& module) const override {
+    std::vector<std::vector<std::byte>> encode(const QuantizedModelInfo&, const ModuleSolution& module) const override {
         std::vector<float> values(module.codes.size());
 #pragma omp parallel for schedule(static)
         for (std::int64_t row = 0; row < module.rows; ++row) {

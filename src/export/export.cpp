@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <span>
 #include <system_error>
@@ -15,7 +16,9 @@
 #include "export/vllm.hpp"
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
+#include "run/module_grids.hpp"
 #include "run/quantized_model.hpp"
+#include "solver/solve.hpp"
 #include "support/error.hpp"
 #include "support/files.hpp"
 #include "support/json.hpp"
@@ -41,44 +44,49 @@ std::int64_t stored_layers(const Family& family, const Checkpoint& checkpoint) {
     return layers;
 }
 
-/// A layer of the run of each kind that the model has.
-using Samples = std::vector<LayerRecord>;
-Samples read_samples(const RunDirectory& run, const Family& family) {
-    Samples samples;
-    for (const std::int64_t layer : family.kinds_of_layers())
-        if (layer < run.layers()) samples.push_back(run.layer(layer));
-    return samples;
-}
-
-/// What the run's modules have in common.
-QuantizedModelInfo common_info(const RunDirectory& run, const Family& family, const Checkpoint& checkpoint,
-                               const Samples& samples) {
+/// What the run says of itself, before its layers are read.
+QuantizedModelInfo describe_run(const RunDirectory& run, const ModuleGrids& grids, const Family& family,
+                                const Checkpoint& checkpoint) {
     QuantizedModelInfo info;
-    info.layer_prefix = family.layer_prefix;
+    info.schemes = find_schemes(grids, family, run.layers());
     info.other_parts = family.other_parts;
-    for (const std::string& gate : {family.router, family.shared_gate})
-        if (!gate.empty()) info.gates.push_back(gate);
     info.quantized_layers = run.layers();
     info.model_layers = family.config.layers;
-    info.stored_layers = stored_layers(family, checkpoint);
-    bool whole_rows = true;
-    for (const LayerRecord& sample : samples) {
-        if (sample.modules.empty()) throw InvalidInput("{} has no modules", run.layer_path(sample.layer).string());
-        for (const ModuleSolution& module : sample.modules)
-            whole_rows = whole_rows && module.group_size == module.cols;
-    }
-    const ModuleSolution& model = samples.front().modules.front();
-    info.bits = model.bits;
-    info.symmetric = model.symmetric;
-    info.group_size = whole_rows ? -1 : model.group_size;
-    info.damp = model.damp_used;
+    std::vector<std::int64_t> beyond;  // behind a model's own layers some predict further tokens
+    for (std::int64_t layer = run.layers(); layer < stored_layers(family, checkpoint); ++layer)
+        beyond.push_back(layer);
+    if (!beyond.empty()) info.original.push_back(in_layers(family, beyond) + ".*");
+    for (const std::string& part : family.other_parts)
+        info.original.push_back(fmt::format("^(.*\\.)?{}\\..*", part));
+    // Programs have names of their own for what a router is in.
+    for (const std::string& gate : {family.router, family.shared_gate})
+        if (!gate.empty()) info.original.push_back(fmt::format(".*\\.{}$", last_name(gate)));
+    info.original.insert(info.original.end(), info.schemes.ignored.begin(), info.schemes.ignored.end());
+    const auto quantization = run.settings().find("quantization");
+    if (quantization != run.settings().end()) info.damp = quantization->value("damp", info.damp);
     return info;
 }
 
-void check_module(const QuantizedModelInfo& info, const std::string& name, const ModuleSolution& module) {
-    const std::int64_t group_size = info.group_size < 0 ? module.cols : info.group_size;
-    if (module.bits != info.bits || module.symmetric != info.symmetric || module.group_size != group_size)
-        throw InvalidInput("{} is quantized with other bits, group size or symmetry than the run's first module", name);
+/// A module as the run's settings have it: sizes without contents.
+ModuleSolution sizes_of(const LinearSpec& linear, const Grid& grid, const std::string& name) {
+    ModuleSolution module;
+    module.name = linear.name;
+    module.rows = linear.rows;
+    module.cols = linear.cols;
+    module.bits = grid.bits;
+    module.group_size = resolve_group_size(grid.group_size, linear.cols, name);
+    module.groups = linear.cols / module.group_size;
+    module.symmetric = grid.symmetric;
+    module.scales_float32 = grid.scale_type == ScaleType::float32;
+    return module;
+}
+
+/// @throws InvalidInput if a layer's file holds another module than the settings say
+void check_module(const std::string& name, const ModuleSolution& module, const ModuleSolution& planned) {
+    if (module.name != planned.name || module.rows != planned.rows || module.cols != planned.cols ||
+        module.bits != planned.bits || module.group_size != planned.group_size ||
+        module.symmetric != planned.symmetric || module.scales_float32 != planned.scales_float32)
+        throw InvalidInput("{} is not quantized as the run's settings say", name);
 }
 
 /// Where each layer's tensors are, and which of them the run replaces.
@@ -115,7 +123,8 @@ class Exporter {
           format_(make_format(options)),
           family_(read_family(run.model_path())),
           checkpoint_(run.model_path()),
-          tensors_(family_, checkpoint_) {
+          tensors_(family_, checkpoint_),
+          grids_(recorded_grids(run.settings(), family_)) {
         if (family_.config.layers != run.model_layers())
             throw InvalidInput("the model in {} has {} layers, and had {} when it was quantized",
                                run.model_path().string(), family_.config.layers, run.model_layers());
@@ -124,9 +133,8 @@ class Exporter {
     }
 
     void write_to(const fs::path& folder) {
-        const Samples samples = read_samples(run_, family_);
-        info_ = common_info(run_, family_, checkpoint_, samples);
-        SafetensorsWriter writer(folder, plan(samples), options_.max_shard_bytes);
+        info_ = describe_run(run_, grids_, family_, checkpoint_);
+        SafetensorsWriter writer(folder, plan(), options_.max_shard_bytes);
         for (std::int64_t layer = -1; layer < family_.config.layers; ++layer)
             write_layer_tensors(writer, layer);
         writer.finish();
@@ -135,7 +143,7 @@ class Exporter {
     }
 
     void warn_of_vllm() const {
-        const std::string objection = vllm_objection(options_.format, info_);
+        const std::string objection = vllm_objection(options_.format, info_.schemes, info_.scattered_groups);
         if (!objection.empty())
             warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
         const std::int64_t context = family_.config.original_context;
@@ -155,12 +163,17 @@ class Exporter {
     /// Programs that read an architecture in fewer forms than a format has.
     void warn_of_programs() const {
         const std::string& type = family_.config.model_type;
-        const bool everywhere = info_.quantized_layers == info_.model_layers;
-        if (options_.format == "compressed-tensors" && family_.is_mixture() && !(info_.symmetric && everywhere))
+        const Schemes& schemes = info_.schemes;
+        if (options_.format == "compressed-tensors" && family_.is_mixture() &&
+            !(schemes.experts_everywhere && schemes.experts_symmetric))
             warn(
                 "transformers (5.24) does not load this export, vLLM does: it reads quantized experts where they are "
-                "symmetric, and quantized in every layer");
+                "symmetric, and quantized alike in every layer");
         if (options_.format != "gptq") return;
+        if (!schemes.others.empty() || !schemes.ignored.empty())
+            warn(
+                "transformers with Optimum (2.3) does not read from config.json which linears of this export are "
+                "quantized otherwise or not at all; vLLM and GPTQModel do, and transformers reads compressed-tensors");
         if (type == "glm4")
             warn(
                 "neither vLLM ({}) nor GPTQModel (7.7) loads this export: they expect gate and up in two linears where "
@@ -192,24 +205,29 @@ class Exporter {
         return format_->names_as_loaded() ? family_.loaded_name(name) : name;
     }
 
-    /// Every tensor of the export. Layers of a kind are alike, so one of each tells the sizes of all.
-    std::vector<TensorPlan> plan(const Samples& samples) {
+    /// A layer's modules as the settings have them, in the order in which a run's files do.
+    std::vector<ModuleSolution> planned_modules(std::int64_t layer) const {
+        std::vector<ModuleSolution> modules;
+        if (layer < 0 || layer >= run_.layers()) return modules;
+        for (const StageSpec& stage : family_.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears)
+                if (const std::optional<Grid> grid = grids_(layer, linear.name))
+                    modules.push_back(sizes_of(linear, *grid, family_.layer(layer) + linear.name));
+        return modules;
+    }
+
+    /// Every tensor of the export.
+    std::vector<TensorPlan> plan() {
         std::vector<TensorPlan> plans;
         for (std::int64_t layer = -1; layer < family_.config.layers; ++layer) {
             std::set<std::string> replaced;
-            if (layer >= 0 && layer < run_.layers()) {
-                const auto like = std::ranges::find_if(samples, [&](const LayerRecord& sample) {
-                    return family_.has_experts(sample.layer) == family_.has_experts(layer);
-                });
-                for (const ModuleSolution& module : like->modules) {
-                    const std::string name = family_.layer(layer) + module.name;
-                    check_module(info_, name, module);
-                    format_->check(info_, name, module);
-                    checkpoint_.tensor(name + ".weight", std::array<std::int64_t, 2>{module.rows, module.cols});
-                    replaced.insert(name + ".weight");
-                    for (TensorPlan& tensor : format_->plan(name_in_export(name), module))
-                        plans.push_back(std::move(tensor));
-                }
+            for (const ModuleSolution& module : planned_modules(layer)) {
+                const std::string name = family_.layer(layer) + module.name;
+                format_->check(info_, name, module);
+                checkpoint_.tensor(name + ".weight", std::array<std::int64_t, 2>{module.rows, module.cols});
+                replaced.insert(name + ".weight");
+                for (TensorPlan& tensor : format_->plan(name_in_export(name), module))
+                    plans.push_back(std::move(tensor));
             }
             for (const std::string& name : tensors_.of_layer(layer)) {
                 if (replaced.contains(name)) continue;
@@ -222,15 +240,21 @@ class Exporter {
 
     void write_layer_tensors(SafetensorsWriter& writer, std::int64_t layer) {
         std::set<std::string> replaced;
-        if (layer >= 0 && layer < run_.layers()) {
-            for (const ModuleSolution& module : run_.layer(layer).modules) {
+        const std::vector<ModuleSolution> planned = planned_modules(layer);
+        if (!planned.empty()) {
+            const std::vector<ModuleSolution> modules = run_.layer(layer).modules;
+            if (modules.size() != planned.size())
+                throw InvalidInput("{} has {} modules, where the model and the run's settings have {}",
+                                   run_.layer_path(layer).string(), modules.size(), planned.size());
+            for (std::size_t index = 0; index < modules.size(); ++index) {
+                const ModuleSolution& module = modules[index];
                 const std::string name = family_.layer(layer) + module.name;
-                check_module(info_, name, module);
+                check_module(name, module, planned[index]);
                 info_.scattered_groups = info_.scattered_groups || is_scattered(module);
                 format_->check(info_, name, module);
                 replaced.insert(name + ".weight");
                 const std::vector<TensorPlan> plans = format_->plan(name_in_export(name), module);
-                const std::vector<std::vector<std::byte>> contents = format_->encode(module);
+                const std::vector<std::vector<std::byte>> contents = format_->encode(info_, module);
                 for (std::size_t i = 0; i < plans.size(); ++i)
                     writer.write(plans[i].name, contents[i]);
             }
@@ -276,6 +300,7 @@ class Exporter {
     Family family_;
     Checkpoint checkpoint_;
     TensorList tensors_;
+    ModuleGrids grids_;
     TensorHashes source_tensors_;
     QuantizedModelInfo info_;
 };

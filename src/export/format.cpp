@@ -16,29 +16,6 @@ std::unique_ptr<ExportFormat> make_format(const ExportOptions& options) {
     throw InvalidInput("--format must be one of gptq, compressed-tensors, dense, not '{}'", options.format);
 }
 
-std::vector<std::string> QuantizedModelInfo::original_patterns() const {
-    std::vector<std::string> patterns;
-    if (quantized_layers < stored_layers) {
-        std::string numbers;
-        for (std::int64_t layer = quantized_layers; layer < stored_layers; ++layer)
-            numbers += fmt::format("{}{}", numbers.empty() ? "" : "|", layer);
-        std::string prefix;
-        for (const char letter : layer_prefix.substr(0, layer_prefix.find("{}"))) {
-            if (letter == '.') prefix += '\\';
-            prefix += letter;
-        }
-        // Beside other parts, each program has names of its own for the text model.
-        const std::string anywhere = "(.*\\.)?language_model\\.(model\\.)?layers\\.";
-        patterns.push_back(fmt::format("^{}({})\\..*", other_parts.empty() ? prefix : anywhere, numbers));
-    }
-    for (const std::string& part : other_parts)
-        patterns.push_back(fmt::format("^(.*\\.)?{}\\..*", part));
-    // Programs have names of their own for what a router is in.
-    for (const std::string& gate : gates)
-        patterns.push_back(fmt::format(".*\\{}$", gate.substr(gate.rfind('.'))));
-    return patterns;
-}
-
 std::vector<std::byte> to_bytes(const std::vector<float>& values, DType dtype) {
     if (dtype == DType::float32) return to_bytes<float>(values);
     std::vector<std::byte> bytes(values.size() * 2);

@@ -10,26 +10,21 @@
 
 #include "export/export.hpp"
 #include "export/safetensors_writer.hpp"
+#include "export/schemes.hpp"
 #include "solver/solve.hpp"
 
 namespace fairgptq {
 
-/// What all quantized linears of a run have in common.
+/// What formats say of a run as a whole.
 struct QuantizedModelInfo {
-    int bits = 4;
-    std::int64_t group_size = 128;  // −1: one scale a row
-    bool symmetric = true;
+    Schemes schemes;
     bool scattered_groups = false;         // some module's groups are not neighbouring columns
-    std::string layer_prefix;              // "model.layers.{}." — {} is the layer
     std::vector<std::string> other_parts;  // Family's
-    std::vector<std::string> gates;        // linears that weight experts: Family's router and shared_gate
     std::int64_t quantized_layers = 0, model_layers = 0;
-    std::int64_t stored_layers = 0;  // in the model's files: behind its own some predict further tokens
     double damp = 0;
-
     /// Regular expressions that match the names of linears that were left as they are, but for the head: in layers
-    /// beyond the run's, in parts that are not the text model's, and what weights experts.
-    std::vector<std::string> original_patterns() const;
+    /// beyond the run's, in parts that are not the text model's, what weights experts, and what --ignore names.
+    std::vector<std::string> original;
 };
 
 struct EncodedTensor {
@@ -49,7 +44,8 @@ class ExportFormat {
     /// The tensors that take the place of `name`.weight, without their contents. Looks at the module's sizes only.
     virtual std::vector<TensorPlan> plan(const std::string& name, const ModuleSolution& module) const = 0;
     /// The contents of plan()'s tensors, in the same order.
-    virtual std::vector<std::vector<std::byte>> encode(const ModuleSolution& module) const = 0;
+    virtual std::vector<std::vector<std::byte>> encode(const QuantizedModelInfo& info,
+                                                       const ModuleSolution& module) const = 0;
     /// Says in config.json how the model is quantized. @returns further files: name and contents
     virtual std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(
         const QuantizedModelInfo& info, nlohmann::ordered_json& config) const = 0;

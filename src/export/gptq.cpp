@@ -2,7 +2,9 @@
 //
 // "gptq" (version 1) stores zeros minus one, which has no form for a zero of 0: programs disagree on what becomes of
 // its neighbours, and GPTQModel refuses asymmetric version 1 from any program but itself. So asymmetric runs are
-// written as "gptq_v2", which stores zeros as they are; symmetric ones as version 1, which every program reads.
+// written as "gptq_v2", which stores zeros as they are (so are those with one asymmetric module); symmetric ones as
+// version 1, which every program reads.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "export/bit_stream.hpp"
@@ -11,6 +13,11 @@
 
 namespace fairgptq {
 namespace {
+
+/// As version 2 does.
+bool stores_zeros_as_they_are(const QuantizedModelInfo& info) {
+    return std::ranges::any_of(info.schemes.all(), [](const Scheme& scheme) { return !scheme.symmetric; });
+}
 
 class GptqFormat final : public ExportFormat {
   public:
@@ -37,7 +44,8 @@ class GptqFormat final : public ExportFormat {
                 {name + ".g_idx", "I32", {module.cols}}};
     }
 
-    std::vector<std::vector<std::byte>> encode(const ModuleSolution& module) const override {
+    std::vector<std::vector<std::byte>> encode(const QuantizedModelInfo& info,
+                                               const ModuleSolution& module) const override {
         std::vector<std::uint32_t> qweight(static_cast<std::size_t>(words_for(module.cols, module.bits) * module.rows));
 #pragma omp parallel for schedule(static)
         for (std::int64_t row = 0; row < module.rows; ++row)
@@ -45,7 +53,7 @@ class GptqFormat final : public ExportFormat {
                        module.rows);
 
         std::vector<std::uint8_t> zeros = module.zeros;
-        if (module.symmetric)
+        if (!stores_zeros_as_they_are(info))
             for (std::uint8_t& zero : zeros)
                 --zero;
         const std::int64_t zero_words = words_for(module.rows, module.bits);
@@ -62,18 +70,26 @@ class GptqFormat final : public ExportFormat {
 
     std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(
         const QuantizedModelInfo& info, nlohmann::ordered_json& config) const override {
-        const char* format = info.symmetric ? "gptq" : "gptq_v2";
-        nlohmann::ordered_json settings{{"bits", info.bits},
-                                        {"group_size", info.group_size},
+        const char* format = stores_zeros_as_they_are(info) ? "gptq_v2" : "gptq";
+        const auto fields_of = [](const Scheme& scheme) -> nlohmann::ordered_json {
+            return {{"bits", scheme.bits}, {"group_size", scheme.group_size}, {"sym", scheme.symmetric}};
+        };
+        const Scheme& common = info.schemes.common;
+        nlohmann::ordered_json settings{{"bits", common.bits},
+                                        {"group_size", common.group_size},
                                         {"desc_act", info.scattered_groups},
-                                        {"sym", info.symmetric},
+                                        {"sym", common.symmetric},
                                         {"lm_head", false},
                                         {"quant_method", "gptq"},
                                         {"format", format},
                                         {"checkpoint_format", format},
                                         {"pack_dtype", "int32"}};
-        for (const std::string& pattern : info.original_patterns())
+        // The first that matches counts.
+        for (const std::string& pattern : info.original)
             settings["dynamic"]["-:" + pattern] = nlohmann::ordered_json::object();
+        for (const auto& [scheme, patterns] : info.schemes.others)
+            for (const std::string& pattern : patterns)
+                settings["dynamic"]["+:" + pattern] = fields_of(scheme);
         settings["meta"] = {{"quantizer", {std::string("fairgptq:") + FAIRGPTQ_VERSION}}, {"damp_percent", info.damp}};
         config["quantization_config"] = settings;
         return {{"quantize_config.json", settings}};

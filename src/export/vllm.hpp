@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "export/format.hpp"
+#include "export/schemes.hpp"
 #include "solver/settings.hpp"
 
 namespace fairgptq {
@@ -13,9 +13,9 @@ inline constexpr const char* vllm_version = "0.32";
 
 /// @param format gptq, compressed-tensors or dense
 /// @returns why vLLM does not load such an export with the kernels it brings; empty where it does
-std::string vllm_objection(const std::string& format, const QuantizedModelInfo& info);
+std::string vllm_objection(const std::string& format, const Schemes& schemes, bool scattered_groups);
 
 /// @returns why vLLM would load no quantized export of a run with these settings; empty where it loads one
-std::string vllm_objection(const SolverSettings& settings);
+std::string vllm_objection(const SolverSettings& settings, const Schemes& schemes);
 
 }  // namespace fairgptq

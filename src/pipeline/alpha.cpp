@@ -1,16 +1,12 @@
 #include "pipeline/alpha.hpp"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "support/error.hpp"
-#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
@@ -21,11 +17,6 @@ std::vector<std::string> split(const std::string& text, char separator) {
     for (std::string part; std::getline(stream, part, separator);)
         parts.push_back(part);
     return parts;
-}
-
-/// "o_proj" of "self_attn.o_proj".
-std::string last_name(const std::string& module) {
-    return module.substr(module.rfind('.') + 1);
 }
 
 std::int64_t parse_layer(const std::string& text, const std::string& whole, std::int64_t layers) {
@@ -82,16 +73,9 @@ void check_alpha(double alpha, const std::string& where) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, double>> read_alpha_map(const std::filesystem::path& file) {
-    std::error_code ignored;
-    if (std::filesystem::exists(file, ignored) && !std::filesystem::is_regular_file(file, ignored))
-        throw InvalidInput("--alpha-map {} is not a file", file.string());
-    std::ifstream stream(file);
-    if (!stream) throw InvalidInput("--alpha-map {} cannot be opened", file.string());
-    const auto json = parse_ordered_json(std::string(std::istreambuf_iterator<char>(stream), {}));
-    if (!json.is_object() || json.empty())
-        throw InvalidInput("--alpha-map {} must hold a JSON object of module patterns and numbers", file.string());
-    std::vector<std::pair<std::string, double>> map;
+ModuleMap<double> read_alpha_map(const std::filesystem::path& file) {
+    ModuleMap<double> map;
+    const auto json = read_module_map(file, "--alpha-map", "numbers");
     for (const auto& [pattern, value] : json.items()) {
         if (!value.is_number())
             throw InvalidInput("--alpha-map {}: the value of '{}' is not a number", file.string(), pattern);
@@ -104,54 +88,23 @@ std::vector<std::pair<std::string, double>> read_alpha_map(const std::filesystem
 AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
     : settings_(settings), family_(family), layers_(parse_layers(settings.layers, family.config.layers)) {
     check_alpha(settings.alpha, "--alpha");
-    std::vector<std::string> known;
-    for (const std::int64_t layer : family.kinds_of_layers())
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                known.push_back(linear.name);
-    if (settings.modules != "all") {
-        modules_ = split(settings.modules, ',');
-        if (modules_.empty()) throw InvalidInput("--alpha-modules names no module; use --alpha 0 for plain GPTQ");
-        for (const std::string& name : modules_) {
-            const bool fits = std::any_of(known.begin(), known.end(), [&](const std::string& module) {
-                return module == name || last_name(module) == name;
-            });
-            if (fits) continue;
-            std::vector<std::string> last;
-            for (const std::string& module : known)
-                if (std::ranges::find(last, last_name(module)) == last.end()) last.push_back(last_name(module));
-            throw InvalidInput("--alpha-modules: this model has no module '{}'; it has {}", name,
-                               fmt::join(last, ", "));
-        }
-    }
-    for (const auto& entry : settings.map) {
-        bool fits = false;
-        for (std::int64_t layer = 0; layer < family.config.layers && !fits; ++layer)
-            for (const StageSpec& stage : family.stages_of(layer))
-                fits = fits || std::any_of(stage.linears.begin(), stage.linears.end(), [&](const LinearSpec& linear) {
-                           return ::fnmatch(entry.first.c_str(), (family.layer(layer) + linear.name).c_str(), 0) == 0;
-                       });
-        if (!fits)
-            throw InvalidInput("--alpha-map: the pattern '{}' fits no module; names read like {}{}", entry.first,
-                               family.layer(family.kinds_of_layers().back()), known.back());
-    }
+    if (settings.modules != "all") modules_ = ModuleList(settings.modules, "--alpha-modules", family);
+    for (const auto& entry : settings.map)
+        check_pattern(entry.first, "--alpha-map", family);
 }
 
 double AlphaPolicy::operator()(std::int64_t layer, const std::string& module) const {
     const std::string full = family_.layer(layer) + module;
-    for (const auto& [pattern, alpha] : settings_.map)
-        if (::fnmatch(pattern.c_str(), full.c_str(), 0) == 0) return alpha;
-    const bool named = modules_.empty() || std::any_of(modules_.begin(), modules_.end(), [&](const std::string& name) {
-                           return name == module || name == last_name(module);
-                       });
+    if (const double* alpha = find_module(settings_.map, full)) return *alpha;
+    const bool named = modules_.empty() || modules_.contains(module, full);
     return named && layers_[static_cast<std::size_t>(layer)] ? settings_.alpha : 0.0;
 }
 
-bool AlphaPolicy::any() const {
+bool AlphaPolicy::any(const ModuleGrids& grids) const {
     for (std::int64_t layer = 0; layer < family_.config.layers; ++layer)
         for (const StageSpec& stage : family_.stages_of(layer))
             for (const LinearSpec& linear : stage.linears)
-                if ((*this)(layer, linear.name) != 0) return true;
+                if ((*this)(layer, linear.name) != 0 && grids(layer, linear.name)) return true;
     return false;
 }
 

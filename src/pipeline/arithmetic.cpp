@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
+#include <optional>
+#include <utility>
 #include <vector>
 
 namespace fairgptq {
@@ -24,8 +25,8 @@ struct Lengths {
     }
 };
 
-void add_layer(const Family& family, const Chunks& chunks, const Lengths& lengths, std::span<const AlphaPolicy> alphas,
-               std::int64_t layer, Arithmetic& sum) {
+void add_layer(const Family& family, const Chunks& chunks, const ModuleGrids& grids, const Lengths& lengths,
+               std::span<const AlphaPolicy> alphas, std::int64_t layer, Arithmetic& sum) {
     const bool pairs = chunks.pair_columns > 0;
     const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
     sum.forward += 2 * lengths.squared * width;
@@ -35,44 +36,49 @@ void add_layer(const Family& family, const Chunks& chunks, const Lengths& length
         const double reached = stage.is_routed() ? static_cast<double>(family.config.experts_per_token) /
                                                        static_cast<double>(family.config.experts)
                                                  : 1;
-        sum.statistics += n * n * reached * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
-        for (const LinearSpec& linear : stage.linears)
+        std::vector<std::pair<const LinearSpec*, Grid>> quantized;
+        for (const LinearSpec& linear : stage.linears) {
             sum.forward += 2 * static_cast<double>(linear.rows) * n * reached * lengths.tokens;
+            if (const std::optional<Grid> grid = grids(layer, linear.name)) quantized.emplace_back(&linear, *grid);
+        }
+        if (quantized.empty()) continue;
+        sum.statistics += n * n * reached * static_cast<double>(chunks.hessian_tokens + chunks.pair_columns);
         for (const AlphaPolicy& alpha : alphas) {
-            std::set<double> values;
-            for (const LinearSpec& linear : stage.linears) {
-                const auto rows = static_cast<double>(linear.rows);
-                const double value = alpha(layer, linear.name);
-                values.insert(value);
+            std::vector<std::pair<double, Grid>> factors;
+            for (const auto& [linear, grid] : quantized) {
+                const auto rows = static_cast<double>(linear->rows);
+                const double value = alpha(layer, linear->name);
+                if (std::ranges::find(factors, std::pair(value, grid)) == factors.end())
+                    factors.emplace_back(value, grid);
                 sum.columns += rows * n * n;
                 if (value != 0 && pairs) sum.shift += 4 * rows * n * n;
                 // The bias before comes with the shift.
                 sum.figures += (!pairs ? 1 : value != 0 ? 2 : 3) * 2 * rows * n * n;
             }
-            sum.factor += static_cast<double>(values.size()) * 2 / 3 * n * n * n;
+            sum.factor += static_cast<double>(factors.size()) * 2 / 3 * n * n * n;
         }
     }
 }
 
 }  // namespace
 
-Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                            std::int64_t layers) {
+Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const ModuleGrids& grids,
+                            std::span<const AlphaPolicy> alphas, std::int64_t layers) {
     const Lengths lengths(chunks);
     Arithmetic sum;
     for (std::int64_t layer = 0; layer < layers; ++layer)
-        add_layer(family, chunks, lengths, alphas, layer, sum);
+        add_layer(family, chunks, grids, lengths, alphas, layer, sum);
     return sum;
 }
 
-std::vector<double> layer_work(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                               std::int64_t layers) {
-    if (family.kinds_of_layers().size() == 1) return {};
+std::vector<double> layer_work(const Family& family, const Chunks& chunks, const ModuleGrids& grids,
+                               std::span<const AlphaPolicy> alphas, std::int64_t layers) {
+    if (family.kinds_of_layers().size() == 1 && grids.uniform()) return {};
     const Lengths lengths(chunks);
     std::vector<double> work;
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         Arithmetic one;
-        add_layer(family, chunks, lengths, alphas, layer, one);
+        add_layer(family, chunks, grids, lengths, alphas, layer, one);
         work.push_back(one.total());
     }
     const double most = *std::ranges::max_element(work);

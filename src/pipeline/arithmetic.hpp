@@ -20,11 +20,11 @@ struct Arithmetic {
     double total() const { return forward + statistics + factor + columns + shift + figures; }
 };
 /// Of the first `layers` layers. @param alphas of each run that one pass makes
-Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                            std::int64_t layers);
-/// Each layer's part of what the largest takes; empty where layers are of one kind, and so 1 each.
-std::vector<double> layer_work(const Family& family, const Chunks& chunks, std::span<const AlphaPolicy> alphas,
-                               std::int64_t layers);
+Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const ModuleGrids& grids,
+                            std::span<const AlphaPolicy> alphas, std::int64_t layers);
+/// Each layer's part of what the largest takes; empty where layers are of one kind and quantized alike, and so 1 each.
+std::vector<double> layer_work(const Family& family, const Chunks& chunks, const ModuleGrids& grids,
+                               std::span<const AlphaPolicy> alphas, std::int64_t layers);
 
 /// A backend's matrix-product rate in operations a second: the best of a few products of random square matrices, large
 /// enough to fill the device: of side 1024 on a CPU; on others as many times 256 as take a millisecond, 8192 at most.

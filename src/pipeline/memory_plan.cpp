@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "backend/cpu/scratch.hpp"
 #include "backend/cuda/scratch.hpp"
@@ -50,16 +51,21 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
     // H of float32 inputs is made as C is.
     const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
-    const auto add_stage = [&](const StageSpec& stage, std::size_t& codes) {
-        std::int64_t rows = 0;
+    const ModuleGrids module_grids(settings.solver, settings.modules, family);
+    const auto add_stage = [&](std::int64_t layer, const StageSpec& stage, std::size_t& codes) {
+        std::int64_t rows = 0;  // that are solved
         std::size_t grids = 0;
+        std::vector<std::int64_t> groups;
         for (const LinearSpec& linear : stage.linears) {
-            rows += linear.rows;
             sizes.largest = std::max(sizes.largest, product(linear.rows, linear.cols));
-            const std::int64_t group = resolve_group_size(settings.solver.grid.group_size, linear.cols, linear.name);
-            grids += grid_bytes(linear.rows, linear.cols, group);
             if (linear.bias) biased_rows = std::max(biased_rows, linear.rows);
+            const std::optional<Grid> grid = module_grids(layer, linear.name);
+            if (!grid) continue;
+            rows += linear.rows;
+            groups.push_back(resolve_group_size(grid->group_size, linear.cols, linear.name));
+            grids += grid_bytes(linear.rows, linear.cols, groups.back());
         }
+        if (rows == 0) return;
         codes += records * grids;
         sizes.gathered = std::max(sizes.gathered, grids);
         if (dealt < runs && (!device.gpu || stage.cols() >= cuda::shared_least))
@@ -67,18 +73,16 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
         const std::int64_t mine = rows_of_rank(rows, solvers);
         const std::size_t given_back = device.gpu ? 0 : cpu::solver_scratch(mine, stage.cols());
-        sizes.solver =
-            std::max(sizes.solver, solver_bytes(rows, stage.cols(), solvers, settings.solver, true) + given_back);
-        if (device.gpu)
-            sizes.scratch = std::max(
-                sizes.scratch, cuda::solver_scratch(
-                                   mine, stage.cols(),
-                                   resolve_group_size(settings.solver.grid.group_size, stage.cols(), ""), covariance));
+        for (const std::int64_t group : groups) {  // as if all rows had it
+            sizes.solver = std::max(sizes.solver, solver_bytes(rows, stage.cols(), solvers, group, true) + given_back);
+            if (device.gpu)
+                sizes.scratch = std::max(sizes.scratch, cuda::solver_scratch(mine, stage.cols(), group, covariance));
+        }
     };
-    for (const std::int64_t layer : family.kinds_of_layers()) {
+    for (std::int64_t layer = 0; layer < settings.layers; ++layer) {
         std::size_t codes = 0;
         for (const StageSpec& stage : family.stages_of(layer))
-            add_stage(stage, codes);
+            add_stage(layer, stage, codes);
         sizes.codes = std::max(sizes.codes, codes);
     }
     // A product that gets a bias is made float32 first, some rows at a time.

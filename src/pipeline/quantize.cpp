@@ -51,7 +51,8 @@ class QuantizeRun {
           copies_(backend_),
           share_(share_of_reading(resources)),
           source_(comm_, checkpoint, targets, disk, share_.ranks > 1),
-          replayed_(*targets.front().run) {
+          replayed_(*targets.front().run),
+          grids_(settings.solver, settings.modules, family) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -102,6 +103,7 @@ class QuantizeRun {
             const StageSpec& spec = spec_of(layer.layer, stage);
             const PhaseClock::Span span(progress_.clock(), names_of(spec));
             at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
+                if (!is_quantized(layer.layer, spec)) return forward(stage, layer);
                 accumulate(layer.layer, stage);
                 // Original weights need not wait for the solution: the sums travel meanwhile.
                 if (!sequential()) forward(stage, layer);
@@ -163,6 +165,11 @@ class QuantizeRun {
 
     bool is_reached(const StageSpec& spec) const {
         return !spec.is_routed() || reached_[static_cast<std::size_t>(spec.expert)] > 0;
+    }
+
+    bool is_quantized(std::int64_t layer, const StageSpec& spec) const {
+        return std::ranges::any_of(spec.linears,
+                                   [&](const LinearSpec& linear) { return grids_(layer, linear.name).has_value(); });
     }
 
     /// A chunk's columns of D at a stage.
@@ -257,9 +264,11 @@ class QuantizeRun {
     StageProblem problem(const LayerWeights& layer, const StageSpec& spec, const AlphaPolicy& alpha) const {
         StageProblem problem{statistics_.hessian(), statistics_.covariance(), {}};
         for (const LinearSpec& linear : spec.linears) {
+            const std::optional<Grid> grid = grids_(layer.layer, linear.name);
+            if (!grid) continue;
             const TensorView weights = layer.linears.at(linear.name).weight;
             problem.modules.push_back(
-                {linear.name, weights, alpha(layer.layer, linear.name), sequential() ? weights : TensorView()});
+                {linear.name, weights, alpha(layer.layer, linear.name), sequential() ? weights : TensorView(), grid});
         }
         return problem;
     }
@@ -293,6 +302,7 @@ class QuantizeRun {
     ReadShare share_;
     SourceWeights source_;
     RecordReader replayed_;  // nothing is being written while it reads
+    ModuleGrids grids_;
     TensorHashes outer_hashes_;
 };
 

@@ -17,6 +17,7 @@
 #include "pipeline/chunks.hpp"
 #include "pipeline/progress.hpp"
 #include "pipeline/residency.hpp"
+#include "run/module_grids.hpp"
 #include "run/run_directory.hpp"
 #include "solver/settings.hpp"
 #include "support/checksum.hpp"
@@ -29,6 +30,7 @@ enum class InputsFrom : std::uint8_t { sequential, original };
 struct QuantizeSettings {
     SolverSettings solver;
     AlphaSettings alpha;
+    ModuleSettings modules = {};
     HessianSource hessian_from = HessianSource::both;
     PairAlignment alignment = PairAlignment::position;
     PairControl pairs = PairControl::as_given;

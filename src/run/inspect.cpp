@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -57,7 +58,14 @@ std::string seconds(const Json& object) {
     return fmt::format("{:.2f}", object["seconds"].get<double>());
 }
 
-/// Modules as a table shows them: the experts of a layer in one row, figures summed, and other numbers as lists of all.
+std::string grid_of(const Json& module) {
+    const bool row = module["group_size"] == module["cols"];
+    return fmt::format("{}/{}{}", module["bits"].get<int>(), row ? "row" : json_text(module["group_size"]),
+                       module["sym"].get<bool>() ? "" : "a");
+}
+
+/// Modules as a table shows them: the experts of a layer in one row, figures summed, and what else there is of each as
+/// lists of all.
 Json with_experts_together(const Json& modules) {
     Json rows = Json::array();
     std::map<std::pair<std::int64_t, std::string>, std::size_t> places;
@@ -67,14 +75,15 @@ Json with_experts_together(const Json& modules) {
         if (first) {
             rows.push_back(module);
             rows.back()["module"] = kind;
-            for (const char* number : {"alpha", "damp_used", "shift_norm"})
-                rows.back()[number] = Json::array();
+            for (const char* list : {"alpha", "damp_used", "shift_norm", "grid"})
+                rows.back()[list] = Json::array();
         } else {
             for (const char* sum : summed)
                 rows[place->second][sum] = rows[place->second][sum].get<double>() + module[sum].get<double>();
         }
         for (const char* number : {"alpha", "damp_used", "shift_norm"})
             rows[place->second][number].push_back(module[number]);
+        rows[place->second]["grid"].push_back(grid_of(module));
     }
     return rows;
 }
@@ -84,6 +93,13 @@ std::string span(const Json& numbers, std::string (*text)(double)) {
     const auto [least, most] = std::minmax_element(numbers.begin(), numbers.end());
     const std::string first = text(least->get<double>()), last = text(most->get<double>());
     return first == last ? first : first + ".." + last;
+}
+/// Each once, in the order of the list.
+std::string distinct(const Json& texts) {
+    std::vector<std::string> list;
+    for (const Json& text : texts)
+        if (std::ranges::find(list, text.get<std::string>()) == list.end()) list.push_back(text.get<std::string>());
+    return fmt::format("{}", fmt::join(list, " "));
 }
 std::string general(double value) {
     return fmt::format("{:g}", value);
@@ -132,14 +148,23 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
     append_settings(text, report["settings"], "");
     if (finished == 0) return text;
 
+    const Json modules = with_experts_together(report["modules"]);
+    std::set<Json> grids;
+    for (const Json& module : modules)
+        grids.insert(module["grid"].begin(), module["grid"].end());
     std::vector<std::vector<std::string>> rows{
         {"module", "alpha", "damp", "reconstr.", "bias before", "after", "left", "shift", "seconds"}};
-    for (const Json& module : with_experts_together(report["modules"]))
+    for (const Json& module : modules)
         rows.push_back(
             {fmt::format("{:>3} {}", module["layer"].get<std::int64_t>(), module["module"].get<std::string>()),
              span(module["alpha"], general), span(module["damp_used"], general), figure(module, "reconstruction"),
              figure(module, "bias_before"), figure(module, "bias_after"), percent_left(module),
              span(module["shift_norm"], format_figure), seconds(module)});
+    if (grids.size() > 1) {
+        rows[0].insert(rows[0].begin() + 1, "grid");
+        for (std::size_t i = 0; i < modules.size(); ++i)
+            rows[i + 1].insert(rows[i + 1].begin() + 1, distinct(modules[i]["grid"]));
+    }
     text += "\n" + format_table(rows);
 
     rows = {{"all layers", "modules", "reconstr.", "bias before", "after", "left", "seconds"}};
@@ -151,6 +176,7 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
     text +=
         "\nreconstr.: tr((W-Q)H(W-Q)'); bias: tr(WCW') before and tr(QCQ') after, and what is left of it;\n"
         "shift: norm of the debiased target's distance from W, as a share of W's\n";
+    if (grids.size() > 1) text += "grid: bits and columns of a group, a: asymmetric\n";
     return text;
 }
 

@@ -80,12 +80,12 @@ WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& check
             [check](const OuterWeights& weights) { check(weights.hashes, -1); }};
 }
 
-WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint,
-                                 TensorHashes recorded, LinearChoice which) {
+WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const ModuleGrids& grids,
+                                 const Checkpoint& checkpoint, TensorHashes recorded, LinearChoice which) {
     WeightsOverride original = original_layers(run, checkpoint, std::move(recorded));
-    const auto replaces = [layers = run.layers(), which = std::move(which)](std::int64_t layer,
-                                                                            const std::string& linear) {
-        return layer < layers && (!which || which(layer, linear));
+    const auto replaces = [layers = run.layers(), grids, which = std::move(which)](std::int64_t layer,
+                                                                                   const std::string& linear) {
+        return layer < layers && grids(layer, linear) && (!which || which(layer, linear));
     };
     const auto replace = [&backend, run, replaces, check = std::move(original.layer),
                           records = std::make_shared<RecordReader>(run)](LayerWeights& weights) {

@@ -6,6 +6,7 @@
 
 #include "backend/backend.hpp"
 #include "model/weights.hpp"
+#include "run/module_grids.hpp"
 #include "run/run_directory.hpp"
 
 namespace fairgptq {
@@ -36,10 +37,10 @@ WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& check
 
 /// The same, with linears of the layers that the run quantizes replaced; the model's own weights of those are not read.
 /// `backend` and `checkpoint` must outlive what is returned.
-/// @param which of them; empty: all
+/// @param grids of the run (recorded_grids); @param which of them; empty: all
 /// @throws InvalidInput when called, as above, and as RunDirectory::layer and dequantize_layer say; if the run lacks
 /// one
-WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const Checkpoint& checkpoint,
-                                 TensorHashes recorded, LinearChoice which = {});
+WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const ModuleGrids& grids,
+                                 const Checkpoint& checkpoint, TensorHashes recorded, LinearChoice which = {});
 
 }  // namespace fairgptq

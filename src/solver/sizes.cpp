@@ -50,10 +50,8 @@ std::size_t grid_bytes(std::int64_t rows, std::int64_t cols, std::int64_t group_
            static_cast<std::size_t>(cols + cols / group_size * static_cast<std::int64_t>(sizeof(float) + 1));
 }
 
-std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
-                         bool lent) {
-    const std::int64_t groups =
-        settings.grid.group_size > 0 ? (cols + settings.grid.group_size - 1) / settings.grid.group_size : 1;
+std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, std::int64_t group_size, bool lent) {
+    const std::int64_t groups = cols / group_size;
     constexpr std::int64_t real = sizeof(float);
     const std::int64_t per_row = cols * (3 * real + 1) + groups * (real + 1);
     return static_cast<std::size_t>(rows_of_rank(rows, ranks) * per_row + (lent ? 0 : cols * cols * real) +

@@ -1,4 +1,4 @@
-// Fair-GPTQ over a stage's modules (docs/method.md "Solvers"). Modules of equal alpha are stacked and
+// Fair-GPTQ over a stage's modules (docs/method.md "Solvers"). Modules of equal alpha and grid are stacked and
 // share one factorization, which ranks compute together; the stack's tiles of 64 rows are dealt to them. Whatever
 // decides where a rank goes next (the modules, the damping, whether a weight is finite) is the same at all ranks, so
 // none is left waiting in a collective.
@@ -316,8 +316,14 @@ std::vector<ModuleSolution> GroupSolver::describe(Share& share, double seconds) 
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options) {
     if (options.clock != nullptr) options.clock->enter(Phase::columns);
-    check(settings);
     check(problem);
+    const auto settings_of = [&](const ModuleTask& module) {
+        SolverSettings own = settings;
+        own.grid = module.grid.value_or(settings.grid);
+        return own;
+    };
+    for (const ModuleTask& module : problem.modules)
+        check(settings_of(module));
     const Diagonals diagonals(backend, problem);
     const auto through_host = make_host_collectives(backend, comm);
     DeviceCollectives& collectives = options.collectives != nullptr ? *options.collectives : *through_host;
@@ -331,13 +337,17 @@ std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, co
         std::vector<std::size_t> members;
         std::vector<const ModuleTask*> modules;
         for (std::size_t i = first; i < problem.modules.size(); ++i) {
-            if (problem.modules[i].alpha != problem.modules[first].alpha) continue;
+            if (problem.modules[i].alpha != problem.modules[first].alpha ||
+                problem.modules[i].grid != problem.modules[first].grid)
+                continue;
             solved[i] = true;
             members.push_back(i);
             modules.push_back(&problem.modules[i]);
         }
         std::vector<ModuleSolution> group =
-            GroupSolver(backend, comm, collectives, problem, settings, group_options, diagonals, modules).solve();
+            GroupSolver(backend, comm, collectives, problem, settings_of(*modules.front()), group_options, diagonals,
+                        modules)
+                .solve();
         for (std::size_t i = 0; i < members.size(); ++i)
             solutions[members[i]] = std::move(group[i]);
     }

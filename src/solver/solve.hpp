@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ struct ModuleTask {
     double alpha = 0;    // weight of the bias term for this module; 0 is GPTQ
     /// Device memory for Q [rows, cols], rounded to its type; may be that of the weights. Not written if it is empty.
     TensorView dequantized = {};
+    std::optional<Grid> grid = {};  // in place of the settings'
 };
 
 struct StageProblem {
@@ -64,9 +66,9 @@ struct StageOptions {
     RecordCopies* records = nullptr;  // brings them, when it is told to finish(); by default they are there at once
 };
 
-/// Solves every module of a stage. Modules of equal alpha share one factorization; rows are dealt to ranks in tiles of
-/// 64, so that a row's result does not depend on the number of ranks; codes and scales are gathered at every rank. If a
-/// Hessian does not factor, damping is raised tenfold (a few times); damp_used says what it took.
+/// Solves every module of a stage. Modules of equal alpha and grid share one factorization; rows are dealt to ranks in
+/// tiles of 64, so that a row's result does not depend on the number of ranks; codes and scales are gathered at every
+/// rank. If a Hessian does not factor, damping is raised tenfold (a few times); damp_used says what it took.
 /// @throws InvalidInput if the group size does not divide a module's width, naming the module and the sizes that do;
 /// Failure naming the module if no damping makes the Hessian factor, or a weight is not finite
 /// Source: Fair-GPTQ (arXiv 2509.15206), GPTQ (arXiv 2210.17323); docs/method.md "Solvers".
@@ -82,8 +84,7 @@ std::int64_t resolve_group_size(std::int64_t group_size, std::int64_t cols, cons
 /// Bytes of device memory that solve_stage allocates at one rank, for `plan`; operations' own scratch is not in it, nor
 /// the grids of all ranks, nor what parts of factors go through (rank_peers.hpp).
 /// @param lent whether StageOptions::scratch is large enough for a matrix of cols · cols
-std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, const SolverSettings& settings,
-                         bool lent);
+std::size_t solver_bytes(std::int64_t rows, std::int64_t cols, std::int64_t ranks, std::int64_t group_size, bool lent);
 
 /// Codes, scales and zeros of a module.
 std::size_t grid_bytes(std::int64_t rows, std::int64_t cols, std::int64_t group_size);

@@ -48,10 +48,9 @@ TEST(EmulatedDevice, ASolveTakesThePlannedMemoryAndASecondOneNoMore) {
         solve_stage(backend, *comm, matrices.stage, settings);
         backend.synchronize();
         const std::size_t taken = emulation::reserved_bytes(0) - before;
-        const std::size_t planned =
-            solver_bytes(rows, n, 1, settings, false) +
-            cuda::solver_scratch(rows, n, resolve_group_size(settings.grid.group_size, n, ""), false) -
-            cuda::products_bytes;
+        const std::size_t planned = solver_bytes(rows, n, 1, resolve_group_size(group, n, ""), false) +
+                                    cuda::solver_scratch(rows, n, resolve_group_size(group, n, ""), false) -
+                                    cuda::products_bytes;
         EXPECT_LE(taken, planned + planned / 50);
         EXPECT_GE(taken, planned - planned / 10);
 

@@ -9,6 +9,7 @@ scale * (code - zero) of the run's layer files; every other tensor must be the o
 
 import json
 import pathlib
+import re
 import sys
 
 import h5py
@@ -50,6 +51,30 @@ def unpack(words, bits, count):
     return (fields << np.arange(bits, dtype=np.uint32)).sum(axis=-1).astype(np.int64)
 
 
+def expressions(quantization):
+    """(ignored, others): regular expressions of what is not quantized, and of what is quantized otherwise with its settings."""
+    if quantization["quant_method"] == "gptq":
+        dynamic = quantization.get("dynamic", {})
+        return ([key[2:] for key in dynamic if key.startswith("-:")],
+                [(key[2:], value) for key, value in dynamic.items() if key.startswith("+:")])
+    first, *others = quantization["config_groups"].values()
+    assert first["targets"] == ["Linear"]
+    return ([entry.removeprefix("re:") if entry.startswith("re:") else re.escape(entry) + "$" for entry in quantization["ignore"]],
+            [(target.removeprefix("re:"), group["weights"]) for group in others for target in group["targets"]])
+
+
+def settings_of(quantization, name):
+    """How a program quantizes a linear of this name; None: not at all. From a name's start, as all programs match."""
+    ignored, others = expressions(quantization)
+    if any(re.match(expression, name) for expression in ignored):
+        return None
+    found = [value for expression, value in others if re.match(expression, name)]
+    assert len(found) < 2, f"{name} is quantized in two ways"
+    if quantization["quant_method"] == "gptq":
+        return quantization | (found[0] if found else {})
+    return found[0] if found else quantization["config_groups"]["group_0"]["weights"]
+
+
 def from_gptq(tensors, name, settings):
     bits = settings["bits"]
     qweight = array(tensors.pop(name + ".qweight"))
@@ -68,9 +93,7 @@ def from_gptq(tensors, name, settings):
     return scales.T[:, g_idx] * (codes - zeros.T[:, g_idx]).astype(np.float32)
 
 
-def from_compressed_tensors(tensors, name, settings):
-    (group,) = settings["config_groups"].values()
-    weights = group["weights"]
+def from_compressed_tensors(tensors, name, weights):
     bits = weights["num_bits"]
     rows, cols = array(tensors.pop(name + ".weight_shape"))
     codes = unpack(array(tensors.pop(name + ".weight_packed")), bits, cols) - (1 << (bits - 1))
@@ -120,7 +143,7 @@ def dequantized(export):
     read, mark = {"gptq": (from_gptq, ".qweight"), "compressed-tensors": (from_compressed_tensors, ".weight_packed"),
                   "dense": (None, None)}[quantization["quant_method"]]
     names = [name[: -len(mark)] for name in tensors if name.endswith(mark)] if read else []
-    return {name: read(tensors, name, quantization) for name in names}, tensors
+    return {name: read(tensors, name, settings_of(quantization, name)) for name in names}, tensors
 
 
 def loaded_name(name):
@@ -166,6 +189,10 @@ def check(export, run):
                 modules += 1
     assert modules > 0, f"{run} holds no layer"
     assert not linears, f"quantized, but not in the run: {sorted(linears)[:5]}"
+    if method != "dense":
+        for name, (_, shape, _) in original.items():
+            if name.endswith(".weight") and len(shape) == 2 and re.search(r"\.layers\.\d+\.", name):
+                assert settings_of(config["quantization_config"], name.removesuffix(".weight")) is None, f"{name} is not said to be left"
     assert set(tensors) == set(original), f"tensors differ: {sorted(set(tensors) ^ set(original))[:5]}"
     for name, tensor in original.items():
         assert tensors[name] == tensor, f"{name} is not the original model's"

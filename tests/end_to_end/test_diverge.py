@@ -94,6 +94,10 @@ def test_by_module(tiny, prompts, quantized, tmp_path):
     assert np.mean([part["sdt_mean"] for part in kinds["by_module"].values()]) < kinds["sdt_mean"]
     assert np.mean([part["sdt_mean"] for part in modules["by_module"].values()]) <= np.mean(
         [part["sdt_mean"] for part in kinds["by_module"].values()])
+    part = tmp_path / "part"
+    run(0, "quantize", "--model", tiny[0], "--tokens", tiny[1], "--out", part, "--group-size", "32", "--ignore", "k_proj,*.layers.2.*")
+    modules, _ = diverge(tmp_path / "part.json", prompts, tiny[0], "--run", part, "--by-module=modules")
+    assert len(modules["by_module"]) == 6 * 2 and "model.layers.1.self_attn.k_proj" not in modules["by_module"]
     # The table begins with what diverges first.
     order = [line.split()[0] for line in shown.splitlines() if line.split()[:1] and line.split()[0] in names]
     assert [kinds["by_module"][name]["fdt_mean"] for name in order] == sorted(part["fdt_mean"] for part in kinds["by_module"].values())

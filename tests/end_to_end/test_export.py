@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from check_export import array, check, dequantized
+from check_export import array, check, dequantized, settings_of
 from safetensors.numpy import load_file, save_file
 from workshop import ROOT, logits, refused, run, write_model, write_tokens
 
@@ -14,7 +14,9 @@ RUNS = {f"{symmetry}-{bits}": (f"--{symmetry}", "--bits", bits) for bits in "234
 RUNS |= {"scattered": ("--asym", "--bits", "3", "--order", "activation"),
          "static": ("--order", "activation", "--static-groups"),
          "groups": ("--asym", "--order", "group"),
-         "row": ("--bits", "3", "--group-size", "-1")}
+         "row": ("--bits", "3", "--group-size", "-1"),
+         "mixed": ("--ignore", "k_proj,*.layers.1.mlp.down_proj,*.layers.0.mlp.gate_proj", "--module-map", "mixed.json")}
+MIXED = {"*.layers.1.self_attn.*": {"bits": 8, "group_size": -1}, "*.o_proj": {"bits": 3}, "*.mlp.*": {"sym": False}}
 
 
 def quantize(model, tokens, out, *more, code=0):
@@ -38,6 +40,7 @@ def workplace(tmp_path_factory):
     (model / "merges.txt").write_text("a b\n")
     (model / "chat_template.jinja").write_text("{{ messages }}")
     (model / "notes.md").write_text("not a model's file")
+    (folder / "mixed.json").write_text(json.dumps(MIXED))
     return folder, model, write_tokens(folder / "tokens.h5", pairs=40, texts=4)
 
 
@@ -49,7 +52,8 @@ def runs(workplace):
 
     def get(name):
         if name not in made:
-            out = quantize(model, tokens, folder / f"run-{name}", *RUNS[name])
+            options = [folder / option if option == "mixed.json" else option for option in RUNS[name]]
+            out = quantize(model, tokens, folder / f"run-{name}", *options)
             made[name] = out, logits(folder / f"{name}.h5", tokens, "--run", out)
         return made[name]
     return get
@@ -124,6 +128,24 @@ def test_what_programs_read_off_the_settings(runs, tmp_path):
     assert (weights["num_bits"], weights["symmetric"], weights["strategy"], weights["group_size"]) == (8, False, "group", 32)
     assert settings("row", "compressed-tensors")["config_groups"]["group_0"]["weights"]["strategy"] == "channel"
     assert settings("row", "dense") is None
+
+
+def test_programs_that_compute_parts_as_one_are_told_so(workplace, tmp_path):
+    """vLLM takes q, k and v together, or not at all."""
+    folder, model, tokens = workplace
+
+    def warnings_of(name, *more):
+        run_folder = tmp_path / name
+        found = run(0, "quantize", "--model", model, "--tokens", tokens, "--out", run_folder, "--group-size", "32", *more).stderr
+        return found + "".join(run(0, "export", run_folder, "--format", form, "--out", f"{run_folder}.{form}").stderr for form in FORMATS)
+
+    assert warnings_of("whole", "--ignore", "*.layers.1.self_attn.[qkv]_proj,*.layers.0.mlp.*").count("vLLM (") == 0
+    parts = warnings_of("parts", "--ignore", "k_proj")
+    assert parts.count("it computes q, k and v as one") == 3  # before the run, and at two exports
+    assert "Optimum" in parts
+    settings = json.loads((tmp_path / "whole.compressed-tensors/config.json").read_text())["quantization_config"]
+    for name, left in (("1.self_attn.qkv_proj", True), ("0.self_attn.qkv_proj", False), ("0.mlp.gate_up_proj", True), ("1.mlp.gate_up_proj", False)):
+        assert (settings_of(settings, f"model.layers.{name}") is None) == left
 
 
 def test_files_beside_the_weights_come_along(runs, workplace, tmp_path):

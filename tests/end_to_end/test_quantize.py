@@ -2,8 +2,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
-from workshop import agreement, quantized, read_run, refused, run, run_apart, write_model, write_tokens
+from workshop import agreement, logits, quantized, read_run, refused, run, run_apart, write_model, write_tokens
 
 
 def quantize(tiny, out, *more, ranks=0, code=0):
@@ -98,6 +99,31 @@ def test_alpha_map_and_alpha_zero(tiny, tmp_path):
     assert read_run(tmp_path / "zero")[name] == found[name]
 
 
+def test_modules_that_are_ignored_or_quantized_otherwise(tiny, tmp_path):
+    """On ranks, stopped and resumed; what the run then computes is what its dense export does."""
+    model, tokens = tiny
+    (tmp_path / "map.json").write_text(json.dumps({"*.down_proj": {"bits": 8, "group_size": -1}, "*.0.*": {"sym": False}}))
+    more = ("--ignore", "o_proj,*.layers.1.self_attn.*", "--module-map", tmp_path / "map.json")
+    quantize(tiny, tmp_path / "run", *more)
+    found = read_run(tmp_path / "run")
+    names = {name.split("@")[0].removesuffix(".h5") for name in found if name.endswith("@bits")}
+    assert {name for name in names if "o_proj" in name} == set()
+    assert {name.split("/")[1] for name in names if name.startswith("layer_0001")} == {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
+    assert len(names) == 6 + 3 + 6
+    grid = [found[f"layer_0000.h5/{module}@{field}"] for module in ("mlp.down_proj", "mlp.up_proj") for field in ("bits", "group_size", "sym")]
+    assert grid == [8, 160, 1, 4, 32, 0]
+    quantize(tiny, tmp_path / "parts", *more, "--stop-after-layers", "2", ranks=3, code=75)
+    assert "quantization.ignore" in refused("quantize", "--model", model, "--tokens", tokens, "--out", tmp_path / "parts",
+                                            "--group-size", "32", *more[2:], "--resume")
+    quantize(tiny, tmp_path / "parts", *more, "--resume", ranks=2)
+    assert quantized(read_run(tmp_path / "parts")) == quantized(found)
+    run(0, "export", tmp_path / "run", "--format", "dense", "--dtype", "f32", "--out", tmp_path / "dense")
+    assert np.array_equal(*(logits(tmp_path / f"{kind}.h5", tokens, f"--{kind}", folder)
+                            for kind, folder in (("run", tmp_path / "run"), ("model", tmp_path / "dense"))))
+    text = run(0, "inspect", tmp_path / "run").stdout
+    assert "8/row" in text and "4/32a" in text and "o_proj," in text
+
+
 def test_the_bias_term_lowers_bias(tiny, tmp_path):
     for alpha in ("0", "1"):
         quantize(tiny, tmp_path / alpha, "--alpha", alpha, "--inputs", "original")
@@ -147,7 +173,9 @@ def test_bad_usage_is_refused_before_any_work(tiny, tmp_path):
                         (("--max-layers", "9"), "3"), (("--max-layers", "0"), "--max-layers"), (("--frobnicate",), "frobnicate"),
                         (("--alpha-layers", "7"), "7"), (("--alpha-modules", "x_proj"), "q_proj"), (("stray",), "stray"),
                         (("--chunk-tokens", "0"), "--chunk-tokens"), (("--stop-after-layers", "0"), "--stop-after-layers"),
-                        (("--alpha-map", "/nowhere.json"), "/nowhere.json")):
+                        (("--ignore", "x_proj"), "q_proj"), (("--ignore", "*"), "no module to quantize"),
+                        (("--alpha-modules", "o_proj", "--ignore", "o_proj"), "bias term"),
+                        (("--module-map", "/nowhere.json"), "/nowhere.json"), (("--alpha-map", "/nowhere.json"), "/nowhere.json")):
         assert word in refused(*basic, "--group-size", "32", *wrong), wrong
         assert not out.exists(), wrong
     assert "--out" in refused("quantize", "--model", model, "--tokens", tokens)

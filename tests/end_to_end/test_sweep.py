@@ -35,9 +35,10 @@ def test_same_bytes_as_quantize_alone(tiny, alone, tmp_path, ranks):
         assert read_run(tmp_path / f"sweep/alpha_{alpha}") == alone(ranks, alpha), alpha
 
 
-def test_experts(tmp_path):
+@pytest.mark.parametrize("more", [(), ("--ignore", "k_proj,mlp.experts.1.up_proj,*.experts.2.*")])
+def test_experts(tmp_path, more):
     tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
-    common = ("--model", ROOT / "tests/model/oracles/olmoe", "--tokens", tokens, "--group-size", "-1", "--inputs", "original")
+    common = ("--model", ROOT / "tests/model/oracles/olmoe", "--tokens", tokens, "--group-size", "-1", "--inputs", "original", *more)
     run(3, "sweep", *common, "--out", tmp_path / "sweep", "--alphas", "0,0.1")
     run(0, "quantize", *common, "--out", tmp_path / "alone", "--alpha", "0.1")
     assert read_run(tmp_path / "sweep/alpha_0.1") == read_run(tmp_path / "alone")

@@ -17,6 +17,7 @@
 #include "model/family.hpp"
 #include "model/safetensors.hpp"
 #include "model/weights.hpp"
+#include "run/module_grids.hpp"
 #include "run/sample.hpp"
 #include "support/error.hpp"
 #include "support/half.hpp"
@@ -107,7 +108,17 @@ struct RunOptions {
     bool whole_rows = false;
     bool tied = false;
     bool pictures = false;
+    ModuleSettings modules = {};
 };
+
+json quantization_of(const RunOptions& options) {
+    json quantization{{"bits", options.shape.bits},
+                      {"group_size", options.whole_rows ? -1 : options.shape.group_size},
+                      {"symmetric", options.shape.symmetric},
+                      {"scale_dtype", options.shape.scales_float32 ? "f32" : "f16"}};
+    add_to_json(options.modules, quantization);
+    return quantization;
+}
 
 struct Sample {
     ScratchFolder folder;
@@ -129,7 +140,9 @@ struct Sample {
                                                                          {"layers", layers},
                                                                          {"files", files},
                                                                          {"config_hash", config_hash(model())}}},
-                                                                       {"layers", options.quantized}});
+                                                                       {"layers", options.quantized},
+                                                                       {"quantization", quantization_of(options)}});
+        const ModuleGrids grids = recorded_grids(run.settings(), family);
         unsigned seed = 0;
         for (std::int64_t layer = 0; layer < options.finished; ++layer) {
             LayerRecord record{layer, run.fingerprint(), {}};
@@ -138,10 +151,14 @@ struct Sample {
                     record.source_tensors[name] = hash_of(checkpoint.tensor(name).bytes);
             for (const StageSpec& stage : family.stages) {
                 for (const LinearSpec& linear : stage.linears) {
+                    const std::optional<Grid> grid = grids(layer, linear.name);
+                    if (!grid) continue;
                     SampleShape shape = options.shape;
                     shape.rows = linear.rows;
                     shape.cols = linear.cols;
-                    if (options.whole_rows) shape.group_size = linear.cols;
+                    shape.group_size = grid->group_size < 0 ? linear.cols : grid->group_size;
+                    shape.bits = grid->bits;
+                    shape.symmetric = grid->symmetric;
                     record.modules.push_back(sample_module(linear.name, shape, ++seed));
                 }
             }
@@ -382,6 +399,77 @@ TEST(Export, ATrialNamesTheLayersItLeftAlone) {
         EXPECT_TRUE(files.has("model.layers.1.mlp.up_proj.weight"));
         EXPECT_FALSE(files.has("model.layers.0.mlp.up_proj.weight"));
     }
+}
+
+TEST(Export, LinearsThatAreLeftOrOtherwiseQuantizedAreSaidSo) {
+    const Sample sample({.modules = {"*.layers.1.self_attn.[qkv]_proj,*.layers.0.mlp.down_proj",
+                                     {{"*.down_proj", {.bits = 8, .group_size = -1}}}}});
+    export_run(sample.run(), sample.folder / "gptq", {.format = "gptq", .dtype = {}});
+    export_run(sample.run(), sample.folder / "ct", {.format = "compressed-tensors", .dtype = {}});
+    export_run(sample.run(), sample.folder / "dense", {.format = "dense", .dtype = DType::float32});
+    const std::string qkv = "^model\\.layers\\.(1)\\.self_attn\\.(q_proj|k_proj|v_proj|qkv_proj)$";
+    const std::string down = "^model\\.layers\\.(0)\\.mlp\\.down_proj$";
+    const std::string eight = "^model\\.layers\\.(1)\\.mlp\\.down_proj$";
+    const json gptq = config_of(sample.folder / "gptq")["quantization_config"];
+    EXPECT_EQ(gptq["bits"], 4);
+    EXPECT_EQ(gptq["checkpoint_format"], "gptq");
+    EXPECT_EQ(gptq["dynamic"], json({{"-:" + qkv, json::object()},
+                                     {"-:" + down, json::object()},
+                                     {"+:" + eight, {{"bits", 8}, {"group_size", -1}, {"sym", true}}}}));
+    const json ct = config_of(sample.folder / "ct")["quantization_config"];
+    EXPECT_EQ(ct["config_groups"]["group_0"]["targets"], json({"Linear"}));
+    EXPECT_EQ(ct["config_groups"]["group_0"]["weights"]["num_bits"], 4);
+    EXPECT_EQ(ct["config_groups"]["group_1"]["targets"], json({"re:" + eight}));
+    EXPECT_EQ(ct["config_groups"]["group_1"]["weights"]["num_bits"], 8);
+    EXPECT_EQ(ct["config_groups"]["group_1"]["weights"]["strategy"], "channel");
+    EXPECT_EQ(ct["config_groups"].size(), 2U);
+    const std::set<std::string> ignored(ct["ignore"].begin(), ct["ignore"].end());
+    EXPECT_EQ(ignored, (std::set<std::string>{"lm_head", "re:" + qkv, "re:" + down}));
+    const Checkpoint before(sample.model());
+    for (const char* format : {"gptq", "ct", "dense"}) {
+        const Checkpoint files(sample.folder / format);
+        compare(sample, [&](const std::string& name, std::int64_t row, std::int64_t col) {
+            const int bits = name.ends_with("down_proj") ? 8 : 4;
+            if (std::string(format) == "gptq") return gptq_value(files, name, bits, true, row, col);
+            if (std::string(format) == "ct") return compressed_value(files, name, bits, true, row, col);
+            const HostTensor& tensor = files.tensor(name + ".weight");
+            return values_of<float>(tensor)[row * tensor.shape[1] + col];
+        });
+        for (const char* left : {"1.self_attn.q_proj", "1.self_attn.k_proj", "1.self_attn.v_proj", "0.mlp.down_proj"}) {
+            const std::string name = fmt::format("model.layers.{}.weight", left);
+            EXPECT_EQ(files.tensor(name).dtype_name, "BF16") << name;
+            EXPECT_TRUE(std::ranges::equal(files.tensor(name).bytes, before.tensor(name).bytes)) << name;
+        }
+    }
+}
+
+TEST(Export, OneAsymmetricModuleMakesAllZerosStandAsTheyAre) {
+    const Sample sample({.modules = {"", {{"*.o_proj", {.symmetric = false}}}}});
+    export_run(sample.run(), sample.folder / "gptq", {.format = "gptq", .dtype = {}});
+    const json gptq = config_of(sample.folder / "gptq")["quantization_config"];
+    EXPECT_EQ(gptq["sym"], true);
+    EXPECT_EQ(gptq["checkpoint_format"], "gptq_v2");
+    EXPECT_EQ(
+        gptq["dynamic"],
+        json({{"+:^model\\.layers\\.\\d+\\.self_attn\\.o_proj$", {{"bits", 4}, {"group_size", 32}, {"sym", false}}}}));
+    const Checkpoint files(sample.folder / "gptq");
+    compare(sample, [&](const std::string& name, std::int64_t row, std::int64_t col) {
+        return gptq_value(files, name, 4, false, row, col);
+    });
+}
+
+TEST(Export, ALayerThatIsNotAsTheSettingsSayIsRefused) {
+    const Sample sample({});
+    LayerRecord record = sample.records[1];
+    const auto refuse = [&](const std::string& part) {
+        write_layer(sample.run().layer_path(1), record);
+        expect_refused([&] { export_run(sample.run(), sample.folder / "out", {.format = "dense", .dtype = {}}); },
+                       {part});
+    };
+    record.modules[2] = sample_module(record.modules[2].name, {.rows = 32, .bits = 8}, 1);
+    refuse("model.layers.1.self_attn.v_proj is not quantized as the run's settings say");
+    record.modules.erase(record.modules.begin() + 2);
+    refuse("has 6 modules, where the model and the run's settings have 7");
 }
 
 TEST(Export, WhatSeesPicturesStaysAsItIs) {

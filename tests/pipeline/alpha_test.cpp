@@ -34,11 +34,12 @@ TEST(AlphaPolicy, AllModulesAndLayers) {
     EXPECT_EQ(policy("all", "all")(9, "self_attn.q_proj"), 0.5);
 }
 
-TEST(AlphaPolicy, ModulesByLastName) {
-    const AlphaPolicy alpha = policy("o_proj,down_proj", "all");
+TEST(AlphaPolicy, ModulesByName) {
+    const AlphaPolicy alpha = policy("o_proj,mlp.down_proj,model.layers.7.mlp.*", "all");
     EXPECT_EQ(alpha(0, "self_attn.o_proj"), 0.5);
     EXPECT_EQ(alpha(0, "mlp.down_proj"), 0.5);
     EXPECT_EQ(alpha(0, "mlp.up_proj"), 0);
+    EXPECT_EQ(alpha(7, "mlp.up_proj"), 0.5);
 }
 
 TEST(AlphaPolicy, LayersByListRangeAndShare) {
@@ -87,8 +88,11 @@ TEST(AlphaPolicy, LayersOfTwoKindsHaveTheirOwnModules) {
     EXPECT_EQ(map(0, "mlp.up_proj"), 0.1);
     EXPECT_EQ(map(1, "mlp.shared_experts.up_proj"), 0.2);
     EXPECT_EQ(map(1, "mlp.experts.0.up_proj"), 0);
-    EXPECT_TRUE(map.any());
-    EXPECT_FALSE(with("all", {{"*", 0}}).any());
+    const ModuleGrids all({}, {}, family);
+    EXPECT_TRUE(map.any(all));
+    EXPECT_FALSE(with("all", {{"*", 0}}).any(all));
+    EXPECT_FALSE(with("o_proj", {}).any(ModuleGrids({}, {"o_proj", {}}, family)));
+    EXPECT_TRUE(with("o_proj", {}).any(ModuleGrids({}, {"*.layers.0.*", {}}, family)));
     for (const char* absent : {"*.layers.1.mlp.up_proj", "*.layers.0.mlp.experts.*", "*.experts.3.*"})
         EXPECT_THROW(with("all", {{absent, 0.1}}), InvalidInput) << absent;
 }

@@ -145,7 +145,8 @@ TEST(Arithmetic, CountsWhatReachesAnExpert) {
     const Family family = Model(glm(160, 8)).family;
     const Chunks work = chunks();
     const std::vector<AlphaPolicy> alphas{{{0, "all", "all", {}}, family}};
-    const auto count = [&](std::int64_t layers) { return count_arithmetic(family, work, alphas, layers); };
+    const ModuleGrids all({}, {}, family);
+    const auto count = [&](std::int64_t layers) { return count_arithmetic(family, work, all, alphas, layers); };
     const Arithmetic first = count(1), three = count(3), four = count(4);
     double tokens = 0;
     for (const Chunk& chunk : work.all)
@@ -159,6 +160,48 @@ TEST(Arithmetic, CountsWhatReachesAnExpert) {
     const double statistics = sampled * (9 * (hidden * hidden + wide * wide) - (hidden * hidden + n * n));
     EXPECT_NEAR(four.statistics - three.statistics - first.statistics, statistics, 1e-6 * first.statistics);
     EXPECT_GT(first.forward, 2 * tokens * (attention + 3 * n * hidden));  // and attention's own
+}
+
+TEST(Arithmetic, LeavesOutWhatIsIgnored) {
+    const Family& family = llama_2_70b.family;
+    const Chunks work = chunks();
+    const std::vector<AlphaPolicy> alphas{{{0, "all", "all", {}}, family}};
+    const auto count = [&](const ModuleSettings& modules) {
+        return count_arithmetic(family, work, ModuleGrids({}, modules, family), alphas, 4);
+    };
+    const Arithmetic all = count({}), without = count({"down_proj,v_proj", {}}),
+                     twice = count({"", {{"*.up_proj", {.bits = 8}}}});
+    EXPECT_EQ(without.forward, all.forward);
+    const double n = 28672, hidden = 8192;
+    const auto sampled = static_cast<double>(work.hessian_tokens + work.pair_columns);
+    EXPECT_NEAR(all.statistics - without.statistics, 4 * sampled * n * n, 1e-6 * all.statistics);
+    EXPECT_NEAR(all.columns - without.columns, 4 * (hidden * n * n + 1024 * hidden * hidden), 1e-6 * all.columns);
+    EXPECT_NEAR(all.factor - without.factor, 4 * 2.0 / 3 * n * n * n, 1e-6 * all.factor);
+    EXPECT_NEAR(twice.factor - all.factor, 4 * 2.0 / 3 * hidden * hidden * hidden, 1e-6 * all.factor);
+    const auto work_of = [&](const ModuleSettings& modules) {
+        return layer_work(family, work, ModuleGrids({}, modules, family), alphas, 4);
+    };
+    EXPECT_TRUE(work_of({}).empty());
+    const std::vector<double> parts = work_of({"*.layers.2.*", {}});
+    ASSERT_EQ(parts.size(), 4U);
+    EXPECT_EQ(parts[0], 1);
+    EXPECT_LT(parts[2], 0.6);
+    EXPECT_GT(parts[2], 0);
+}
+
+TEST(MemoryPlan, OfModulesWithGridsOfTheirOwn) {
+    Model model = llama_2_70b;
+    const Chunks work = chunks();
+    const auto peak = [&](const ModuleSettings& modules, const char* item) {
+        model.settings.modules = modules;
+        return gibibytes_of(model.plan(work, 8).device)[item];
+    };
+    const double all = peak({}, "solver");
+    EXPECT_LT(peak({"gate_proj,up_proj", {}}, "solver"), 0.6 * all);
+    EXPECT_EQ(peak({"*.layers.0.mlp.up_proj", {}}, "solver"), all);  // other layers have one
+    EXPECT_GT(peak({"", {{"*.layers.7.mlp.up_proj", {.group_size = 32}}}}, "solver"), all);
+    EXPECT_GT(peak({"", {{"*.layers.7.*", {.group_size = 32}}}}, "codes and scales of all ranks"),
+              peak({}, "codes and scales of all ranks"));
 }
 
 TEST(MemoryPlan, OfA70BModelIsWhatItsShapesSay) {

@@ -87,6 +87,73 @@ TEST_F(QuantizeTest, LayersSayWhatTheyWereMadeOf) {
         }
 }
 
+const ModuleSolution* find_module(const LayerRecord& record, const std::string& name) {
+    const auto found = std::ranges::find(record.modules, name, &ModuleSolution::name);
+    return found == record.modules.end() ? nullptr : &*found;
+}
+
+// What is left as it is makes the next one's inputs as it does in the original model.
+TEST_F(QuantizeTest, ModulesThatAreIgnoredStayAsTheyAre) {
+    settings.inputs = InputsFrom::original;
+    const std::vector<LayerRecord> original = quantize({});
+    settings.inputs = InputsFrom::sequential;
+    const std::vector<LayerRecord> sequential = quantize({});
+    const auto expect_codes = [](const LayerRecord& a, const LayerRecord& b, const std::string& name, bool same) {
+        const ModuleSolution *one = find_module(a, name), *other = find_module(b, name);
+        ASSERT_TRUE(one != nullptr && other != nullptr) << name;
+        EXPECT_EQ(one->codes == other->codes, same) << name;
+    };
+    settings.modules.ignore = "q_proj,k_proj,v_proj,*.layers.1.mlp.up_proj";
+    const std::vector<LayerRecord> parts = quantize({});
+    EXPECT_EQ(parts[0].modules.size(), 4U);
+    EXPECT_EQ(parts[1].modules.size(), 3U);
+    expect_codes(parts[0], original[0], "self_attn.o_proj", true);
+    expect_codes(parts[0], sequential[0], "self_attn.o_proj", false);
+    EXPECT_TRUE(find_module(parts[0], "mlp.up_proj"));
+    EXPECT_FALSE(find_module(parts[1], "mlp.up_proj"));
+    EXPECT_EQ(parts[1].source_tensors, original[1].source_tensors);
+    settings.modules.ignore = "*.layers.0.*";
+    const std::vector<LayerRecord> second = quantize({});
+    EXPECT_TRUE(second[0].modules.empty());
+    EXPECT_EQ(second[1].modules.size(), 7U);
+    expect_codes(second[1], original[1], "self_attn.q_proj", true);
+    expect_codes(second[1], sequential[1], "self_attn.q_proj", false);
+    for (const InputsFrom inputs : {InputsFrom::sequential, InputsFrom::original})
+        for (const char* ignored : {"q_proj,k_proj,v_proj,*.layers.1.mlp.up_proj", "*.layers.0.*"}) {
+            settings.inputs = inputs;
+            settings.modules.ignore = ignored;
+            const std::vector<LayerRecord> alone = quantize({});
+            expect_same(alone, quantize({.ranks = 3}), 0);
+            expect_same(alone, quantize({.finished = 1}), 0);
+            expect_same(alone, quantize({.ranks = 2, .nccl = true, .residency = {0, ReadAhead::to_host}}), 0);
+        }
+}
+
+TEST_F(QuantizeTest, ModulesMayHaveGridsOfTheirOwn) {
+    settings.alpha.alpha = 0;
+    const std::vector<LayerRecord> four = quantize({});
+    settings.solver.grid.bits = 8;
+    settings.solver.grid.group_size = 64;
+    const std::vector<LayerRecord> eight = quantize({});
+    settings.solver.grid = {};
+    settings.solver.grid.group_size = 32;
+    settings.modules.map = {{"*.layers.0.self_attn.k_proj", {.symmetric = false}},
+                            {"*.layers.0.self_attn.*", {.bits = 8, .group_size = 64}},
+                            {"*.down_proj", {.group_size = -1}}};
+    const std::vector<LayerRecord> mixed = quantize({});
+    for (const char* name : {"self_attn.q_proj", "self_attn.v_proj"})
+        EXPECT_EQ(find_module(mixed[0], name)->codes, find_module(eight[0], name)->codes);
+    EXPECT_FALSE(find_module(mixed[0], "self_attn.k_proj")->symmetric);
+    EXPECT_EQ(find_module(mixed[0], "self_attn.k_proj")->bits, 4);
+    EXPECT_EQ(find_module(mixed[1], "self_attn.q_proj")->bits, 4);
+    EXPECT_EQ(find_module(mixed[1], "mlp.down_proj")->groups, 1);
+    EXPECT_LT(find_module(mixed[0], "self_attn.o_proj")->reconstruction,
+              0.1 * find_module(four[0], "self_attn.o_proj")->reconstruction);
+    expect_same(mixed, quantize({.ranks = 3}));
+    expect_same(mixed, quantize({.ranks = 2, .nccl = true, .finished = 1}));
+    expect_same(mixed, quantize({.ranks = 2, .make = [] { return std::make_unique<testing::DistantBackend>(); }}));
+}
+
 class Mixture : public testing::TinyRun {
   protected:
     explicit Mixture(const nlohmann::json& changes = nlohmann::json::object(), std::int64_t layers = 2)
@@ -249,6 +316,17 @@ TEST_F(SharedExpert, AnExpertsStatisticsAreOfWhatReachesIt) {
 }
 
 /// More experts than tokens reach.
+TEST_F(SharedExpert, ExpertsMayBeIgnored) {
+    const std::vector<LayerRecord> all = quantize({});
+    settings.modules.ignore = "mlp.experts.1.up_proj,*.mlp.experts.2.*,*.shared_experts.*";
+    const std::vector<LayerRecord> some = quantize({});
+    EXPECT_EQ(some[0].modules.size(), all[0].modules.size() - 1 - 3 - 3);
+    EXPECT_FALSE(find_module(some[0], "mlp.experts.2.down_proj"));
+    EXPECT_EQ(find_module(some[0], "mlp.experts.0.up_proj")->codes,
+              find_module(all[0], "mlp.experts.0.up_proj")->codes);
+    expect_same(some, quantize({.ranks = 3, .finished = 1}));
+}
+
 class LonelyExperts : public Mixture {
   protected:
     LonelyExperts() : Mixture({{"num_experts", 90}, {"num_experts_per_tok", 1}, {"num_hidden_layers", 1}}, 1) {

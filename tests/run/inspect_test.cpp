@@ -71,6 +71,21 @@ TEST(Inspect, TextSaysTheSameWithinAHundredColumns) {
     EXPECT_TRUE(without_pairs) << "a share of no bias at all is shown in\n" << text;
 }
 
+TEST(Inspect, TextShowsGridsWhereThereAreSeveral) {
+    const ScratchFolder folder;
+    const RunDirectory run = sample_run(folder);
+    EXPECT_EQ(inspect_text(inspect_json(run)).find("4/32"), std::string::npos);
+    LayerRecord record{1, run.fingerprint(), {sample_module("self_attn.q_proj", {.symmetric = false}, 1)}};
+    for (const int expert : {0, 1, 2})
+        record.modules.push_back(sample_module(fmt::format("mlp.experts.{}.up_proj", expert),
+                                               {.group_size = 64, .bits = expert == 1 ? 8 : 3}, 3));
+    write_layer(run.layer_path(1), record);
+    const std::string text = inspect_text(inspect_json(run));
+    for (const char* part : {"0 self_attn.q_proj              4/32 ", "1 self_attn.q_proj             4/32a ",
+                             "1 mlp.experts.*.up_proj  3/row 8/row ", "grid: bits and columns of a group"})
+        EXPECT_NE(text.find(part), std::string::npos) << part << " is not in\n" << text;
+}
+
 TEST(Inspect, ARunThatHasJustBegunShowsItsSettings) {
     const ScratchFolder folder;
     const RunDirectory run = RunDirectory::create(folder / "run", {{"layers", 3}, {"solver", "joint"}});

@@ -171,6 +171,28 @@ TEST(Solve, RanksChangeNoBit) {
         }
 }
 
+TEST(Solve, AModuleMayHaveAGridOfItsOwn) {
+    RandomProblem first(100, 128, 7);
+    RandomProblem second(70, 128, 8);
+    SolverSettings settings = settings_of(SolverKind::joint);
+    SolverSettings other = settings;
+    other.grid.bits = 8;
+    other.grid.group_size = -1;
+    other.grid.symmetric = !settings.grid.symmetric;
+    StageProblem problem = first.stage(0.1);
+    problem.modules.push_back({"second", second.weight_view(), 0.1});
+    const StageProblem alike = problem;
+    problem.modules[1].grid = other.grid;
+    const auto mixed = solve_stage(*backend, *make_single_rank(), problem, settings);
+    EXPECT_TRUE(same(mixed[0], solve_stage(*backend, *make_single_rank(), alike, settings)[0]));
+    EXPECT_TRUE(same(mixed[1], solve_stage(*backend, *make_single_rank(), alike, other)[1]));
+    EXPECT_EQ(mixed[1].bits, 8);
+    EXPECT_EQ(mixed[1].groups, 1);
+    EXPECT_NE(mixed[1].symmetric, mixed[0].symmetric);
+    problem.modules[1].grid->bits = 5;
+    EXPECT_THROW(solve_stage(*backend, *make_single_rank(), problem, settings), InvalidInput);
+}
+
 TEST(Solve, AModuleDoesNotDependOnTheOthersOfItsStage) {
     RandomProblem first(100, 128, 7);
     RandomProblem second(70, 128, 8);
@@ -398,14 +420,13 @@ TEST(Solve, UnusableInputIsRefusedByName) {
 }
 
 TEST(Solve, DeviceMemoryIsPlanned) {
-    SolverSettings settings;
-    const std::size_t one = solver_bytes(4096, 4096, 1, settings, false);
+    const std::size_t one = solver_bytes(4096, 4096, 1, 128, false);
     // H⁻¹'s factor, three copies of the weights, the codes.
     EXPECT_GT(one, 4096U * 4096U * (4 + 12 + 1));
     EXPECT_LT(one, 4096U * 4096U * (4 + 12 + 2));
-    EXPECT_LT(solver_bytes(4096, 4096, 4, settings, false), one / 2);
-    EXPECT_EQ(solver_bytes(4096, 4096, 1, settings, true), one - std::size_t{4096} * 4096 * 4);
-    EXPECT_EQ(solver_bytes(64, 4096, 4, settings, false), solver_bytes(64, 4096, 1, settings, false));
+    EXPECT_LT(solver_bytes(4096, 4096, 4, 128, false), one / 2);
+    EXPECT_EQ(solver_bytes(4096, 4096, 1, 128, true), one - std::size_t{4096} * 4096 * 4);
+    EXPECT_EQ(solver_bytes(64, 4096, 4, 128, false), solver_bytes(64, 4096, 1, 128, false));
 }
 
 }  // namespace
