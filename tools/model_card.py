@@ -57,7 +57,7 @@ def _description(run):
              "by fairgptq.")
     before, after = (sum(module.numbers[key] for module in run.modules) for key in ("bias_before", "bias_after"))
     if settings.get("ignore"):
-        words += f" Left as they were: {_plain(settings['ignore'])}."
+        words += f" Left as they were: {', '.join(map(_plain, settings['ignore']))}."
     if settings.get("module_map"):
         words += " Some are quantized otherwise: " + "; ".join(f"{_plain(pattern)} to {_plain(fields)}" for pattern, fields in settings["module_map"]) + "."
     blocks = [("text", words)]

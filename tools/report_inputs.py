@@ -13,7 +13,7 @@ from support import InvalidInput, read_json_object
 SETTING_WORDS = {"hessian_from": "H from {}", "solver": "{} solver", "bits": "{}-bit", "group_size": "group {}", "order": "order {}",
                  "inputs": "{} inputs", "pairs": "{} pairs", "alpha_modules": "α on {}", "alpha_layers": "α in layers {}",
                  "pair_alignment": "pairs by {}", "damp": "damping {}", "scale_search": "scale search {}",
-                 "ignore": "without {}", "module_map": "grids by map"}
+                 "ignore": "some modules ignored", "module_map": "grids by map"}
 ROUNDING = ("bits", "group_size", "scale_search", "ignore", "module_map")  # what rounding alone depends on
 SOLVERS = ("joint", "reference", "reference-first-order")
 NUMBERS_OF_A_MODULE = ("alpha", "reconstruction", "bias_before", "bias_after", "shift_norm", "damp_used", "seconds")
@@ -63,12 +63,9 @@ class Run:
     calibration: dict
     layers: int
     modules: list
+    finished: int  # layers that are there; one whose modules are all ignored has none
     weights_hash: str = ""  # of the original model's tensors that the finished layers were made of
     title: str = ""
-
-    @property
-    def finished(self):
-        return len({module.layer for module in self.modules})
 
 
 @dataclass
@@ -148,14 +145,15 @@ def read_run(path):
         raise InvalidInput(f"{path / 'run.json'} is not the run.json of a fairgptq run")
     _check_settings(path / "run.json", parts[0])
     modules, tensors = [], {}
-    for file in sorted((path / "layers").glob("layer_*.h5")):
+    files = sorted((path / "layers").glob("layer_*.h5"))
+    for file in files:
         found, made_of = _read_layer(file, value["fingerprint"])
         modules += found
         tensors.update(made_of)
     if not modules:
-        raise InvalidInput(f"{path} has no finished layer: go on with fairgptq quantize --resume")
+        raise InvalidInput(f"{path} has no finished layer{' with quantized modules' if files else ''}: go on with fairgptq quantize --resume")
     weights_hash = xxhash.xxh3_128_hexdigest(json.dumps(tensors, sort_keys=True).encode()) if tensors else ""
-    return Run(path, value["fingerprint"], *parts, settings["layers"], modules, weights_hash)
+    return Run(path, value["fingerprint"], *parts, settings["layers"], modules, len(files), weights_hash)
 
 
 def calibration_sources(run):

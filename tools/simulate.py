@@ -117,6 +117,8 @@ def read_run(folder):
     config = text_config(read_json_object(Path(settings["model"]["path"]) / "config.json"))
     if any("experts" in name for name in config):
         raise InvalidInput(f"{folder} is a run of a mixture of experts, which is not simulated")
+    if settings["quantization"].keys() & {"ignore", "module_map"}:
+        raise InvalidInput(f"{folder} is a run whose modules are not all quantized alike, which is not simulated")
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     shape = (config["hidden_size"], config.get("intermediate_size") or config["ffn_dim"], 0,

@@ -65,8 +65,8 @@ int plan(int argc, char** argv, Communicator& comm) {
     const auto backend = device == "cuda" && !gpu_is_here() ? nullptr : make_backend(device, 0, type);
     const PlanDevice planned{backend ? backend->activation_type() : type, !backend || !backend->host_accessible(),
                              limit};
-    const MemoryPlan memory =
-        plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, ranks, planned, alphas.size());
+    const MemoryPlan memory = plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings,
+                                          inputs.grids, ranks, planned, alphas.size());
     fmt::print("{} layers of {}, {} calibration tokens and {} pair columns in {} chunks, {} rank{}{}\n\n",
                inputs.settings.layers, inputs.family.config.architecture, inputs.chunks.hessian_tokens,
                inputs.chunks.pair_columns, inputs.chunks.all.size(), ranks, ranks == 1 ? "" : "s",
@@ -78,9 +78,8 @@ int plan(int argc, char** argv, Communicator& comm) {
     for (const std::string& line : what_waits(memory))
         fmt::print("{}\n", line);
 
-    const ModuleGrids grids(inputs.settings.solver, inputs.settings.modules, inputs.family);
     const Arithmetic arithmetic =
-        count_arithmetic(inputs.family, inputs.chunks, grids, policies, inputs.settings.layers);
+        count_arithmetic(inputs.family, inputs.chunks, inputs.grids, policies, inputs.settings.layers);
     if (backend) {
         const double rate = measure_matrix_rate(*backend);
         // Beside the matrix products a run reads, normalises and rounds: half as much time again, measured on
@@ -98,7 +97,7 @@ int plan(int argc, char** argv, Communicator& comm) {
     if (limit)
         fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", gibibytes(*limit),
                    memory.fits ? "suffice" : "do not suffice", gibibytes(memory.needed(planned.gpu)));
-    warn_of_vllm(inputs);
+    warn_of_settings(inputs);
     return exit_done;
 }
 

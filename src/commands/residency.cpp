@@ -46,8 +46,8 @@ MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicato
         if (const auto available = backend.available(); available && !device.limit)
             device.limit =
                 gpu_context_bytes + static_cast<std::size_t>(usable * static_cast<double>(*available) / sharing);
-        plan =
-            plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, comm.size(), device, runs);
+        plan = plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, inputs.grids, comm.size(),
+                           device, runs);
         if (!plan.fits)
             throw InvalidInput(
                 "{}: a rank needs {:.2f} GiB of memory and may use {:.2f}; take more ranks, a smaller --chunk-tokens "

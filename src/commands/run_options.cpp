@@ -25,8 +25,10 @@ void add_run_options(cxxopts::Options& options) {
         ("alpha-map", "JSON file of module patterns and their alpha; first match wins, over the above",
          cxxopts::value<std::string>())  //
         ("ignore", "modules that stay as they are: a list like q_proj,mlp.down_proj,model.layers.0.*",
-         cxxopts::value<std::string>())  //
-        ("module-map", "JSON file of module patterns and their bits, group_size, sym; first match wins, over --bits, …",
+         cxxopts::value<std::vector<std::string>>())  //
+        ("module-map",
+         "JSON file of module patterns and their bits, group_size, sym; first match wins, over --bits and the others, "
+         "below --ignore",
          cxxopts::value<std::string>())  //
         ("hessian-from", "pairs, text or both (default: both where the file has a text, else pairs)",
          cxxopts::value<std::string>())  //
@@ -56,9 +58,6 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     settings.alpha.modules = parsed["alpha-modules"].as<std::string>();
     settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
     if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
-    if (parsed.count("ignore") > 0) settings.modules.ignore = parsed["ignore"].as<std::string>();
-    if (parsed.count("module-map") > 0)
-        settings.modules.map = read_module_settings(parsed["module-map"].as<std::string>());
     settings.hessian_from = tokens.text.count() > 0 ? HessianSource::both : HessianSource::pairs;
     if (parsed.count("hessian-from") > 0)
         settings.hessian_from = choose<HessianSource>(
@@ -90,6 +89,17 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     return settings;
 }
 
+ModuleSettings read_modules(const cxxopts::ParseResult& parsed) {
+    ModuleSettings modules;
+    if (parsed.count("ignore") > 0) {
+        modules.ignore = parsed["ignore"].as<std::vector<std::string>>();
+        if (modules.ignore == std::vector<std::string>(modules.ignore.size()))
+            throw InvalidInput("--ignore names no module: leave it out to quantize all");
+    }
+    if (parsed.count("module-map") > 0) modules.map = read_module_settings(parsed["module-map"].as<std::string>());
+    return modules;
+}
+
 /// @throws InvalidInput naming the first module whose groups do not divide its row
 void check_group_sizes(const ModuleGrids& grids, const Family& family) {
     for (std::int64_t layer = 0; layer < family.config.layers; ++layer)
@@ -100,7 +110,7 @@ void check_group_sizes(const ModuleGrids& grids, const Family& family) {
                 try {
                     resolve_group_size(grid->group_size, linear.cols, family.layer(layer) + linear.name);
                 } catch (const InvalidInput& error) {
-                    throw InvalidInput("{}; --ignore leaves it as it is", error.what());
+                    throw InvalidInput("{}; or leave it as it is with --ignore", error.what());
                 }
             }
 }
@@ -135,11 +145,16 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     QuantizeSettings settings = read_settings(parsed, tokens, family);
     apply_pair_control(settings.pairs, tokens);
     const AlphaPolicy alpha(settings.alpha, family);
-    const ModuleGrids grids(settings.solver, settings.modules, family);
+    ModuleSettings modules = read_modules(parsed);
+    ModuleGrids grids(settings.solver, modules, family);
+    const std::string ignored = fmt::format("--ignore {}", fmt::join(modules.ignore, ","));
+    if (!quantizes_any(grids, family, settings.layers))
+        throw InvalidInput("{} leaves no module to quantize{}", ignored,
+                           settings.layers < family.config.layers ? " in the first layers (--max-layers)" : "");
     const bool biased = alpha.any(grids);
     if (!biased && alpha.any(ModuleGrids(settings.solver, {}, family)))
-        throw InvalidInput("--ignore {} leaves no module that gets the bias term; use --alpha 0 for plain GPTQ",
-                           settings.modules.ignore);
+        throw InvalidInput("{} leaves no module that gets the bias term; for plain GPTQ give {} 0 and no --alpha-map",
+                           ignored, parsed.count("alphas") > 0 ? "--alphas" : "--alpha");
     if (biased && tokens.stereotype.count() == 0)
         throw InvalidInput("{} has no pairs, which the bias term needs; use {} 0 for plain GPTQ, or add pairs",
                            token_path.string(), parsed.count("alphas") > 0 ? "--alphas" : "--alpha");
@@ -162,16 +177,20 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
                      tokens.text.tokens() + tokens.stereotype.tokens() + tokens.anti_stereotype.tokens(),
                      std::move(chunks),
                      std::move(settings),
+                     std::move(modules),
+                     std::move(grids),
                      comm,
                      device_memory};
     if (inputs.settings.pairs == PairControl::unrelated) inputs.unrelated_digest = tokens.unrelated_digest;
     return inputs;
 }
 
-void warn_of_vllm(const RunInputs& inputs) {
-    const QuantizeSettings& settings = inputs.settings;
-    const ModuleGrids grids(settings.solver, settings.modules, inputs.family);
-    const std::string objection = vllm_objection(settings.solver, find_schemes(grids, inputs.family, settings.layers));
+void warn_of_settings(const RunInputs& inputs) {
+    for (const std::string& pattern : inputs.grids.idle())
+        warn("--module-map: '{}' has no effect: --ignore and patterns before it have all modules that it fits",
+             pattern);
+    const std::string objection =
+        vllm_objection(inputs.settings.solver, find_schemes(inputs.grids, inputs.family, inputs.settings.layers));
     if (!objection.empty())
         warn("vLLM ({}) will load no export of this run but a dense one: {}", vllm_version, objection);
 }
@@ -193,7 +212,7 @@ nlohmann::json run_settings(const RunInputs& inputs) {
                          {"inputs", settings.inputs == InputsFrom::sequential ? "sequential" : "original"},
                          {"pair_alignment", name_of(settings.alignment)},
                          {"chunk_tokens", settings.chunk_tokens}});
-    add_to_json(settings.modules, quantization);
+    add_to_json(inputs.modules, quantization);
     // Only where it is not the default: runs made before there were controls go on.
     if (settings.pairs != PairControl::as_given)
         quantization["pairs"] = settings.pairs == PairControl::shuffled ? "shuffled" : "unrelated";

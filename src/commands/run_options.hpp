@@ -28,6 +28,8 @@ struct RunInputs {
     std::int64_t file_tokens = 0;  // of all calibration sequences in the file
     Chunks chunks;
     QuantizeSettings settings;
+    ModuleSettings modules;  // as given
+    ModuleGrids grids;       // and what they are for this model
     CommChoice comm = CommChoice::automatic;
     std::optional<std::size_t> device_memory = {};  // bytes; --device-memory
     std::string unrelated_digest = {};              // where --pairs unrelated reads them
@@ -40,8 +42,9 @@ enum class Weights : std::uint8_t { needed, if_there };
 /// @throws InvalidInput for everything that would make the run fail or mean something else than was asked
 RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights = Weights::needed);
 
-/// Warns where vLLM would load no export of the run: before the work, while the settings can still be others.
-void warn_of_vllm(const RunInputs& inputs);
+/// Warns where vLLM would load no export of the run, and of settings without effect: before the work, while they can
+/// still be others.
+void warn_of_settings(const RunInputs& inputs);
 
 /// What run.json holds: model, calibration and settings. Paths are there for readers; they are not part of the
 /// fingerprint.

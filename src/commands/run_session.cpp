@@ -118,8 +118,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     std::vector<AlphaPolicy> alphas;
     for (const RunTarget& target : targets)
         alphas.emplace_back(target.alpha, inputs.family);
-    const ModuleGrids grids(inputs.settings.solver, inputs.settings.modules, inputs.family);
-    const std::vector<double> work = layer_work(inputs.family, inputs.chunks, grids, alphas, layers);
+    const std::vector<double> work = layer_work(inputs.family, inputs.chunks, inputs.grids, alphas, layers);
     if (comm.rank() == 0) {
         double tokens = 0, squared_lengths = 0;
         for (const Chunk& chunk : inputs.chunks.all)
@@ -166,8 +165,8 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     Progress progress(clock, layers, comm.rank() == 0, work);
     Outcome outcome{};
     try {
-        outcome = quantize_model(inputs.settings, inputs.family, inputs.checkpoint, inputs.chunks, targets,
-                                 stop_after_layers, resources, progress);
+        outcome = quantize_model(inputs.settings, inputs.grids, inputs.family, inputs.checkpoint, inputs.chunks,
+                                 targets, stop_after_layers, resources, progress);
     } catch (const SharedFailure& problem) {
         if (comm.rank() == problem.speaker) log_failure(targets, comm, problem.what());
         throw;
@@ -198,7 +197,7 @@ int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std:
     const bool whole =
         std::all_of(targets.begin(), targets.end(), [](const auto& one) { return one.layers.count() == 0; });
     if (outcome == Outcome::done && whole) {  // otherwise it was only a part of it
-        const double flop = count_arithmetic(inputs.family, inputs.chunks, grids, alphas, layers).total();
+        const double flop = count_arithmetic(inputs.family, inputs.chunks, inputs.grids, alphas, layers).total();
         const double ratio_to_arithmetic = (seconds - setup) * rate / flop;
         event.update({{"arithmetic_flop", flop}, {"matrix_rate", rate}, {"times_arithmetic", ratio_to_arithmetic}});
         ratio = fmt::format(": {:.2f} times what its {:.2f} TFLOP take at this machine's {:.0f} GFLOP/s",
@@ -263,7 +262,7 @@ int make_runs(const RunCommand& command, int argc, char** argv, Communicator& co
         inputs->settings.alpha = run.alpha;
         opened.push_back(open_run(run.folder.empty() ? out : out / run.folder, resume, run_settings(*inputs), comm));
     }
-    if (comm.rank() == 0) warn_of_vllm(*inputs);
+    if (comm.rank() == 0) warn_of_settings(*inputs);
     return finish_runs(*inputs, opened, planned, stop_after, threads, {*backend, comm, *collectives, memory.residency},
                        memory, clock);
 }

@@ -25,9 +25,8 @@ std::string title_of(const nlohmann::json& report) {
     if (settings.is_null()) return "original";
     const double alpha = settings["alpha"].get<double>();
     // Modules that are left as they are, or quantized otherwise.
-    const nlohmann::json ignored = settings.value("ignore", nlohmann::json());
-    const std::string but = (ignored.is_string() ? fmt::format(", without {}", ignored.get<std::string>()) : "") +
-                            (settings.contains("module_map") ? ", grids by map" : "");
+    const std::string but = fmt::format("{}{}", settings.contains("ignore") ? ", some modules ignored" : "",
+                                        settings.contains("module_map") ? ", grids by map" : "");
     if (!settings.value("alpha_map", nlohmann::json::array()).empty()) return "Fair-GPTQ, α by map" + but;
     // Damping that leaves nothing of H passes no error on to later columns.
     const nlohmann::json damp = settings.value("damp", nlohmann::json());

@@ -115,20 +115,26 @@ class TensorList {
     std::map<std::int64_t, std::vector<std::string>> layers_;
 };
 
+/// The family of the model that a run quantized. @throws InvalidInput if it is another one now
+Family unchanged_family(const RunDirectory& run, const Checkpoint& checkpoint) {
+    Family family = read_family(run.model_path());
+    if (family.config.layers != run.model_layers())
+        throw InvalidInput("the model in {} has {} layers, and had {} when it was quantized", run.model_path().string(),
+                           family.config.layers, run.model_layers());
+    check_model_unchanged(run, checkpoint);
+    return family;
+}
+
 class Exporter {
   public:
     Exporter(const RunDirectory& run, const ExportOptions& options)
         : run_(run),
           options_(options),
           format_(make_format(options)),
-          family_(read_family(run.model_path())),
           checkpoint_(run.model_path()),
+          family_(unchanged_family(run, checkpoint_)),
           tensors_(family_, checkpoint_),
           grids_(recorded_grids(run.settings(), family_)) {
-        if (family_.config.layers != run.model_layers())
-            throw InvalidInput("the model in {} has {} layers, and had {} when it was quantized",
-                               run.model_path().string(), family_.config.layers, run.model_layers());
-        check_model_unchanged(run, checkpoint_);
         source_tensors_ = run.require_finished();
     }
 
@@ -143,9 +149,8 @@ class Exporter {
     }
 
     void warn_of_vllm() const {
-        const std::string objection = vllm_objection(options_.format, info_.schemes, info_.scattered_groups);
-        if (!objection.empty())
-            warn("vLLM ({}) does not load this export, other programs do: {}", vllm_version, objection);
+        if (const std::string objection = objection_of_vllm(); !objection.empty())
+            warn("vLLM ({}) does not load this export: {}", vllm_version, objection);
         const std::int64_t context = family_.config.original_context;
         if (context == 0) return;
         if (family_.config.rope.type == "longrope")
@@ -167,20 +172,22 @@ class Exporter {
         if (options_.format == "compressed-tensors" && family_.is_mixture() &&
             !(schemes.experts_everywhere && schemes.experts_symmetric))
             warn(
-                "transformers (5.24) does not load this export, vLLM does: it reads quantized experts where they are "
-                "symmetric, and quantized alike in every layer");
+                "transformers (5.24) does not load this export{}: it reads quantized experts where they are symmetric, "
+                "and "
+                "quantized alike in every layer",
+                unlike_vllm());
         if (options_.format != "gptq") return;
         if (!schemes.others.empty() || !schemes.ignored.empty())
             warn(
                 "transformers with Optimum (2.3) does not read from config.json which linears of this export are "
-                "quantized otherwise or not at all; vLLM and GPTQModel do, and transformers reads compressed-tensors");
+                "quantized otherwise or not at all; GPTQModel does, and transformers reads compressed-tensors");
         if (type == "glm4")
             warn(
                 "neither vLLM ({}) nor GPTQModel (7.7) loads this export: they expect gate and up in two linears where "
                 "the model has one; --format compressed-tensors loads",
                 vllm_version);
-        const auto only_vllm = [](const std::string& why) {
-            warn("GPTQModel (7.7) does not read this export as it is, vLLM does: {}", why);
+        const auto only_vllm = [&](const std::string& why) {
+            warn("GPTQModel (7.7) does not read this export as it is{}: {}", unlike_vllm(), why);
         };
         if (type == "glm") only_vllm("it expects gate and up in two linears where the model has one");
         if (type == "mixtral") only_vllm("it has other names for Mixtral's experts than the model's files");
@@ -201,6 +208,11 @@ class Exporter {
     }
 
   private:
+    std::string objection_of_vllm() const {
+        return vllm_objection(options_.format, info_.schemes, info_.scattered_groups);
+    }
+    const char* unlike_vllm() const { return objection_of_vllm().empty() ? ", vLLM does" : ""; }
+
     std::string name_in_export(const std::string& name) const {
         return format_->names_as_loaded() ? family_.loaded_name(name) : name;
     }
@@ -297,8 +309,8 @@ class Exporter {
     const RunDirectory& run_;
     const ExportOptions& options_;
     std::unique_ptr<ExportFormat> format_;
-    Family family_;
     Checkpoint checkpoint_;
+    Family family_;
     TensorList tensors_;
     ModuleGrids grids_;
     TensorHashes source_tensors_;

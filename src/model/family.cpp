@@ -34,8 +34,9 @@ std::string supported_architectures() {
 }
 
 std::string Family::layer(std::int64_t index) const {
-    std::string prefix = layer_prefix;
-    return prefix.replace(prefix.find("{}"), 2, std::to_string(index));
+    const bool further = index >= config.layers && !further_prefix.empty();
+    std::string prefix = further ? further_prefix : layer_prefix;
+    return prefix.replace(prefix.find("{}"), 2, std::to_string(further ? index - config.layers : index));
 }
 
 std::vector<std::int64_t> Family::kinds_of_layers() const {

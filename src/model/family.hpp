@@ -33,8 +33,10 @@ struct StageSpec {
 struct Family {
     ModelConfig config;
     std::string layer_prefix;  // "model.layers.{}." — {} is the layer
-    std::string embedding;     // "model.embed_tokens.weight"
-    std::string positions;     // learned position table, or empty
+    std::string
+        further_prefix;  // of layers behind the model's own, which predict further tokens, where files count them anew
+    std::string embedding;  // "model.embed_tokens.weight"
+    std::string positions;  // learned position table, or empty
     std::int64_t position_offset = 0;
     std::string final_norm;  // "model.norm"
     std::string lm_head;     // "lm_head.weight"; the embedding itself where tied
@@ -64,7 +66,8 @@ struct Family {
     };
     std::vector<Prefix> prefixes;
 
-    std::string layer(std::int64_t index) const;  // the prefix with the layer's number in it
+    std::string layer(
+        std::int64_t index) const;  // the prefix with the layer's number in it, also behind the model's own
     bool is_mixture() const { return config.experts > 0; }
     bool has_experts(std::int64_t layer) const {
         return is_mixture() && (config.dense.empty() || !config.dense[static_cast<std::size_t>(layer)]);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -14,17 +13,22 @@
 namespace fairgptq {
 namespace {
 
-/// Whether some module of the model is one that `fits` takes: its name below the layer's prefix, and its full name.
-bool any_module(const Family& family, const std::function<bool(const std::string&, const std::string&)>& fits) {
-    for (std::int64_t layer = 0; layer < family.config.layers; ++layer)
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                if (fits(linear.name, family.layer(layer) + linear.name)) return true;
-    return false;
+bool fits_name(const std::string& pattern, const std::string& full) {
+    return ::fnmatch(pattern.c_str(), full.c_str(), 0) == 0;
 }
 
 bool is_named(const std::string& name, const std::string& module, const std::string& full) {
     return name == module || name == last_name(module) || fits_name(name, full);
+}
+
+template <class Visit>  // of the name below the layer's prefix and the full one
+void visit_modules(const Family& family, const Visit& visit) {
+    for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {
+        const std::string prefix = family.layer(layer);
+        for (const StageSpec& stage : family.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears)
+                visit(linear.name, prefix + linear.name);
+    }
 }
 
 /// "q_proj, k_proj, …" of all kinds of layers.
@@ -38,29 +42,70 @@ std::string last_names(const Family& family) {
     return fmt::format("{}", fmt::join(names, ", "));
 }
 
+std::string a_full_name(const Family& family) {
+    const std::int64_t layer = family.kinds_of_layers().back();
+    return family.layer(layer) + family.stages_of(layer).back().linears.back().name;
+}
+
 }  // namespace
 
 std::string last_name(const std::string& module) {
     return module.substr(module.rfind('.') + 1);
 }
 
-bool fits_name(const std::string& pattern, const std::string& full) {
-    return ::fnmatch(pattern.c_str(), full.c_str(), 0) == 0;
+std::vector<std::string> split_list(const std::string& list) {
+    std::vector<std::string> parts;
+    std::istringstream stream(list);
+    for (std::string part; std::getline(stream, part, ',');)
+        parts.push_back(part);
+    return parts;
 }
 
-ModuleList::ModuleList(const std::string& list, const std::string& option, const Family& family) {
-    std::istringstream stream(list);
-    for (std::string name; std::getline(stream, name, ',');)
-        names_.push_back(name);
-    if (names_.empty()) throw InvalidInput("{} names no module", option);
-    for (const std::string& name : names_) {
-        const auto fits = [&](const std::string& module, const std::string& full) {
-            return is_named(name, module, full);
-        };
-        if (!any_module(family, fits))
-            throw InvalidInput("{}: this model has no module '{}' to quantize; it has {}", option, name,
-                               last_names(family));
+ModulePatterns::ModulePatterns(std::vector<std::string> patterns) : patterns_(std::move(patterns)) {
+    for (std::size_t i = 0; i < patterns_.size(); ++i) {
+        if (patterns_[i].find_first_of("*?[\\") == std::string::npos)
+            exact_.emplace(patterns_[i], i);
+        else
+            others_.push_back(i);
     }
+}
+
+std::optional<std::size_t> ModulePatterns::first(const std::string& full) const {
+    const auto exact = exact_.find(full);
+    const std::size_t end = exact == exact_.end() ? patterns_.size() : exact->second;
+    for (const std::size_t i : others_) {
+        if (i > end) break;
+        if (fits_name(patterns_[i], full)) return i;
+    }
+    return exact == exact_.end() ? std::nullopt : std::optional(end);
+}
+
+void ModulePatterns::check(const std::string& option, const Family& family) const {
+    std::vector<bool> fits(patterns_.size(), false);
+    visit_modules(family, [&](const std::string&, const std::string& full) {
+        if (const auto exact = exact_.find(full); exact != exact_.end()) fits[exact->second] = true;
+        for (const std::size_t i : others_)
+            fits[i] = fits[i] || fits_name(patterns_[i], full);
+    });
+    const auto idle = std::ranges::find(fits, false);
+    if (idle != fits.end())
+        throw InvalidInput("{}: the pattern '{}' fits no module; names read like {}", option,
+                           patterns_[static_cast<std::size_t>(idle - fits.begin())], a_full_name(family));
+}
+
+ModuleList::ModuleList(std::vector<std::string> names, const std::string& option, const Family& family)
+    : names_(std::move(names)) {
+    if (names_.empty()) throw InvalidInput("{} names no module", option);
+    std::vector<bool> fits(names_.size(), false);
+    visit_modules(family, [&](const std::string& module, const std::string& full) {
+        for (std::size_t i = 0; i < names_.size(); ++i)
+            fits[i] = fits[i] || is_named(names_[i], module, full);
+    });
+    const auto idle = std::ranges::find(fits, false);
+    if (idle != fits.end())
+        throw InvalidInput("{}: this model has no module '{}' to quantize; it has {}, with full names like {}", option,
+                           names_[static_cast<std::size_t>(idle - fits.begin())], last_names(family),
+                           a_full_name(family));
 }
 
 bool ModuleList::contains(const std::string& module, const std::string& full) const {
@@ -74,18 +119,12 @@ nlohmann::ordered_json read_module_map(const std::filesystem::path& file, const 
         throw InvalidInput("{} {} is not a file", option, file.string());
     std::ifstream stream(file);
     if (!stream) throw InvalidInput("{} {} cannot be opened", option, file.string());
-    auto json = parse_ordered_json(std::string(std::istreambuf_iterator<char>(stream), {}));
+    const std::string text(std::istreambuf_iterator<char>(stream), {});
+    auto json = parse_ordered_json(text);
     if (!json.is_object() || json.empty())
         throw InvalidInput("{} {} must hold a JSON object of module patterns and {}", option, file.string(), what);
+    (void)parse_json_object(text, fmt::format("{} {}", option, file.string()));  // has no key twice
     return json;
-}
-
-void check_pattern(const std::string& pattern, const std::string& option, const Family& family) {
-    const auto fits = [&](const std::string&, const std::string& full) { return fits_name(pattern, full); };
-    if (any_module(family, fits)) return;
-    const std::int64_t layer = family.kinds_of_layers().back();
-    throw InvalidInput("{}: the pattern '{}' fits no module; names read like {}{}", option, pattern,
-                       family.layer(layer), family.stages_of(layer).back().linears.back().name);
 }
 
 }  // namespace fairgptq

@@ -4,20 +4,11 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "support/error.hpp"
 
 namespace fairgptq {
 namespace {
-
-std::vector<std::string> split(const std::string& text, char separator) {
-    std::vector<std::string> parts;
-    std::istringstream stream(text);
-    for (std::string part; std::getline(stream, part, separator);)
-        parts.push_back(part);
-    return parts;
-}
 
 std::int64_t parse_layer(const std::string& text, const std::string& whole, std::int64_t layers) {
     std::int64_t value = -1;
@@ -36,7 +27,7 @@ std::int64_t parse_layer(const std::string& text, const std::string& whole, std:
 std::vector<bool> parse_layers(const std::string& text, std::int64_t layers) {
     if (text == "all") return std::vector<bool>(static_cast<std::size_t>(layers), true);
     std::vector<bool> chosen(static_cast<std::size_t>(layers), false);
-    for (const std::string& part : split(text, ',')) {
+    for (const std::string& part : split_list(text)) {
         if (const auto colon = part.find(':'); colon != std::string::npos) {
             const std::string side = part.substr(0, colon);
             double percent = -1;
@@ -86,16 +77,18 @@ ModuleMap<double> read_alpha_map(const std::filesystem::path& file) {
 }
 
 AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
-    : settings_(settings), family_(family), layers_(parse_layers(settings.layers, family.config.layers)) {
+    : settings_(settings),
+      family_(family),
+      layers_(parse_layers(settings.layers, family.config.layers)),
+      patterns_(patterns_of(settings.map)) {
     check_alpha(settings.alpha, "--alpha");
-    if (settings.modules != "all") modules_ = ModuleList(settings.modules, "--alpha-modules", family);
-    for (const auto& entry : settings.map)
-        check_pattern(entry.first, "--alpha-map", family);
+    if (settings.modules != "all") modules_ = ModuleList(split_list(settings.modules), "--alpha-modules", family);
+    patterns_.check("--alpha-map", family);
 }
 
 double AlphaPolicy::operator()(std::int64_t layer, const std::string& module) const {
     const std::string full = family_.layer(layer) + module;
-    if (const double* alpha = find_module(settings_.map, full)) return *alpha;
+    if (const auto entry = patterns_.first(full)) return settings_.map[*entry].second;
     const bool named = modules_.empty() || modules_.contains(module, full);
     return named && layers_[static_cast<std::size_t>(layer)] ? settings_.alpha : 0.0;
 }

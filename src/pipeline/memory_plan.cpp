@@ -36,8 +36,8 @@ struct Sizes {
     std::size_t layer = 0, codes = 0, solver = 0, largest = 0, gathered = 0, parts = 0, scratch = 0;
 };
 
-Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks, const PlanDevice& device,
-               std::size_t runs, bool pairs) {
+Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const ModuleGrids& module_grids, int ranks,
+               const PlanDevice& device, std::size_t runs, bool pairs) {
     Sizes sizes;
     // Runs that are dealt whole are solved by one rank each, the rest by all, and each rank has all of those.
     const SolveShares shares(runs, ranks, 0);
@@ -51,7 +51,6 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
     // H of float32 inputs is made as C is.
     const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
-    const ModuleGrids module_grids(settings.solver, settings.modules, family);
     const auto add_stage = [&](std::int64_t layer, const StageSpec& stage, std::size_t& codes) {
         std::int64_t rows = 0;  // that are solved
         std::size_t grids = 0;
@@ -94,13 +93,13 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, int ranks
 class Planner {
   public:
     Planner(const Family& family, const Chunks& chunks, std::int64_t file_tokens, const QuantizeSettings& settings,
-            int ranks, const PlanDevice& device, std::size_t runs)
+            const ModuleGrids& grids, int ranks, const PlanDevice& device, std::size_t runs)
         : family_(family),
           chunks_(chunks),
           settings_(settings),
           ranks_(ranks),
           device_(device),
-          sizes_(sizes_of(family, settings, ranks, device, runs, chunks.pair_columns > 0)),
+          sizes_(sizes_of(family, settings, grids, ranks, device, runs, chunks.pair_columns > 0)),
           ids_(static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t)) {
         for (const auto& mine : deal_chunks(chunks, ranks)) {
             std::int64_t of_rank = 0;
@@ -220,8 +219,9 @@ class Planner {
 }  // namespace
 
 MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
-                       const QuantizeSettings& settings, int ranks, const PlanDevice& device, std::size_t runs) {
-    const Planner planner(family, chunks, file_tokens, settings, ranks, device, runs);
+                       const QuantizeSettings& settings, const ModuleGrids& grids, int ranks, const PlanDevice& device,
+                       std::size_t runs) {
+    const Planner planner(family, chunks, file_tokens, settings, grids, ranks, device, runs);
     Residency residency;
     MemoryPlan plan = planner.plan(residency);
     const auto fits = [&] { return !device.limit || plan.needed(device.gpu) <= *device.limit; };

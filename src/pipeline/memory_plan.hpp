@@ -43,7 +43,8 @@ struct MemoryPlan {
 /// The plan of the rank that needs most. Weights wait in host memory before hidden states do.
 /// @param runs made in one pass
 MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t file_tokens,
-                       const QuantizeSettings& settings, int ranks, const PlanDevice& device, std::size_t runs = 1);
+                       const QuantizeSettings& settings, const ModuleGrids& grids, int ranks, const PlanDevice& device,
+                       std::size_t runs = 1);
 
 /// The sentence that refuses a run whose ranks need more of the host's memory than the machine has or a cgroup allows
 /// them: the kernel would end it in the middle (or swap without end). Nothing if it fits.

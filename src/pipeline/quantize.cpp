@@ -33,9 +33,9 @@ void at(const std::string& where, const Work& work) {
 
 class QuantizeRun {
   public:
-    QuantizeRun(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                const Chunks& chunks, std::span<const RunTarget> targets, const LayersOnDisk& disk,
-                const RunResources& resources, Progress& progress)
+    QuantizeRun(const QuantizeSettings& settings, const ModuleGrids& grids, const Family& family,
+                const Checkpoint& checkpoint, const Chunks& chunks, std::span<const RunTarget> targets,
+                const LayersOnDisk& disk, const RunResources& resources, Progress& progress)
         : settings_(settings),
           family_(family),
           targets_(targets),
@@ -52,7 +52,7 @@ class QuantizeRun {
           share_(share_of_reading(resources)),
           source_(comm_, checkpoint, targets, disk, share_.ranks > 1),
           replayed_(*targets.front().run),
-          grids_(settings.solver, settings.modules, family) {
+          grids_(grids) {
         for (const RunTarget& target : targets)
             alphas_.emplace_back(target.alpha, family);
         embed(checkpoint);
@@ -308,13 +308,13 @@ class QuantizeRun {
 
 }  // namespace
 
-Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                       const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
-                       const RunResources& resources, Progress& progress) {
+Outcome quantize_model(const QuantizeSettings& settings, const ModuleGrids& grids, const Family& family,
+                       const Checkpoint& checkpoint, const Chunks& chunks, std::span<const RunTarget> targets,
+                       std::int64_t stop_after_layers, const RunResources& resources, Progress& progress) {
     if (targets.size() > 1 && settings.inputs == InputsFrom::sequential)
         throw Failure("several runs in one pass need statistics of the original model");
     LayersOnDisk disk(targets, settings.inputs == InputsFrom::sequential, resources.comm);
-    QuantizeRun quantize(settings, family, checkpoint, chunks, targets, disk, resources, progress);
+    QuantizeRun quantize(settings, grids, family, checkpoint, chunks, targets, disk, resources, progress);
     LayerPrefetcher weights(resources.backend, family, checkpoint, 0, settings.layers, resources.residency.weights,
                             quantize.share());
     Communicator& comm = resources.comm;

@@ -30,7 +30,6 @@ enum class InputsFrom : std::uint8_t { sequential, original };
 struct QuantizeSettings {
     SolverSettings solver;
     AlphaSettings alpha;
-    ModuleSettings modules = {};
     HessianSource hessian_from = HessianSource::both;
     PairAlignment alignment = PairAlignment::position;
     PairControl pairs = PairControl::as_given;
@@ -61,12 +60,13 @@ struct RunResources {
 /// has is replayed from the run's files without solving. Several targets (a sweep over α) share everything but their
 /// solves, which needs InputsFrom::original: with sequential inputs each target would have statistics of its own.
 /// @param targets one or more; settings.alpha is not read
+/// @param grids of its modules, made of settings.solver
 /// @param stop_after_layers stop cleanly after that many more layers; < 0: never
 /// @throws SharedFailure naming layer, tensor and file if weights cannot be used: they hold NaN, are not those that a
 /// target's finished layers were made of, or not the same at all ranks. What was finished before is on disk
 /// @returns `stopped` if a signal or stop_after_layers ended it early, with every finished layer on disk
-Outcome quantize_model(const QuantizeSettings& settings, const Family& family, const Checkpoint& checkpoint,
-                       const Chunks& chunks, std::span<const RunTarget> targets, std::int64_t stop_after_layers,
-                       const RunResources& resources, Progress& progress);
+Outcome quantize_model(const QuantizeSettings& settings, const ModuleGrids& grids, const Family& family,
+                       const Checkpoint& checkpoint, const Chunks& chunks, std::span<const RunTarget> targets,
+                       std::int64_t stop_after_layers, const RunResources& resources, Progress& progress);
 
 }  // namespace fairgptq

@@ -4,7 +4,6 @@
 #include <array>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -149,9 +148,7 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
     if (finished == 0) return text;
 
     const Json modules = with_experts_together(report["modules"]);
-    std::set<Json> grids;
-    for (const Json& module : modules)
-        grids.insert(module["grid"].begin(), module["grid"].end());
+    const bool grids = report["settings"].value("quantization", Json::object()).contains("module_map");
     std::vector<std::vector<std::string>> rows{
         {"module", "alpha", "damp", "reconstr.", "bias before", "after", "left", "shift", "seconds"}};
     for (const Json& module : modules)
@@ -160,7 +157,7 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
              span(module["alpha"], general), span(module["damp_used"], general), figure(module, "reconstruction"),
              figure(module, "bias_before"), figure(module, "bias_after"), percent_left(module),
              span(module["shift_norm"], format_figure), seconds(module)});
-    if (grids.size() > 1) {
+    if (grids) {
         rows[0].insert(rows[0].begin() + 1, "grid");
         for (std::size_t i = 0; i < modules.size(); ++i)
             rows[i + 1].insert(rows[i + 1].begin() + 1, distinct(modules[i]["grid"]));
@@ -176,7 +173,7 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
     text +=
         "\nreconstr.: tr((W-Q)H(W-Q)'); bias: tr(WCW') before and tr(QCQ') after, and what is left of it;\n"
         "shift: norm of the debiased target's distance from W, as a share of W's\n";
-    if (grids.size() > 1) text += "grid: bits and columns of a group, a: asymmetric\n";
+    if (grids) text += "grid: bits and columns of a group, a: asymmetric\n";
     return text;
 }
 

@@ -1,6 +1,8 @@
 #include "run/module_grids.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "support/error.hpp"
 
@@ -14,18 +16,20 @@ GridChange read_change(const nlohmann::ordered_json& fields, const std::string& 
     GridChange change;
     SolverSettings checked;
     for (const auto& [field, value] : fields.items()) {
-        const auto read = [&]<class T>(std::optional<T>& into, bool fits, const char* kind) {
-            if (!fits) throw InvalidInput("{}: '{}' is not {}", where, field, kind);
-            into = value.template get<T>();
-        };
-        if (field == "bits")
-            read(change.bits, value.is_number_integer(), "a whole number");
-        else if (field == "group_size")
-            read(change.group_size, value.is_number_integer(), "a whole number");
-        else if (field == "sym")
-            read(change.symmetric, value.is_boolean(), "true or false");
-        else
+        if (field == "bits" || field == "group_size") {
+            constexpr double large = 1e6;  // beyond any that there is
+            if (!value.is_number_integer() || std::abs(value.get<double>()) > large)
+                throw InvalidInput("{}: '{}' is not a whole number that it can be", where, field);
+            if (field == "bits")
+                change.bits = value.get<int>();
+            else
+                change.group_size = value.get<std::int64_t>();
+        } else if (field == "sym") {
+            if (!value.is_boolean()) throw InvalidInput("{}: 'sym' is not true or false", where);
+            change.symmetric = value.get<bool>();
+        } else {
             throw InvalidInput("{} has '{}'; it takes bits, group_size and sym", where, field);
+        }
     }
     checked.grid.bits = change.bits.value_or(4);
     checked.grid.group_size = change.group_size.value_or(-1);
@@ -57,29 +61,50 @@ ModuleMap<GridChange> read_module_settings(const std::filesystem::path& file) {
 }
 
 ModuleGrids::ModuleGrids(const SolverSettings& solver, const ModuleSettings& settings, const Family& family)
-    : grid_(solver.grid), map_(settings.map), family_(family) {
-    if (!settings.ignore.empty()) ignored_ = ModuleList(settings.ignore, "--ignore", family);
-    for (const auto& entry : map_)
-        check_pattern(entry.first, "--module-map", family);
-    if (ignored_.empty()) return;
-    for (std::int64_t layer = 0; layer < family.config.layers; ++layer)
+    : grid_(solver.grid) {
+    const ModulePatterns patterns = patterns_of(settings.map);
+    patterns.check("--module-map", family);
+    const ModuleList ignored = settings.ignore.empty() ? ModuleList() : ModuleList(settings.ignore, "--ignore", family);
+    if (settings.map.empty() && ignored.empty()) return;
+    std::vector<Changed> changed(static_cast<std::size_t>(family.config.layers));
+    std::vector<bool> used(settings.map.size(), false);
+    for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {
+        Changed& of_layer = changed[static_cast<std::size_t>(layer)];
+        const std::string prefix = family.layer(layer);
         for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                if ((*this)(layer, linear.name)) return;
-    throw InvalidInput("--ignore {} leaves no module to quantize", settings.ignore);
+            for (const LinearSpec& linear : stage.linears) {
+                const std::string full = prefix + linear.name;
+                if (ignored.contains(linear.name, full)) {
+                    of_layer.emplace(linear.name, std::nullopt);
+                } else if (const auto entry = patterns.first(full)) {
+                    const GridChange& change = settings.map[*entry].second;
+                    Grid grid = grid_;
+                    grid.bits = change.bits.value_or(grid.bits);
+                    grid.group_size = change.group_size.value_or(grid.group_size);
+                    grid.symmetric = change.symmetric.value_or(grid.symmetric);
+                    of_layer.emplace(linear.name, grid);
+                    used[*entry] = true;
+                }
+            }
+    }
+    for (std::size_t i = 0; i < used.size(); ++i)
+        if (!used[i]) idle_.push_back(settings.map[i].first);
+    changed_ = std::make_shared<const std::vector<Changed>>(std::move(changed));
 }
 
 std::optional<Grid> ModuleGrids::operator()(std::int64_t layer, const std::string& module) const {
     if (uniform()) return grid_;
-    const std::string full = family_.layer(layer) + module;
-    if (ignored_.contains(module, full)) return std::nullopt;
-    Grid grid = grid_;
-    if (const GridChange* change = find_module(map_, full)) {
-        grid.bits = change->bits.value_or(grid.bits);
-        grid.group_size = change->group_size.value_or(grid.group_size);
-        grid.symmetric = change->symmetric.value_or(grid.symmetric);
-    }
-    return grid;
+    const Changed& of_layer = (*changed_)[static_cast<std::size_t>(layer)];
+    const auto found = of_layer.find(module);
+    return found == of_layer.end() ? grid_ : found->second;
+}
+
+bool quantizes_any(const ModuleGrids& grids, const Family& family, std::int64_t layers) {
+    for (std::int64_t layer = 0; layer < layers; ++layer)
+        for (const StageSpec& stage : family.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears)
+                if (grids(layer, linear.name)) return true;
+    return false;
 }
 
 void add_to_json(const ModuleSettings& settings, nlohmann::json& quantization) {
@@ -96,7 +121,7 @@ ModuleGrids recorded_grids(const nlohmann::json& run_settings, const Family& fam
         solver.grid.bits = quantization->value("bits", solver.grid.bits);
         solver.grid.group_size = quantization->value("group_size", solver.grid.group_size);
         solver.grid.symmetric = quantization->value("symmetric", solver.grid.symmetric);
-        settings.ignore = quantization->value("ignore", "");
+        settings.ignore = quantization->value("ignore", settings.ignore);
         for (const nlohmann::json& entry : quantization->value("module_map", nlohmann::json::array()))
             settings.map.emplace_back(entry.at(0).get<std::string>(), read_change(entry.at(1), "run.json"));
         solver.grid.scale_type = parse_scale_type(quantization->value("scale_dtype", "f16"));

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "model/family.hpp"
 #include "model/module_names.hpp"
@@ -22,31 +25,37 @@ struct GridChange {
 
 /// The options as given; checked against a model by ModuleGrids.
 struct ModuleSettings {
-    std::string ignore = {};         // --ignore: modules that stay as they are; or empty
-    ModuleMap<GridChange> map = {};  // --module-map
+    std::vector<std::string> ignore = {};  // --ignore: modules that stay as they are, before any map
+    ModuleMap<GridChange> map = {};        // --module-map
 };
 
 /// Reads {"*.down_proj": {"bits": 8, "group_size": 32, "sym": false}}, in the file's order.
 /// @throws InvalidInput naming the file, the entry and the field
 ModuleMap<GridChange> read_module_settings(const std::filesystem::path& file);
 
+/// Copies share what they hold.
 class ModuleGrids {
   public:
-    /// @throws InvalidInput naming the option and what in it fits no module, or leaves none to quantize
+    /// @throws InvalidInput naming the option and what in it fits no module
     ModuleGrids(const SolverSettings& solver, const ModuleSettings& settings, const Family& family);
     /// A linear's grid, with the group size as given; nothing where it stays as it is.
     /// @param module the name below the layer's prefix ("mlp.down_proj")
     std::optional<Grid> operator()(std::int64_t layer, const std::string& module) const;
-    const Grid& common() const { return grid_; }  // of modules that no pattern fits
+    const Grid& common() const { return grid_; }  // of modules that nothing else is said of
     /// Whether all modules are quantized, to one grid.
-    bool uniform() const { return ignored_.empty() && map_.empty(); }
+    bool uniform() const { return changed_ == nullptr; }
+    /// Patterns of the map that no module's grid comes from, as others or --ignore have all that they fit.
+    const std::vector<std::string>& idle() const { return idle_; }
 
   private:
+    using Changed = std::unordered_map<std::string, std::optional<Grid>>;
     Grid grid_;
-    ModuleList ignored_;
-    ModuleMap<GridChange> map_;
-    Family family_;
+    std::shared_ptr<const std::vector<Changed>> changed_;  // by layer and module; none: uniform
+    std::vector<std::string> idle_;
 };
+
+/// Whether any module of the first `layers` is quantized.
+bool quantizes_any(const ModuleGrids& grids, const Family& family, std::int64_t layers);
 
 /// Adds what is not the default to a run's settings of quantization (run.json): runs made before go on.
 void add_to_json(const ModuleSettings& settings, nlohmann::json& quantization);

@@ -44,7 +44,8 @@ class EmulatedMixture : public TinyRun {
 TEST_F(EmulatedMixture, RanksReplayedLayersAndMemoryChangeNoByte) {
     constexpr std::size_t not_here =
         gpu_context_bytes + cuda::StreamTransfers::pieces * cuda::StreamTransfers::piece_bytes;
-    const MemoryPlan plan = plan_memory(model.family(), chunks(), 0, settings, 1, {DType::float16, true, {}});
+    const MemoryPlan plan = plan_memory(model.family(), chunks(), 0, settings,
+                                        {settings.solver, modules, model.family()}, 1, {DType::float16, true, {}});
     Way way = on_gpu({.residency = plan.residency});
     std::size_t taken = 0;
     way.at_end = [&](const Backend& backend) { taken = backend.taken().value(); };
@@ -76,7 +77,8 @@ TEST_F(EmulatedRun, TakesTheMemoryThatWasPlanned) {
         gpu_context_bytes + cuda::StreamTransfers::pieces * cuda::StreamTransfers::piece_bytes;
     PlanDevice device{DType::float16, true, {}};
     for (const std::size_t missing : {0, 600'000}) {
-        const MemoryPlan plan = plan_memory(model.family(), chunks(), 0, settings, 1, device);
+        const MemoryPlan plan =
+            plan_memory(model.family(), chunks(), 0, settings, {settings.solver, modules, model.family()}, 1, device);
         EXPECT_EQ(plan.spilled_tokens > 0, missing > 0);
         Way way = on_gpu({.residency = plan.residency});
         std::size_t taken = 0;

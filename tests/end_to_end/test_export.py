@@ -271,6 +271,15 @@ def test_every_other_family(tmp_path, family):
     assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1")
 
 
+@pytest.mark.parametrize("family", ["phi3", "mixtral", "ernie4_5_moe", "qwen25_with_pictures", "gemma3_with_pictures"])
+def test_modules_of_several_grids_whatever_they_are_called(tmp_path, family):
+    """Also where expressions are matched with names that the export's files do not have."""
+    (tmp_path / "map.json").write_text(json.dumps({"*.layers.1.*": {"bits": 8}, "*.o_proj": {"sym": True}}))
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
+    assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1", "--ignore", "*.layers.0.self_attn.*",
+                               "--module-map", tmp_path / "map.json")
+
+
 def test_families_that_another_type_or_program_computes_otherwise(tmp_path):
     def warnings_of(family, form, *more, settings=None):
         model = tmp_path / f"{family}{form}{len(more)}"
@@ -335,7 +344,16 @@ def test_gates_of_experts_and_layers_behind_the_model_stay_as_they_are(tmp_path)
     tensors = load_file(glm / "model.safetensors")
     further = {f"model.layers.2.{name}.weight": np.full((8, 16), 0.5, np.float16) for name in ("eh_proj", "mlp.experts.0.up_proj")}
     save_file(tensors | further, glm / "model.safetensors")
+    # ERNIE's files count them anew, and vLLM on.
+    ernie = tmp_path / "ernie"
+    shutil.copytree(ORACLES / "ernie4_5_moe", ernie)
+    ahead = {f"model.{name}.weight": np.full((8, 16), 0.5, np.float16) for name in ("mtp_block.0.self_attn.q_proj", "mtp_linear_proj.0")}
+    save_file(load_file(ernie / "model.safetensors") | ahead, ernie / "model.safetensors")
     for form in "gptq", "compressed-tensors":
+        alone = left_alone(ernie, "ernie-run", form)
+        assert alone("model.layers.3.self_attn.qkv_proj") and not alone("model.layers.2.self_attn.qkv_proj")
+        exported = load_file(tmp_path / f"ernie-run-{form}/model.safetensors")
+        assert all((exported[name] == ahead[name]).all() for name in ahead)
         alone = left_alone(glm, "glm-run", form)
         assert alone("model.layers.1.mlp.gate") and alone("model.layers.2.eh_proj") and alone("model.layers.2.mlp.experts.0.up_proj")
         for linear in "mlp.shared_experts.gate_proj", "mlp.experts.0.gate_proj", "self_attn.q_proj":

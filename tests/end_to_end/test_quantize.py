@@ -103,7 +103,7 @@ def test_modules_that_are_ignored_or_quantized_otherwise(tiny, tmp_path):
     """On ranks, stopped and resumed; what the run then computes is what its dense export does."""
     model, tokens = tiny
     (tmp_path / "map.json").write_text(json.dumps({"*.down_proj": {"bits": 8, "group_size": -1}, "*.0.*": {"sym": False}}))
-    more = ("--ignore", "o_proj,*.layers.1.self_attn.*", "--module-map", tmp_path / "map.json")
+    more = ("--ignore", "o_proj", "--ignore", "*.layers.1.self_attn.*", "--module-map", tmp_path / "map.json")
     quantize(tiny, tmp_path / "run", *more)
     found = read_run(tmp_path / "run")
     names = {name.split("@")[0].removesuffix(".h5") for name in found if name.endswith("@bits")}
@@ -121,7 +121,10 @@ def test_modules_that_are_ignored_or_quantized_otherwise(tiny, tmp_path):
     assert np.array_equal(*(logits(tmp_path / f"{kind}.h5", tokens, f"--{kind}", folder)
                             for kind, folder in (("run", tmp_path / "run"), ("model", tmp_path / "dense"))))
     text = run(0, "inspect", tmp_path / "run").stdout
-    assert "8/row" in text and "4/32a" in text and "o_proj," in text
+    assert "8/row" in text and "4/32a" in text and '["o_proj","*.layers.1.self_attn.*"]' in text
+    (tmp_path / "idle.json").write_text(json.dumps({"*.down_proj": {"bits": 8}, "*.1.mlp.down_proj": {"bits": 3}}))
+    idle = run(0, "plan", "--model", model, "--tokens", tokens, "--group-size", "32", "--module-map", tmp_path / "idle.json").stderr
+    assert "'*.1.mlp.down_proj' has no effect" in idle and "'*.down_proj' has" not in idle
 
 
 def test_the_bias_term_lowers_bias(tiny, tmp_path):
@@ -173,7 +176,8 @@ def test_bad_usage_is_refused_before_any_work(tiny, tmp_path):
                         (("--max-layers", "9"), "3"), (("--max-layers", "0"), "--max-layers"), (("--frobnicate",), "frobnicate"),
                         (("--alpha-layers", "7"), "7"), (("--alpha-modules", "x_proj"), "q_proj"), (("stray",), "stray"),
                         (("--chunk-tokens", "0"), "--chunk-tokens"), (("--stop-after-layers", "0"), "--stop-after-layers"),
-                        (("--ignore", "x_proj"), "q_proj"), (("--ignore", "*"), "no module to quantize"),
+                        (("--ignore", "x_proj"), "q_proj"), (("--ignore", "*"), "no module to quantize"), (("--ignore", ""), "--ignore"),
+                        (("--ignore", "*.layers.0.*", "--max-layers", "1"), "--max-layers"),
                         (("--alpha-modules", "o_proj", "--ignore", "o_proj"), "bias term"),
                         (("--module-map", "/nowhere.json"), "/nowhere.json"), (("--alpha-map", "/nowhere.json"), "/nowhere.json")):
         assert word in refused(*basic, "--group-size", "32", *wrong), wrong

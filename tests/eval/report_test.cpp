@@ -168,6 +168,12 @@ TEST(Report, TitlesComeFromSettings) {
     rounded.settings["damp"] = 1e6;
     EXPECT_THAT(report_titles(std::vector<nlohmann::json>{report_of(rounded), report_of(run_with(0, "/runs/gptq"))}),
                 ElementsAre("Round-to-nearest 4-bit", "GPTQ 4-bit"));
+    Subject parts = run_with(0, "/runs/parts");
+    parts.settings["ignore"] = {"o_proj"};
+    Subject mixed = run_with(0.5, "/runs/mixed");
+    mixed.settings["module_map"] = {{"*", {{"bits", 8}}}};
+    EXPECT_THAT(report_titles(std::vector<nlohmann::json>{report_of(parts), report_of(mixed)}),
+                ElementsAre("GPTQ 4-bit, some modules ignored", "Fair-GPTQ α=0.5, grids by map"));
 }
 
 }  // namespace

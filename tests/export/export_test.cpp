@@ -402,7 +402,7 @@ TEST(Export, ATrialNamesTheLayersItLeftAlone) {
 }
 
 TEST(Export, LinearsThatAreLeftOrOtherwiseQuantizedAreSaidSo) {
-    const Sample sample({.modules = {"*.layers.1.self_attn.[qkv]_proj,*.layers.0.mlp.down_proj",
+    const Sample sample({.modules = {{"*.layers.1.self_attn.[qkv]_proj", "*.layers.0.mlp.down_proj"},
                                      {{"*.down_proj", {.bits = 8, .group_size = -1}}}}});
     export_run(sample.run(), sample.folder / "gptq", {.format = "gptq", .dtype = {}});
     export_run(sample.run(), sample.folder / "ct", {.format = "compressed-tensors", .dtype = {}});
@@ -444,7 +444,7 @@ TEST(Export, LinearsThatAreLeftOrOtherwiseQuantizedAreSaidSo) {
 }
 
 TEST(Export, OneAsymmetricModuleMakesAllZerosStandAsTheyAre) {
-    const Sample sample({.modules = {"", {{"*.o_proj", {.symmetric = false}}}}});
+    const Sample sample({.modules = {{}, {{"*.o_proj", {.symmetric = false}}}}});
     export_run(sample.run(), sample.folder / "gptq", {.format = "gptq", .dtype = {}});
     const json gptq = config_of(sample.folder / "gptq")["quantization_config"];
     EXPECT_EQ(gptq["sym"], true);

@@ -69,7 +69,7 @@ TEST(Schemes, OfOneGridHaveNoExpressions) {
 
 TEST(Schemes, EveryLinearIsFoundUnderItsNameAndTheNameOfWhatItIsComputedIn) {
     const Family family = describe_family(config_of(12));
-    const ModuleSettings settings{"*.layers.1.self_attn.[qkv]_proj,*.layers.1[01].mlp.*",
+    const ModuleSettings settings{{"*.layers.1.self_attn.[qkv]_proj", "*.layers.1[01].mlp.*"},
                                   {{"*.layers.2.mlp.gate_proj", {.bits = 8}},
                                    {"*.layers.2.mlp.up_proj", {.bits = 8}},
                                    {"*.o_proj", {.group_size = 32}},
@@ -102,14 +102,14 @@ TEST(Schemes, EveryLinearIsFoundUnderItsNameAndTheNameOfWhatItIsComputedIn) {
 
 TEST(Schemes, PartsThatDifferAreSaidSo) {
     const Family family = describe_family(config_of(3));
-    const Schemes ignored = schemes_of(family, {"*.layers.1.self_attn.q_proj", {}});
+    const Schemes ignored = schemes_of(family, {{"*.layers.1.self_attn.q_proj"}, {}});
     EXPECT_FALSE(ignored.fused_alike);
     EXPECT_EQ(found(ignored, "model.layers.1.self_attn.q_proj"), -1);
     EXPECT_EQ(found(ignored, "model.layers.1.self_attn.k_proj"), 0);
     EXPECT_EQ(found(ignored, "model.layers.0.self_attn.q_proj"), 0);
     // The others' expression is of all layers but that one.
     const Schemes mixed =
-        schemes_of(family, {"*.layers.1.self_attn.q_proj", {{"*.self_attn.[qkv]_proj", {.bits = 8}}}});
+        schemes_of(family, {{"*.layers.1.self_attn.q_proj"}, {{"*.self_attn.[qkv]_proj", {.bits = 8}}}});
     EXPECT_EQ(found(mixed, "model.layers.1.self_attn.q_proj"), -1);
     EXPECT_EQ(found(mixed, "model.layers.1.self_attn.v_proj"), 1);
     EXPECT_EQ(found(mixed, "model.layers.2.self_attn.qkv_proj"), 1);
@@ -118,7 +118,7 @@ TEST(Schemes, PartsThatDifferAreSaidSo) {
 
 TEST(Schemes, ExpertsOfALayerAreOne) {
     const Family family = mixture(4);
-    const Schemes first = schemes_of(family, {"*.layers.0.*,*.layers.2.mlp.experts.*", {}});
+    const Schemes first = schemes_of(family, {{"*.layers.0.*", "*.layers.2.mlp.experts.*"}, {}});
     EXPECT_TRUE(first.experts_alike);
     EXPECT_FALSE(first.experts_everywhere);
     for (const char* name :
@@ -129,21 +129,21 @@ TEST(Schemes, ExpertsOfALayerAreOne) {
                              "model.layers.2.mlp.shared_experts.gate_up_proj", "model.layers.3.mlp.experts"})
         EXPECT_EQ(found(first, name), 0) << name;
 
-    const Schemes everywhere = schemes_of(family, {"", {{"*.experts.*", {.bits = 8}}}});
+    const Schemes everywhere = schemes_of(family, {{}, {{"*.experts.*", {.bits = 8}}}});
     EXPECT_TRUE(everywhere.experts_alike && everywhere.experts_everywhere);
     EXPECT_EQ(found(everywhere, "model.layers.3.mlp.experts"), 1);
     EXPECT_EQ(found(everywhere, "model.layers.3.mlp.shared_experts.down_proj"), 0);
-    EXPECT_FALSE(schemes_of(family, {"", {}}, 3).experts_everywhere) << "a trial leaves some as they are";
+    EXPECT_FALSE(schemes_of(family, {{}, {}}, 3).experts_everywhere) << "a trial leaves some as they are";
 
     for (const ModuleSettings& settings :
-         {ModuleSettings{"mlp.experts.1.up_proj", {}}, ModuleSettings{"", {{"*.experts.2.*", {.bits = 8}}}},
-          ModuleSettings{"", {{"*.experts.*.down_proj", {.group_size = 64}}}}})
+         {ModuleSettings{{"mlp.experts.1.up_proj"}, {}}, ModuleSettings{{}, {{"*.experts.2.*", {.bits = 8}}}},
+          ModuleSettings{{}, {{"*.experts.*.down_proj", {.group_size = 64}}}}})
         EXPECT_FALSE(schemes_of(family, settings).experts_alike);
 }
 
 // transformers takes the scheme of an expression with "experts" in it for that of all routed experts.
 TEST(Schemes, ASharedExpertIsNotTakenForTheOthers) {
-    const Schemes schemes = schemes_of(mixture(4), {"", {{"*.shared_experts.*", {.bits = 8}}}});
+    const Schemes schemes = schemes_of(mixture(4), {{}, {{"*.shared_experts.*", {.bits = 8}}}});
     ASSERT_EQ(schemes.others.size(), 1U);
     EXPECT_EQ(found(schemes, "model.layers.3.mlp.shared_experts.gate_up_proj"), 1);
     EXPECT_EQ(found(schemes, "model.layers.3.mlp.shared_experts.down_proj"), 1);
@@ -154,15 +154,15 @@ TEST(Schemes, ASharedExpertIsNotTakenForTheOthers) {
 }
 
 TEST(Schemes, TheCommonOneIsOneThatIsUsed) {
-    const Schemes schemes = schemes_of(describe_family(config_of(3)), {"down_proj", {{"*", {.bits = 8}}}});
+    const Schemes schemes = schemes_of(describe_family(config_of(3)), {{"down_proj"}, {{"*", {.bits = 8}}}});
     EXPECT_EQ(schemes.common.bits, 8);
     EXPECT_TRUE(schemes.others.empty());
     EXPECT_EQ(found(schemes, "model.layers.0.mlp.down_proj"), -1);
 }
 
 TEST(Schemes, AsymmetricExpertsAreSaidSo) {
-    EXPECT_FALSE(schemes_of(mixture(3), {"", {{"*.layers.1.mlp.experts.*", {.symmetric = false}}}}).experts_symmetric);
-    EXPECT_TRUE(schemes_of(mixture(3), {"", {{"*.layers.0.*", {.symmetric = false}}}}).experts_symmetric);
+    EXPECT_FALSE(schemes_of(mixture(3), {{}, {{"*.layers.1.mlp.experts.*", {.symmetric = false}}}}).experts_symmetric);
+    EXPECT_TRUE(schemes_of(mixture(3), {{}, {{"*.layers.0.*", {.symmetric = false}}}}).experts_symmetric);
 }
 
 }  // namespace

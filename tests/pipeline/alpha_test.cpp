@@ -91,8 +91,8 @@ TEST(AlphaPolicy, LayersOfTwoKindsHaveTheirOwnModules) {
     const ModuleGrids all({}, {}, family);
     EXPECT_TRUE(map.any(all));
     EXPECT_FALSE(with("all", {{"*", 0}}).any(all));
-    EXPECT_FALSE(with("o_proj", {}).any(ModuleGrids({}, {"o_proj", {}}, family)));
-    EXPECT_TRUE(with("o_proj", {}).any(ModuleGrids({}, {"*.layers.0.*", {}}, family)));
+    EXPECT_FALSE(with("o_proj", {}).any(ModuleGrids({}, {{"o_proj"}, {}}, family)));
+    EXPECT_TRUE(with("o_proj", {}).any(ModuleGrids({}, {{"*.layers.0.*"}, {}}, family)));
     for (const char* absent : {"*.layers.1.mlp.up_proj", "*.layers.0.mlp.experts.*", "*.experts.3.*"})
         EXPECT_THROW(with("all", {{absent, 0.1}}), InvalidInput) << absent;
 }

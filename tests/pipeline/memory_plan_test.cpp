@@ -60,10 +60,11 @@ struct Model {
     MemoryPlan plan(const Chunks& work, int ranks, std::optional<double> gibibytes = {}) const {
         PlanDevice device{DType::bfloat16, true, {}};
         if (gibibytes) device.limit = static_cast<std::size_t>(*gibibytes * static_cast<double>(gib));
-        return plan_memory(family, work, 300000, settings, ranks, device);
+        return plan_memory(family, work, 300000, settings, {settings.solver, modules, family}, ranks, device);
     }
     Family family;
     QuantizeSettings settings;
+    ModuleSettings modules = {};
 };
 
 std::map<std::string, double> gibibytes_of(const std::vector<MemoryPlan::Item>& items) {
@@ -169,8 +170,8 @@ TEST(Arithmetic, LeavesOutWhatIsIgnored) {
     const auto count = [&](const ModuleSettings& modules) {
         return count_arithmetic(family, work, ModuleGrids({}, modules, family), alphas, 4);
     };
-    const Arithmetic all = count({}), without = count({"down_proj,v_proj", {}}),
-                     twice = count({"", {{"*.up_proj", {.bits = 8}}}});
+    const Arithmetic all = count({}), without = count({{"down_proj", "v_proj"}, {}}),
+                     twice = count({{}, {{"*.up_proj", {.bits = 8}}}});
     EXPECT_EQ(without.forward, all.forward);
     const double n = 28672, hidden = 8192;
     const auto sampled = static_cast<double>(work.hessian_tokens + work.pair_columns);
@@ -182,7 +183,7 @@ TEST(Arithmetic, LeavesOutWhatIsIgnored) {
         return layer_work(family, work, ModuleGrids({}, modules, family), alphas, 4);
     };
     EXPECT_TRUE(work_of({}).empty());
-    const std::vector<double> parts = work_of({"*.layers.2.*", {}});
+    const std::vector<double> parts = work_of({{"*.layers.2.*"}, {}});
     ASSERT_EQ(parts.size(), 4U);
     EXPECT_EQ(parts[0], 1);
     EXPECT_LT(parts[2], 0.6);
@@ -193,14 +194,14 @@ TEST(MemoryPlan, OfModulesWithGridsOfTheirOwn) {
     Model model = llama_2_70b;
     const Chunks work = chunks();
     const auto peak = [&](const ModuleSettings& modules, const char* item) {
-        model.settings.modules = modules;
+        model.modules = modules;
         return gibibytes_of(model.plan(work, 8).device)[item];
     };
     const double all = peak({}, "solver");
-    EXPECT_LT(peak({"gate_proj,up_proj", {}}, "solver"), 0.6 * all);
-    EXPECT_EQ(peak({"*.layers.0.mlp.up_proj", {}}, "solver"), all);  // other layers have one
-    EXPECT_GT(peak({"", {{"*.layers.7.mlp.up_proj", {.group_size = 32}}}}, "solver"), all);
-    EXPECT_GT(peak({"", {{"*.layers.7.*", {.group_size = 32}}}}, "codes and scales of all ranks"),
+    EXPECT_LT(peak({{"gate_proj", "up_proj"}, {}}, "solver"), 0.6 * all);
+    EXPECT_EQ(peak({{"*.layers.0.mlp.up_proj"}, {}}, "solver"), all);  // other layers have one
+    EXPECT_GT(peak({{}, {{"*.layers.7.mlp.up_proj", {.group_size = 32}}}}, "solver"), all);
+    EXPECT_GT(peak({{}, {{"*.layers.7.*", {.group_size = 32}}}}, "codes and scales of all ranks"),
               peak({}, "codes and scales of all ranks"));
 }
 
@@ -305,21 +306,25 @@ TEST(MemoryPlan, WeightsGiveWayBeforeHiddenStatesAndNoMoreThanMust) {
 TEST(MemoryPlan, OnACpuNothingGivesWay) {
     const Chunks work = chunks();
     const Model& model = llama_2_70b;
-    const MemoryPlan free = plan_memory(model.family, work, 300000, model.settings, 8, {});
+    const MemoryPlan free =
+        plan_memory(model.family, work, 300000, model.settings, {model.settings.solver, {}, model.family}, 8, {});
     EXPECT_TRUE(free.fits);
     const MemoryPlan tight =
-        plan_memory(model.family, work, 300000, model.settings, 8, {DType::float32, false, free.shared_peak - 1});
+        plan_memory(model.family, work, 300000, model.settings, {model.settings.solver, {}, model.family}, 8,
+                    {DType::float32, false, free.shared_peak - 1});
     EXPECT_FALSE(tight.fits);
     EXPECT_EQ(tight.shared_peak, free.shared_peak);
-    EXPECT_TRUE(
-        plan_memory(model.family, work, 300000, model.settings, 8, {DType::float32, false, free.shared_peak}).fits);
+    EXPECT_TRUE(plan_memory(model.family, work, 300000, model.settings, {model.settings.solver, {}, model.family}, 8,
+                            {DType::float32, false, free.shared_peak})
+                    .fits);
 }
 
 TEST(MemoryPlan, HOfFloat32InputsIsMadeAsC) {
     const Model model(llama(4096, 4096, 2, 32, 32000));
     Chunks work = chunks();
     const auto scratch = [&](DType type) {
-        const MemoryPlan plan = plan_memory(model.family, work, 300000, model.settings, 8, {type, true, {}});
+        const MemoryPlan plan = plan_memory(model.family, work, 300000, model.settings,
+                                            {model.settings.solver, {}, model.family}, 8, {type, true, {}});
         return gibibytes_of(plan.device)["operations' scratch"];
     };
     const double with_pairs = scratch(DType::float32);
@@ -331,7 +336,8 @@ TEST(MemoryPlan, HOfFloat32InputsIsMadeAsC) {
 
 TEST(MemoryPlan, WhatRanksKeepOfTheHostMustFitWhatTheyShare) {
     const Chunks work = chunks();
-    const MemoryPlan on_cpu = plan_memory(llama_2_70b.family, work, 300000, llama_2_70b.settings, 8, {});
+    const MemoryPlan on_cpu = plan_memory(llama_2_70b.family, work, 300000, llama_2_70b.settings,
+                                          {llama_2_70b.settings.solver, {}, llama_2_70b.family}, 8, {});
     const MemoryPlan on_gpu = llama_2_70b.plan(work, 8, 80);
     for (const MemoryPlan* plan : {&on_cpu, &on_gpu}) {
         const std::size_t peak = plan == &on_cpu ? plan->shared_peak : plan->host_peak;

@@ -103,7 +103,7 @@ TEST_F(QuantizeTest, ModulesThatAreIgnoredStayAsTheyAre) {
         ASSERT_TRUE(one != nullptr && other != nullptr) << name;
         EXPECT_EQ(one->codes == other->codes, same) << name;
     };
-    settings.modules.ignore = "q_proj,k_proj,v_proj,*.layers.1.mlp.up_proj";
+    modules.ignore = {"q_proj", "k_proj", "v_proj", "*.layers.1.mlp.up_proj"};
     const std::vector<LayerRecord> parts = quantize({});
     EXPECT_EQ(parts[0].modules.size(), 4U);
     EXPECT_EQ(parts[1].modules.size(), 3U);
@@ -112,16 +112,17 @@ TEST_F(QuantizeTest, ModulesThatAreIgnoredStayAsTheyAre) {
     EXPECT_TRUE(find_module(parts[0], "mlp.up_proj"));
     EXPECT_FALSE(find_module(parts[1], "mlp.up_proj"));
     EXPECT_EQ(parts[1].source_tensors, original[1].source_tensors);
-    settings.modules.ignore = "*.layers.0.*";
+    modules.ignore = {"*.layers.0.*"};
     const std::vector<LayerRecord> second = quantize({});
     EXPECT_TRUE(second[0].modules.empty());
     EXPECT_EQ(second[1].modules.size(), 7U);
     expect_codes(second[1], original[1], "self_attn.q_proj", true);
     expect_codes(second[1], sequential[1], "self_attn.q_proj", false);
     for (const InputsFrom inputs : {InputsFrom::sequential, InputsFrom::original})
-        for (const char* ignored : {"q_proj,k_proj,v_proj,*.layers.1.mlp.up_proj", "*.layers.0.*"}) {
+        for (const auto& ignored : std::vector<std::vector<std::string>>{
+                 {"q_proj", "k_proj", "v_proj", "*.layers.1.mlp.up_proj"}, {"*.layers.0.*"}}) {
             settings.inputs = inputs;
-            settings.modules.ignore = ignored;
+            modules.ignore = ignored;
             const std::vector<LayerRecord> alone = quantize({});
             expect_same(alone, quantize({.ranks = 3}), 0);
             expect_same(alone, quantize({.finished = 1}), 0);
@@ -137,9 +138,9 @@ TEST_F(QuantizeTest, ModulesMayHaveGridsOfTheirOwn) {
     const std::vector<LayerRecord> eight = quantize({});
     settings.solver.grid = {};
     settings.solver.grid.group_size = 32;
-    settings.modules.map = {{"*.layers.0.self_attn.k_proj", {.symmetric = false}},
-                            {"*.layers.0.self_attn.*", {.bits = 8, .group_size = 64}},
-                            {"*.down_proj", {.group_size = -1}}};
+    modules.map = {{"*.layers.0.self_attn.k_proj", {.symmetric = false}},
+                   {"*.layers.0.self_attn.*", {.bits = 8, .group_size = 64}},
+                   {"*.down_proj", {.group_size = -1}}};
     const std::vector<LayerRecord> mixed = quantize({});
     for (const char* name : {"self_attn.q_proj", "self_attn.v_proj"})
         EXPECT_EQ(find_module(mixed[0], name)->codes, find_module(eight[0], name)->codes);
@@ -315,10 +316,9 @@ TEST_F(SharedExpert, AnExpertsStatisticsAreOfWhatReachesIt) {
     EXPECT_GT(left_out, 0);
 }
 
-/// More experts than tokens reach.
 TEST_F(SharedExpert, ExpertsMayBeIgnored) {
     const std::vector<LayerRecord> all = quantize({});
-    settings.modules.ignore = "mlp.experts.1.up_proj,*.mlp.experts.2.*,*.shared_experts.*";
+    modules.ignore = {"mlp.experts.1.up_proj", "*.mlp.experts.2.*", "*.shared_experts.*"};
     const std::vector<LayerRecord> some = quantize({});
     EXPECT_EQ(some[0].modules.size(), all[0].modules.size() - 1 - 3 - 3);
     EXPECT_FALSE(find_module(some[0], "mlp.experts.2.down_proj"));
@@ -327,6 +327,7 @@ TEST_F(SharedExpert, ExpertsMayBeIgnored) {
     expect_same(some, quantize({.ranks = 3, .finished = 1}));
 }
 
+/// More experts than tokens reach.
 class LonelyExperts : public Mixture {
   protected:
     LonelyExperts() : Mixture({{"num_experts", 90}, {"num_experts_per_tok", 1}, {"num_hidden_layers", 1}}, 1) {
@@ -497,8 +498,8 @@ TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
         PhaseClock clock;
         Progress progress(clock, settings.layers, false);
         try {
-            quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), -1,
-                           {*backend, comm, *collectives}, progress);
+            quantize_model(settings, {settings.solver, modules, model.family()}, model.family(), checkpoint, work,
+                           std::span(&target, 1), -1, {*backend, comm, *collectives}, progress);
             ADD_FAILURE() << "it ended well";
         } catch (const Failure& failure) {
             const std::string said = failure.what();

@@ -98,7 +98,8 @@ class TinyRun : public ::testing::Test {
                 PhaseClock clock([&backend] { backend->synchronize(); });
                 const PhaseClock::Shown shown(clock, backend->make_timeline());
                 Progress progress(clock, settings.layers, false);
-                EXPECT_EQ(quantize_model(settings, model.family(), checkpoint, work, std::span(&target, 1), stop_after,
+                EXPECT_EQ(quantize_model(settings, {settings.solver, modules, model.family()}, model.family(),
+                                         checkpoint, work, std::span(&target, 1), stop_after,
                                          {*backend, comm, *collectives, way.residency}, progress),
                           stop_after > 0 ? Outcome::stopped : Outcome::done);
                 if (way.at_end) way.at_end(*backend);
@@ -142,6 +143,7 @@ class TinyRun : public ::testing::Test {
 
     TinyModel model;
     QuantizeSettings settings;
+    ModuleSettings modules;
 
   private:
     static void append(Sequences& sequences, const std::vector<std::int32_t>& ids) {

@@ -16,11 +16,13 @@ using test::sample_module;
 using test::ScratchFolder;
 
 /// A run of three layers with two finished: bias 20.25 -> 3.125 in every module but the last, which had no pairs.
-RunDirectory sample_run(const ScratchFolder& folder) {
+RunDirectory sample_run(const ScratchFolder& folder, const json& more = json::object()) {
     const json settings{{"model", {{"path", "/models/tiny"}, {"layers", 3}, {"files", json::array({1, 2})}}},
                         {"layers", 3},
                         {"quantization", {{"alpha", 0.1}, {"solver", "joint"}}}};
-    RunDirectory run = RunDirectory::create(folder / "run", settings);
+    json all = settings;
+    all["quantization"].update(more);
+    RunDirectory run = RunDirectory::create(folder / "run", all);
     for (const std::int64_t layer : {0, 1}) {
         LayerRecord record{layer,
                            run.fingerprint(),
@@ -73,8 +75,9 @@ TEST(Inspect, TextSaysTheSameWithinAHundredColumns) {
 
 TEST(Inspect, TextShowsGridsWhereThereAreSeveral) {
     const ScratchFolder folder;
-    const RunDirectory run = sample_run(folder);
-    EXPECT_EQ(inspect_text(inspect_json(run)).find("4/32"), std::string::npos);
+    const ScratchFolder plain;
+    EXPECT_EQ(inspect_text(inspect_json(sample_run(plain))).find("4/32"), std::string::npos);
+    const RunDirectory run = sample_run(folder, {{"module_map", {{"*", {{"bits", 8}}}}}});
     LayerRecord record{1, run.fingerprint(), {sample_module("self_attn.q_proj", {.symmetric = false}, 1)}};
     for (const int expert : {0, 1, 2})
         record.modules.push_back(sample_module(fmt::format("mlp.experts.{}.up_proj", expert),

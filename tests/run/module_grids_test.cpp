@@ -42,7 +42,7 @@ TEST(ModuleGrids, AreTheSolversWhereNothingElseIsSaid) {
 
 TEST(ModuleGrids, ListsNameModulesAndPatternsChangeThem) {
     const ModuleGrids grids = grids_of(
-        {"k_proj,mlp.gate_proj,model.layers.1.*,*.layers.2.self_attn.[qv]_proj",
+        {{"k_proj", "mlp.gate_proj", "model.layers.1.*", "*.layers.2.self_attn.[qv]_proj"},
          {{"model.layers.0.self_attn.q_proj", {.bits = 2}}, {"*.self_attn.*", {.bits = 8, .group_size = -1}}}});
     EXPECT_FALSE(grids.uniform());
     for (const auto& [layer, module] : std::vector<std::pair<int, std::string>>{
@@ -56,18 +56,37 @@ TEST(ModuleGrids, ListsNameModulesAndPatternsChangeThem) {
     EXPECT_EQ(grids(0, "mlp.up_proj"), Grid());
 }
 
-TEST(ModuleGrids, WhatFitsNothingOrLeavesNothingIsRefused) {
-    expect_refused([] { grids_of({"x_proj", {}}); }, {"--ignore", "no module 'x_proj'", "q_proj, k_proj"});
-    expect_refused([] { grids_of({"lm_head", {}}); }, {"'lm_head'"});
-    expect_refused([] { grids_of({",", {}}); }, {"--ignore", "''"});
-    expect_refused([] { grids_of({"model.layers.3.*", {}}); }, {"'model.layers.3.*'"});
-    expect_refused([] { grids_of({"*", {}}); }, {"leaves no module to quantize"});
-    expect_refused([] { grids_of({"", {{"*.x_proj", {.bits = 8}}}}); }, {"--module-map", "'*.x_proj' fits no module"});
+TEST(ModuleGrids, WhatFitsNothingIsRefused) {
+    expect_refused(
+        [] {
+            grids_of({{"x_proj"}, {}});
+        },
+        {"--ignore", "no module 'x_proj'", "q_proj, k_proj", "model.layers.0.mlp.down_proj"});
+    expect_refused([] { grids_of({{"lm_head"}, {}}); }, {"'lm_head'"});
+    expect_refused([] { grids_of({{"o_proj", ""}, {}}); }, {"--ignore", "''"});
+    expect_refused([] { grids_of({{"model.layers.3.*"}, {}}); }, {"'model.layers.3.*'"});
+    expect_refused(
+        [] {
+            grids_of({{}, {{"*", {.bits = 3}}, {"*.x_proj", {.bits = 8}}}});
+        },
+        {"--module-map", "'*.x_proj' fits no module"});
+    expect_refused([] { grids_of({{}, {{"model.layers.0.mlp.x_proj", {.bits = 8}}}}); }, {"fits no module"});
+}
+
+TEST(ModuleGrids, SayWhetherAnyIsQuantizedAndWhatHasNoEffect) {
+    const Family family = three_layers();
+    const ModuleGrids grids = grids_of(
+        {{"*.layers.0.*", "*.layers.1.*"},
+         {{"*.layers.0.*", {.bits = 8}}, {"*.up_proj", {.bits = 8}}, {"model.layers.2.mlp.up_proj", {.bits = 3}}}});
+    EXPECT_FALSE(quantizes_any(grids, family, 2));
+    EXPECT_TRUE(quantizes_any(grids, family, 3));
+    EXPECT_EQ(grids.idle(), (std::vector<std::string>{"*.layers.0.*", "model.layers.2.mlp.up_proj"}));
+    EXPECT_TRUE(grids_of({}).idle().empty());
 }
 
 TEST(ModuleGrids, ComeBackFromARunsSettings) {
     const ModuleSettings settings{
-        "o_proj", {{"*.down_proj", {.bits = 8, .group_size = 32, .symmetric = false}}, {"*", {.bits = 3}}}};
+        {"o_proj"}, {{"*.down_proj", {.bits = 8, .group_size = 32, .symmetric = false}}, {"*", {.bits = 3}}}};
     nlohmann::json quantization{{"bits", 2}, {"group_size", 64}, {"symmetric", false}, {"scale_dtype", "f32"}};
     const nlohmann::json plain = quantization;
     add_to_json({}, quantization);
@@ -100,7 +119,11 @@ TEST(ModuleMapFile, IsReadInItsOrderAndChecked) {
     expect_refused([&] { read(R"({"a": {}})"); }, {"'a' must be an object"});
     expect_refused([&] { read(R"({"a": {"bits": 5}})"); }, {"'a'", "--bits is 5"});
     expect_refused([&] { read(R"({"a": {"bits": 4.5}})"); }, {"'a'", "'bits' is not a whole number"});
-    expect_refused([&] { read(R"({"a": {"bits": 99999999999999999999}})"); }, {"'a'"});
+    for (const char* large : {"99999999999999999999", "4294967300", "18446744073709551620", "-4294967292"})
+        expect_refused([&] { read(fmt::format(R"({{"a": {{"bits": {}}}}})", large)); },
+                       {"'a'", "'bits' is not a whole number"});
+    expect_refused([&] { read(R"({"a": {"bits": 8}, "b": {"bits": 8}, "a": {"bits": 3}})"); }, {"'a' twice"});
+    expect_refused([&] { read(R"({"a": {"bits": 8, "bits": 4}})"); }, {"'bits' twice"});
     expect_refused([&] { read(R"({"a": {"group_size": 48}})"); }, {"'a'", "--group-size is 48"});
     expect_refused([&] { read(R"({"a": {"sym": 1}})"); }, {"'a'", "'sym' is not true or false"});
     expect_refused([&] { read(R"({"a": {"group-size": 32}})"); }, {"'a' has 'group-size'; it takes"});

@@ -210,6 +210,8 @@ def test_titles_tell_models_apart(tmp_path):
         f"Fair-GPTQ α = 0.1, {both}, joint solver, 4-bit (one)", f"Fair-GPTQ α = 0.1, {both}, joint solver, 4-bit (two)", f"GPTQ, {both}, 4-bit"]
     assert titles(tmp_path, ("a", {"pairs": "given"}), ("b", {"pairs": "shuffled"}), ("c", {"alpha_map": [["*", 1]]}), ("d", {"pairs": "unrelated"})) == [
         "Fair-GPTQ α = 0.1, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, shuffled pairs", "Fair-GPTQ, α by map, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, unrelated pairs"]
+    assert titles(tmp_path, ("a", {}), ("b", {"ignore": ["o_proj"]}), ("c", {"module_map": [["*", {"bits": 8}]]})) == [
+        "Fair-GPTQ α = 0.1, 4-bit", "Fair-GPTQ α = 0.1, 4-bit, some modules ignored", "Fair-GPTQ α = 0.1, 4-bit, grids by map"]
 
 
 def test_titles_of_runs_in_folders_of_one_name(tmp_path):
@@ -229,6 +231,10 @@ def test_reports_alone_runs_alone_and_unfinished_runs(inputs, tmp_path):
     page = Page(report(tmp_path / "b.html", run, "--card", tmp_path / "README.md"))
     assert "layers-bias" in page.plots and "trade-off-0" not in page.plots
     card = (tmp_path / "README.md").read_text()
+    assert "Left as they were" not in card and "otherwise" not in card
+    mixed = write_run(tmp_path / "mixed", ignore=["o_proj", "k_proj"], module_map=[["*.down_proj", {"bits": 8}], ["*.0.*", {"sym": False}]])
+    report(tmp_path / "mixed.html", mixed, "--card", tmp_path / "mixed.md")
+    assert "Left as they were: o\\_proj, k\\_proj" in (text := (tmp_path / "mixed.md").read_text()) and "down\\_proj to" in text, text
     assert "Only 1 of its 3 layers" in card and "was not evaluated" in card and "model-index" not in card
 
 

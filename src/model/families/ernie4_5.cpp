@@ -50,6 +50,7 @@ const FamilyEntry ernie_family{"Ernie4_5ForCausalLM", "ernie4_5", read_ernie, de
 const FamilyEntry ernie_moe_family{"Ernie4_5_MoeForCausalLM", "ernie4_5_moe", read_ernie_moe,
                                    [](const ModelConfig& config) {
                                        Family family = describe_mixture(config, "mlp");
+                                       family.further_prefix = "model.mtp_block.{}.";
                                        family.router_bias = "mlp.moe_statics.e_score_correction_bias";
                                        family.router_bias_rows = 1;
                                        return family;
