@@ -16,10 +16,10 @@ namespace fairgptq::commands {
 
 void add_run_options(cxxopts::Options& options) {
     const auto text = [](const char* preset) { return cxxopts::value<std::string>()->default_value(preset); };
-    options.add_options("run")                                                                                  //
-        ("model", "folder of the Hugging Face model", cxxopts::value<std::string>())                            //
-        ("tokens", "token file written by tools/prepare.py", cxxopts::value<std::string>())                     //
-        ("alpha-modules", "modules that get the bias term: all, or a list like o_proj,down_proj", text("all"))  //
+    options.add_options("run")                                                                            //
+        ("model", "folder of the Hugging Face model", cxxopts::value<std::string>())                      //
+        ("tokens", "token file written by tools/prepare.py", cxxopts::value<std::string>())               //
+        ("alpha-modules", "modules that get the bias term: all, or a list like --ignore's", text("all"))  //
         ("alpha-layers", "layers that get it: all, a list like 0-3,30, or lower:10%, upper:10%, lower+upper:10%",
          text("all"))  //
         ("alpha-map", "JSON file of module patterns and their alpha; first match wins, over the above",

@@ -54,13 +54,14 @@ nlohmann::json Progress::layer_event(const LayerRecord* record, const std::vecto
     nlohmann::json event{
         {"event", replayed_ ? "replayed" : "layer"}, {"layer", layer_}, {"layers", layers_}, {"seconds", seconds}};
     add_times(event, ranks);
-    if (record != nullptr)
-        for (const ModuleSolution& module : record->modules)
-            event["modules"][module.name] = {{"alpha", module.alpha},
-                                             {"damp_used", module.damp_used},
-                                             {"reconstruction", module.reconstruction},
-                                             {"bias_before", module.bias_before},
-                                             {"bias_after", module.bias_after}};
+    if (record == nullptr) return event;
+    nlohmann::json& modules = event["modules"] = nlohmann::json::object();
+    for (const ModuleSolution& module : record->modules)
+        modules[module.name] = {{"alpha", module.alpha},
+                                {"damp_used", module.damp_used},
+                                {"reconstruction", module.reconstruction},
+                                {"bias_before", module.bias_before},
+                                {"bias_after", module.bias_after}};
     return event;
 }
 
@@ -75,7 +76,9 @@ void Progress::end_layer(std::span<const LayerRecord> records) {
                 after += module.bias_after;
                 reconstruction += module.reconstruction;
             }
-            figures = fmt::format(", reconstruction {:.4g}, bias {:.4g} -> {:.4g}", reconstruction, before, after);
+            figures = records.front().modules.empty() ? ", all modules ignored"
+                                                      : fmt::format(", reconstruction {:.4g}, bias {:.4g} -> {:.4g}",
+                                                                    reconstruction, before, after);
         }
         say("layer {:>3} of {}: {}{:.1f} s{}\n", layer_ + 1, layers_, replayed_ ? "replayed in " : "", took, figures);
     }

@@ -122,6 +122,10 @@ def test_modules_that_are_ignored_or_quantized_otherwise(tiny, tmp_path):
                             for kind, folder in (("run", tmp_path / "run"), ("model", tmp_path / "dense"))))
     text = run(0, "inspect", tmp_path / "run").stdout
     assert "8/row" in text and "4/32a" in text and '["o_proj","*.layers.1.self_attn.*"]' in text
+    first = quantize(tiny, tmp_path / "first", "--ignore", "*.layers.0.*", "--stop-after-layers", "1", code=75)
+    assert "all modules ignored" in first.stderr
+    event = json.loads((tmp_path / "first/log.jsonl").read_text().splitlines()[-2])
+    assert (event["event"], event["modules"]) == ("layer", {})
     (tmp_path / "idle.json").write_text(json.dumps({"*.down_proj": {"bits": 8}, "*.1.mlp.down_proj": {"bits": 3}}))
     idle = run(0, "plan", "--model", model, "--tokens", tokens, "--group-size", "32", "--module-map", tmp_path / "idle.json").stderr
     assert "'*.1.mlp.down_proj' has no effect" in idle and "'*.down_proj' has" not in idle

@@ -238,6 +238,21 @@ def test_reports_alone_runs_alone_and_unfinished_runs(inputs, tmp_path):
     assert "Only 1 of its 3 layers" in card and "was not evaluated" in card and "model-index" not in card
 
 
+def test_a_layer_whose_modules_are_all_ignored_is_finished_all_the_same(tmp_path):
+    run = write_run(tmp_path / "run", ignore=["*.layers.0.*"])
+    first = run / "layers/layer_0000.h5"
+    with h5py.File(first, "r+") as layer:
+        layer.attrs["modules"] = "[]"
+        for name in MODULES:
+            del layer[name]
+    report(tmp_path / "out.html", run, "--card", tmp_path / "README.md")
+    assert "Only" not in (tmp_path / "README.md").read_text()
+    for file in (run / "layers").iterdir():
+        if file != first:
+            file.unlink()
+    assert "no finished layer with quantized modules" in refused(run_tool("report.py", run, "--out", tmp_path / "none.html"))
+
+
 def test_a_run_without_pairs_has_no_bias_to_show(tmp_path):
     run = write_run(tmp_path / "run", alpha=0)
     for file in (run / "layers").iterdir():

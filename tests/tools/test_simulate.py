@@ -101,6 +101,12 @@ def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
     assert "single rank" in refused(run_tool("simulate.py", "rates", two, "--cores", 2, "--out", tmp_path / "x.json"))
     (tmp_path / "rates2.json").write_text("{}")
     assert "lacks" in refused(run_tool("simulate.py", "check", "--rates", tmp_path / "rates2.json", two))
+    for more in {"ignore": ["o_proj"]}, {"module_map": [["*", {"bits": 8}]]}:
+        changed = write_run(tmp_path / f"{len(list(tmp_path.iterdir()))}", 2, ONE)
+        value = json.loads((changed / "run.json").read_text())
+        value["settings"]["quantization"].update(more)
+        (changed / "run.json").write_text(json.dumps(value))
+        assert "not all quantized alike" in refused(run_tool("simulate.py", "check", "--rates", rates, changed))
     for field in "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts":
         (tmp_path / "model/config.json").write_text(json.dumps(CONFIG | {field: 4}))
         assert "mixture of experts" in refused(run_tool("simulate.py", "check", "--rates", rates, two))
