@@ -148,7 +148,7 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
     ModuleSettings modules = read_modules(parsed);
     ModuleGrids grids(settings.solver, modules, family);
     const std::string ignored = fmt::format("--ignore {}", fmt::join(modules.ignore, ","));
-    if (!quantizes_any(grids, family, settings.layers))
+    if (widest_quantized(grids, family, settings.layers) == 0)
         throw InvalidInput("{} leaves no module to quantize{}", ignored,
                            settings.layers < family.config.layers ? " in the first layers (--max-layers)" : "");
     const bool biased = alpha.any(grids);

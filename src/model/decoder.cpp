@@ -148,16 +148,11 @@ Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens
     expert_rows_ = backend_.allocate(static_cast<std::size_t>(elements.expert_rows) * size);
 }
 
-std::int64_t Decoder::widest_stage(const Family& family) {
+std::int64_t Decoder::widest_input(const Family& family) {
     std::int64_t widest = 0;
     for (const std::int64_t layer : family.kinds_of_layers())
         for (const StageSpec& stage : family.stages_of(layer))
             widest = std::max(widest, stage.cols());
-    return widest;
-}
-
-std::int64_t Decoder::widest_input(const Family& family) {
-    const std::int64_t widest = widest_stage(family);
     if (!family.is_mixture()) return widest;
     const ModelConfig& config = family.config;
     const std::int64_t expert = std::max(config.intermediate_size, config.shared_intermediate_size);

@@ -45,9 +45,8 @@ class Decoder {
     /// Scratch for chunks of up to `max_tokens` tokens is allocated once.
     Decoder(Backend& backend, const Family& family, std::int64_t max_tokens);
 
-    /// Columns of ChunkState::inputs, and of the widest of the matrices that stages read in it.
+    /// Columns of ChunkState::inputs.
     static std::int64_t widest_input(const Family& family);
-    static std::int64_t widest_stage(const Family& family);
     /// Of those, how many stage `stage` reads: what has to be there for it.
     static std::int64_t input_cols(const Family& family, std::int64_t layer, int stage);
     /// Bytes that the constructor allocates: for `plan`.

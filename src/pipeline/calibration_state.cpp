@@ -115,34 +115,32 @@ void CalibrationState::for_each(const StateUse& use, const std::function<void(co
     outgoing_->finish();  // the next step fetches what this one put back
 }
 
-std::size_t StageStatistics::sum_bytes(const Family& family, bool pairs) {
-    const auto one =
-        static_cast<std::size_t>(PackedLower<double>::elements(Decoder::widest_stage(family))) * sizeof(double);
+std::size_t StageStatistics::sum_bytes(std::int64_t widest, bool pairs) {
+    const auto one = static_cast<std::size_t>(PackedLower<double>::elements(widest)) * sizeof(double);
     return pairs ? 2 * one : one;
 }
-std::size_t StageStatistics::matrix_bytes(const Family& family, bool pairs) {
-    const std::int64_t n = Decoder::widest_stage(family);
-    return size(n, n, sizeof(float)) * (pairs ? 2 : 1);
+std::size_t StageStatistics::matrix_bytes(std::int64_t widest, bool pairs) {
+    return size(widest, widest, sizeof(float)) * (pairs ? 2 : 1);
 }
-std::size_t StageStatistics::difference_bytes(const Family& family, std::int64_t max_pair_columns) {
-    return size(max_pair_columns, Decoder::widest_stage(family), sizeof(float));
+std::size_t StageStatistics::difference_bytes(std::int64_t widest, std::int64_t max_pair_columns) {
+    return size(max_pair_columns, widest, sizeof(float));
 }
 
-StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collectives, const Family& family,
+StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collectives, std::int64_t widest,
                                  const Chunks& chunks)
     : backend_(backend),
       collectives_(collectives),
       hessian_tokens_(chunks.hessian_tokens),
       pair_columns_(chunks.pair_columns) {
     const bool pairs = pair_columns_ > 0;
-    const std::size_t sums = sum_bytes(family, false);
-    const std::size_t matrix = matrix_bytes(family, false);
+    const std::size_t sums = sum_bytes(widest, false);
+    const std::size_t matrix = matrix_bytes(widest, false);
     hessian_sum_ = backend.allocate(sums);
     hessian_buffer_ = backend.allocate(matrix);
     if (pairs) {
         covariance_sum_ = backend.allocate(sums);
         covariance_buffer_ = backend.allocate(matrix);
-        differences_ = backend.allocate(difference_bytes(family, chunks.max_pair_columns));
+        differences_ = backend.allocate(difference_bytes(widest, chunks.max_pair_columns));
     }
 }
 

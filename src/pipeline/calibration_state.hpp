@@ -75,7 +75,8 @@ class CalibrationState {
 /// H's sums travel between ranks while C is made.
 class StageStatistics {
   public:
-    StageStatistics(Backend& backend, DeviceCollectives& collectives, const Family& family, const Chunks& chunks);
+    /// @param widest columns of the widest stage whose sums there will be (widest_quantized)
+    StageStatistics(Backend& backend, DeviceCollectives& collectives, std::int64_t widest, const Chunks& chunks);
 
     /// Begins the sums of a stage of so many columns.
     void clear(std::int64_t cols);
@@ -99,9 +100,9 @@ class StageStatistics {
     std::span<std::byte> scratch() const { return {hessian_sum_.as<std::byte>(), hessian_sum_.bytes()}; }
 
     /// The sums' bytes, then those of H and C and their scratch, for `plan`.
-    static std::size_t sum_bytes(const Family& family, bool pairs);
-    static std::size_t matrix_bytes(const Family& family, bool pairs);
-    static std::size_t difference_bytes(const Family& family, std::int64_t max_pair_columns);
+    static std::size_t sum_bytes(std::int64_t widest, bool pairs);
+    static std::size_t matrix_bytes(std::int64_t widest, bool pairs);
+    static std::size_t difference_bytes(std::int64_t widest, std::int64_t max_pair_columns);
 
   private:
     void begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock);

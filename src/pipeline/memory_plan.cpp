@@ -34,6 +34,7 @@ std::size_t sum(const std::vector<MemoryPlan::Item>& items) {
 /// Sizes that do not depend on what waits where.
 struct Sizes {
     std::size_t layer = 0, codes = 0, solver = 0, largest = 0, gathered = 0, parts = 0, scratch = 0;
+    std::int64_t widest = 0;
 };
 
 Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const ModuleGrids& module_grids, int ranks,
@@ -51,6 +52,7 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const Mod
     // H of float32 inputs is made as C is.
     const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
+    sizes.widest = widest_quantized(module_grids, family, settings.layers);
     const auto add_stage = [&](std::int64_t layer, const StageSpec& stage, std::size_t& codes) {
         std::int64_t rows = 0;  // that are solved
         std::size_t grids = 0;
@@ -137,9 +139,9 @@ class Planner {
         plan.device = {
             {"hidden states", CalibrationState::hidden_bytes(family_, resident, type)},
             {"stage inputs", CalibrationState::inputs_bytes(family_, resident, type)},
-            {"sums of H and C", StageStatistics::sum_bytes(family_, pairs)},
-            {"H and C", StageStatistics::matrix_bytes(family_, pairs)},
-            {"pair differences", StageStatistics::difference_bytes(family_, chunks_.max_pair_columns)},
+            {"sums of H and C", StageStatistics::sum_bytes(sizes_.widest, pairs)},
+            {"H and C", StageStatistics::matrix_bytes(sizes_.widest, pairs)},
+            {"pair differences", StageStatistics::difference_bytes(sizes_.widest, chunks_.max_pair_columns)},
             {"forward scratch", Decoder::scratch_bytes(family_, chunks_.max_tokens, type)},
         };
         if (plan.spilled_tokens > 0)

@@ -47,7 +47,7 @@ class QuantizeRun {
           decoder_(backend_, family, chunks.max_tokens),
           state_(backend_, family, chunks, deal_chunks(chunks, comm_.size())[static_cast<std::size_t>(comm_.rank())],
                  resources.residency.tokens),
-          statistics_(backend_, collectives_, family, chunks),
+          statistics_(backend_, collectives_, widest_quantized(grids, family, settings.layers), chunks),
           copies_(backend_),
           share_(share_of_reading(resources)),
           source_(comm_, checkpoint, targets, disk, share_.ranks > 1),

@@ -54,8 +54,8 @@ class ModuleGrids {
     std::vector<std::string> idle_;
 };
 
-/// Whether any module of the first `layers` is quantized.
-bool quantizes_any(const ModuleGrids& grids, const Family& family, std::int64_t layers);
+/// Columns of the widest module of the first `layers` that is quantized; 0: none is.
+std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers);
 
 /// Adds what is not the default to a run's settings of quantization (run.json): runs made before go on.
 void add_to_json(const ModuleSettings& settings, nlohmann::json& quantization);

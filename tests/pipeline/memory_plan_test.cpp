@@ -201,6 +201,9 @@ TEST(MemoryPlan, OfModulesWithGridsOfTheirOwn) {
     EXPECT_LT(peak({{"gate_proj", "up_proj"}, {}}, "solver"), 0.6 * all);
     EXPECT_EQ(peak({{"*.layers.0.mlp.up_proj"}, {}}, "solver"), all);  // other layers have one
     EXPECT_GT(peak({{}, {{"*.layers.7.mlp.up_proj", {.group_size = 32}}}}, "solver"), all);
+    const double g = static_cast<double>(gib);
+    EXPECT_NEAR(peak({{"down_proj"}, {}}, "H and C"), 2.0 * 8192 * 8192 * 4 / g, 1e-3);
+    EXPECT_NEAR(peak({{"*.layers.0.mlp.down_proj"}, {}}, "H and C"), 2.0 * 28672 * 28672 * 4 / g, 1e-3);
     EXPECT_GT(peak({{}, {{"*.layers.7.*", {.group_size = 32}}}}, "codes and scales of all ranks"),
               peak({}, "codes and scales of all ranks"));
 }

@@ -73,13 +73,14 @@ TEST(ModuleGrids, WhatFitsNothingIsRefused) {
     expect_refused([] { grids_of({{}, {{"model.layers.0.mlp.x_proj", {.bits = 8}}}}); }, {"fits no module"});
 }
 
-TEST(ModuleGrids, SayWhetherAnyIsQuantizedAndWhatHasNoEffect) {
+TEST(ModuleGrids, SayWhatIsQuantizedAndWhatHasNoEffect) {
     const Family family = three_layers();
     const ModuleGrids grids = grids_of(
         {{"*.layers.0.*", "*.layers.1.*"},
          {{"*.layers.0.*", {.bits = 8}}, {"*.up_proj", {.bits = 8}}, {"model.layers.2.mlp.up_proj", {.bits = 3}}}});
-    EXPECT_FALSE(quantizes_any(grids, family, 2));
-    EXPECT_TRUE(quantizes_any(grids, family, 3));
+    EXPECT_EQ(widest_quantized(grids, family, 2), 0);
+    EXPECT_EQ(widest_quantized(grids, family, 3), 128);
+    EXPECT_EQ(widest_quantized(grids_of({{"down_proj"}, {}}), family, 3), 64);
     EXPECT_EQ(grids.idle(), (std::vector<std::string>{"*.layers.0.*", "model.layers.2.mlp.up_proj"}));
     EXPECT_TRUE(grids_of({}).idle().empty());
 }
