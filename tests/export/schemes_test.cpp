@@ -6,34 +6,16 @@
 
 #include <regex>
 
+#include "model/plain_config.hpp"
+
 namespace fairgptq {
 namespace {
 
-ModelConfig config_of(std::int64_t layers) {
-    ModelConfig config;
-    config.model_type = "llama";
-    config.architecture = "LlamaForCausalLM";
-    config.hidden_size = 64;
-    config.intermediate_size = 128;
-    config.layers = layers;
-    config.heads = config.key_value_heads = 4;
-    config.head_dim = 16;
-    config.vocab_size = 100;
-    config.windows.assign(static_cast<std::size_t>(layers), 0);
-    return config;
+Family plain(std::int64_t layers) {
+    return describe_family(testing::plain_config(layers));
 }
-
-/// Three experts and a shared one, but for the first layer.
 Family mixture(std::int64_t layers) {
-    ModelConfig config = config_of(layers);
-    config.architecture = "Glm4MoeForCausalLM";
-    config.experts = 3;
-    config.experts_per_token = 1;
-    config.shared_intermediate_size = 32;
-    config.dense_intermediate_size = 256;
-    config.dense.assign(static_cast<std::size_t>(layers), false);
-    config.dense[0] = true;
-    return describe_family(config);
+    return describe_family(testing::mixture_config(layers));
 }
 
 Schemes schemes_of(const Family& family, const ModuleSettings& settings, std::int64_t layers = -1) {
@@ -59,7 +41,7 @@ int found(const Schemes& schemes, const std::string& name) {
 }
 
 TEST(Schemes, OfOneGridHaveNoExpressions) {
-    for (const Family& family : {describe_family(config_of(3)), mixture(3)}) {
+    for (const Family& family : {plain(3), mixture(3)}) {
         const Schemes schemes = schemes_of(family, {});
         EXPECT_TRUE(schemes.others.empty() && schemes.ignored.empty());
         EXPECT_TRUE(schemes.fused_alike && schemes.experts_alike && schemes.experts_everywhere);
@@ -68,7 +50,7 @@ TEST(Schemes, OfOneGridHaveNoExpressions) {
 }
 
 TEST(Schemes, EveryLinearIsFoundUnderItsNameAndTheNameOfWhatItIsComputedIn) {
-    const Family family = describe_family(config_of(12));
+    const Family family = plain(12);
     const ModuleSettings settings{{"*.layers.1.self_attn.[qkv]_proj", "*.layers.1[01].mlp.*"},
                                   {{"*.layers.2.mlp.gate_proj", {.bits = 8}},
                                    {"*.layers.2.mlp.up_proj", {.bits = 8}},
@@ -101,7 +83,7 @@ TEST(Schemes, EveryLinearIsFoundUnderItsNameAndTheNameOfWhatItIsComputedIn) {
 }
 
 TEST(Schemes, PartsThatDifferAreSaidSo) {
-    const Family family = describe_family(config_of(3));
+    const Family family = plain(3);
     const Schemes ignored = schemes_of(family, {{"*.layers.1.self_attn.q_proj"}, {}});
     EXPECT_FALSE(ignored.fused_alike);
     EXPECT_EQ(found(ignored, "model.layers.1.self_attn.q_proj"), -1);
@@ -154,7 +136,7 @@ TEST(Schemes, ASharedExpertIsNotTakenForTheOthers) {
 }
 
 TEST(Schemes, TheCommonOneIsOneThatIsUsed) {
-    const Schemes schemes = schemes_of(describe_family(config_of(3)), {{"down_proj"}, {{"*", {.bits = 8}}}});
+    const Schemes schemes = schemes_of(plain(3), {{"down_proj"}, {{"*", {.bits = 8}}}});
     EXPECT_EQ(schemes.common.bits, 8);
     EXPECT_TRUE(schemes.others.empty());
     EXPECT_EQ(found(schemes, "model.layers.0.mlp.down_proj"), -1);

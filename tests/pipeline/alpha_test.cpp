@@ -5,23 +5,14 @@
 #include <filesystem>
 #include <fstream>
 
+#include "model/plain_config.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
 namespace {
 
 Family ten_layers() {
-    ModelConfig config;
-    config.model_type = "llama";
-    config.architecture = "LlamaForCausalLM";
-    config.hidden_size = 64;
-    config.intermediate_size = 128;
-    config.layers = 10;
-    config.heads = config.key_value_heads = 4;
-    config.head_dim = 16;
-    config.vocab_size = 100;
-    config.windows.assign(10, 0);
-    return describe_family(config);
+    return describe_family(testing::plain_config(10));
 }
 
 AlphaPolicy policy(const std::string& modules, const std::string& layers,
@@ -68,15 +59,7 @@ TEST(AlphaPolicy, FirstMatchOfTheMapWins) {
 }
 
 TEST(AlphaPolicy, LayersOfTwoKindsHaveTheirOwnModules) {
-    ModelConfig config = ten_layers().config;
-    config.architecture = "Glm4MoeForCausalLM";
-    config.experts = 3;
-    config.experts_per_token = 1;
-    config.shared_intermediate_size = 32;
-    config.dense_intermediate_size = 256;
-    config.dense.assign(10, false);
-    config.dense[0] = true;
-    const Family family = describe_family(config);
+    const Family family = describe_family(testing::mixture_config(10));
     using Map = std::vector<std::pair<std::string, double>>;
     const auto with = [&](const std::string& modules, Map map) {
         return AlphaPolicy({0.5, modules, "all", std::move(map)}, family);

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "model/tiny_models.hpp"
+#include "model/plain_config.hpp"
 #include "run/sample.hpp"
 #include "support_files/refusal.hpp"
 
@@ -15,17 +15,7 @@ namespace {
 using testing::expect_refused;
 
 Family three_layers() {
-    ModelConfig config;
-    config.model_type = "llama";
-    config.architecture = "LlamaForCausalLM";
-    config.hidden_size = 64;
-    config.intermediate_size = 128;
-    config.layers = 3;
-    config.heads = config.key_value_heads = 4;
-    config.head_dim = 16;
-    config.vocab_size = 100;
-    config.windows.assign(3, 0);
-    return describe_family(config);
+    return describe_family(testing::plain_config(3));
 }
 
 ModuleGrids grids_of(const ModuleSettings& settings) {
