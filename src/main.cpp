@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "backend/backend.hpp"
+#include "backend/cpu/blas_core.hpp"
 #include "comm/nccl_calls.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
@@ -110,7 +111,7 @@ int after_output(int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    restart_with_short_spins(argv);
+    restart_for_libraries(argv, better_blas_core());
     keep_standard_streams_apart();
     std::signal(SIGXFSZ, SIG_IGN);  // a file larger than ulimit -f allows is a failed write like any other
     // Malloc, too, gives large blocks back at once (pages.hpp): otherwise it would keep pieces of up to 32 MiB.
@@ -125,10 +126,11 @@ int main(int argc, char** argv) {
         return after_output(exit_done);
     }
     if (name == "--version") {
-        fmt::print("fairgptq {} ({})\n", FAIRGPTQ_VERSION,
+        fmt::print("fairgptq {} ({}), OpenBLAS kernels {}\n", FAIRGPTQ_VERSION,
                    !built_with_cuda()  ? "CPU"
                    : built_with_nccl() ? "CPU, CUDA, NCCL"
-                                       : "CPU, CUDA");
+                                       : "CPU, CUDA",
+                   blas_core());
         return after_output(exit_done);
     }
     for (const Entry& entry : entries) {

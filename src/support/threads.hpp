@@ -1,6 +1,8 @@
 // How many threads this process may use.
 #pragma once
 
+#include <string>
+
 #include "comm/communicator.hpp"
 
 namespace fairgptq {
@@ -13,10 +15,11 @@ namespace fairgptq {
 /// @throws InvalidInput if OMP_NUM_THREADS asks for thousands
 int use_fair_share_of_cores(Communicator& comm);
 
-/// Starts the program anew, once, with a short time for which OpenMP's threads spin while they wait (then they sleep).
-/// GNU's spin for milliseconds, which on a core that others use, too, makes work of many short steps up to 80 times as
-/// slow; and it reads its environment before main. Does nothing where OMP_WAIT_POLICY or GOMP_SPINCOUNT is set. Call it
-/// first.
-void restart_with_short_spins(char** argv);
+/// Starts the program anew, once, with what libraries read from their environment before main. Call it first.
+/// OpenMP: a short time for which its threads spin while they wait (then they sleep). GNU's spin for milliseconds,
+/// which on a core that others use, too, makes work of many short steps up to 80 times as slow. Not where
+/// OMP_WAIT_POLICY or GOMP_SPINCOUNT is set. OpenBLAS: its kernels. Not where OPENBLAS_CORETYPE is set.
+/// @param blas_core better_blas_core()
+void restart_for_libraries(char** argv, const std::string& blas_core);
 
 }  // namespace fairgptq

@@ -188,4 +188,4 @@ def wait_for(condition, seconds=120):
 @pytest.mark.skipif(not EMULATED, reason="what a build can do is known of the emulation's")
 def test_a_build_says_what_it_can_do():
     shown = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
-    assert re.fullmatch(r"fairgptq [0-9.]+ \(CPU, CUDA, NCCL\)\n", shown)
+    assert re.fullmatch(r"fairgptq [0-9.]+ \(CPU, CUDA, NCCL\), OpenBLAS kernels \w+\n", shown)

@@ -1,5 +1,7 @@
 """What is around a run: streams that cannot be written, files of another kind, limits of a shell, numbers with more behind them."""
 import os
+import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -34,6 +36,20 @@ def test_a_run_goes_on_where_nobody_reads_along(tiny, whole, tmp_path, ranks, re
     assert read_run(tmp_path / "run") == read_run(whole)
     assert shell(redirection, ranks, *arguments(tiny, tmp_path / "run", "--resume")).returncode == 0
     assert shell(redirection, 0, *arguments(tiny, tmp_path / "other", "--bits", "5")).returncode == 2
+
+
+def test_openblas_computes_with_what_the_processor_can():
+    """Of a processor newer than itself it takes kernels of 2004, a quarter as fast; what the user asks for it gets."""
+    def kernels(**more):
+        environment = {name: value for name, value in ENVIRONMENT.items() if name != "OPENBLAS_CORETYPE"} | more
+        done = subprocess.run(command(0, "--version"), capture_output=True, text=True, check=True, env=environment)
+        return re.search(r"OpenBLAS kernels (\w+)", done.stdout)[1]
+
+    if " avx2 " not in pathlib.Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX2")
+    assert kernels().lower() in ("haswell", "zen", "skylakex", "cooperlake", "sapphirerapids")
+    assert kernels(OPENBLAS_CORETYPE="Nehalem") == "Nehalem"
+    assert kernels(OMP_WAIT_POLICY="passive") == kernels(GOMP_SPINCOUNT="1") == kernels()
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
