@@ -64,7 +64,8 @@ Model open_model(const std::filesystem::path& dir) {
 struct Work {
     Model original;
     std::optional<RunDirectory> run;
-    TensorHashes recorded;  // what the run's layers were made of
+    std::optional<ModuleGrids> grids;  // of the run
+    TensorHashes recorded;             // what the run's layers were made of
     std::optional<Model> other;
     std::vector<std::vector<std::int32_t>> prompts;
     std::int64_t prompt_tokens = 0, continuation_tokens = 0;
@@ -114,7 +115,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     if (!parsed) return;
     if ((parsed->count("run") > 0) == (parsed->count("other") > 0))
         throw InvalidInput("one of --run RUN and --other DIR is needed, and not both");
-    Work found{open_model(required_path(*parsed, "model")), {}, {}, {}, {}, 0, 0, ByModule::no, {}, nullptr};
+    Work found{open_model(required_path(*parsed, "model")), {}, {}, {}, {}, {}, 0, 0, ByModule::no, {}, nullptr};
     if (parsed->count("by-module") > 0) {
         found.by_module =
             choose<ByModule>(*parsed, "by-module", {{"kinds", ByModule::kinds}, {"modules", ByModule::modules}});
@@ -130,6 +131,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
             throw InvalidInput("--model {} is not the model that {} quantized, or its files have changed since",
                                found.original.dir.string(), found.run->path().string());
         }
+        found.grids = recorded_grids(found.run->settings(), found.original.family);
     } else {
         found.other = open_model(required_path(*parsed, "other"));
         if (found.other->family.config.vocab_size != found.original.family.config.vocab_size)
@@ -187,11 +189,10 @@ struct Selection {
 std::vector<Selection> selections(const Work& work) {
     std::vector<Selection> result;
     const Family& family = work.original.family;
-    const ModuleGrids grids = recorded_grids(work.run->settings(), family);
     for (std::int64_t layer = 0; layer < work.run->layers(); ++layer)
         for (const StageSpec& stage : family.stages_of(layer))
             for (const LinearSpec& linear : stage.linears) {
-                if (!grids(layer, linear.name)) continue;
+                if (!(*work.grids)(layer, linear.name)) continue;
                 if (work.by_module == ByModule::modules)
                     result.push_back({family.layer(layer) + linear.name, linear.name, layer});
                 else if (const std::string kind = kind_of_linear(linear.name);
@@ -203,8 +204,8 @@ std::vector<Selection> selections(const Work& work) {
 
 /// The run's weights in the place of the original's, all or those that are selected.
 WeightsOverride quantize(const Work& work, LinearChoice which = {}) {
-    return quantized_layers(*work.backend, *work.run, recorded_grids(work.run->settings(), work.original.family),
-                            work.original.checkpoint, work.recorded, std::move(which));
+    return quantized_layers(*work.backend, *work.run, *work.grids, work.original.checkpoint, work.recorded,
+                            std::move(which));
 }
 
 LinearChoice choice(const Selection& selection) {

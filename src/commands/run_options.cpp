@@ -186,9 +186,9 @@ RunInputs read_run_inputs(const cxxopts::ParseResult& parsed, Weights weights) {
 }
 
 void warn_of_settings(const RunInputs& inputs) {
-    for (const std::string& pattern : inputs.grids.idle())
-        warn("--module-map: '{}' has no effect: --ignore and patterns before it have all modules that it fits",
-             pattern);
+    if (const std::vector<std::string>& idle = inputs.grids.idle(); !idle.empty())
+        warn("--module-map: '{}'{} no effect: --ignore and patterns before it have all modules that it fits",
+             idle.front(), idle.size() == 1 ? " has" : fmt::format(" and {} more have", idle.size() - 1));
     const std::string objection =
         vllm_objection(inputs.settings.solver, find_schemes(inputs.grids, inputs.family, inputs.settings.layers));
     if (!objection.empty())

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <span>
@@ -35,7 +36,7 @@ bool is_scattered(const ModuleSolution& module) {
     return false;
 }
 
-/// One more than the last layer that files have.
+/// One more than the last layer that files have: behind a model's own some predict further tokens.
 std::int64_t stored_layers(const Family& family, const Checkpoint& checkpoint) {
     std::int64_t layers = family.config.layers;
     while (std::ranges::any_of(checkpoint.names(),
@@ -50,11 +51,8 @@ QuantizedModelInfo describe_run(const RunDirectory& run, const ModuleGrids& grid
     QuantizedModelInfo info;
     info.schemes = find_schemes(grids, family, run.layers());
     info.other_parts = family.other_parts;
-    info.quantized_layers = run.layers();
-    info.model_layers = family.config.layers;
-    std::vector<std::int64_t> beyond;  // behind a model's own layers some predict further tokens
-    for (std::int64_t layer = run.layers(); layer < stored_layers(family, checkpoint); ++layer)
-        beyond.push_back(layer);
+    std::vector<std::int64_t> beyond(static_cast<std::size_t>(stored_layers(family, checkpoint) - run.layers()));
+    std::iota(beyond.begin(), beyond.end(), run.layers());
     if (!beyond.empty()) info.original.push_back(in_layers(family, beyond) + ".*");
     for (const std::string& part : family.other_parts)
         info.original.push_back(fmt::format("^(.*\\.)?{}\\..*", part));

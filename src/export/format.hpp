@@ -20,16 +20,10 @@ struct QuantizedModelInfo {
     Schemes schemes;
     bool scattered_groups = false;         // some module's groups are not neighbouring columns
     std::vector<std::string> other_parts;  // Family's
-    std::int64_t quantized_layers = 0, model_layers = 0;
     double damp = 0;
     /// Regular expressions that match the names of linears that were left as they are, but for the head: in layers
     /// beyond the run's, in parts that are not the text model's, what weights experts, and what --ignore names.
     std::vector<std::string> original;
-};
-
-struct EncodedTensor {
-    TensorPlan plan;
-    std::vector<std::byte> bytes;  // empty while planning
 };
 
 class ExportFormat {

@@ -15,7 +15,7 @@ namespace fairgptq {
 /// The options as given; checked against a model by AlphaPolicy.
 struct AlphaSettings {
     double alpha = 0.1;
-    std::string modules = "all";  // or a ModuleList\'s: "o_proj,down_proj"
+    std::string modules = "all";  // or a ModuleList's: "o_proj,down_proj"
     std::string layers = "all";   // or "0-3,30", "lower:10%", "upper:10%", "lower+upper:10%"
     ModuleMap<double> map = {};   // before the above
 };
