@@ -23,20 +23,22 @@ void AttentionOperations::check_attention(const TensorView& query, const TensorV
                                           std::span<const CachedSequence> sequences, const AttentionShape& shape,
                                           const TensorView& output) {
     if (shape.head_dim < 1 || shape.key_value_heads < 1 || shape.heads < 1 ||
-        shape.heads % shape.key_value_heads != 0 || shape.window < 0 || !(shape.cap >= 0))
+        shape.heads % shape.key_value_heads != 0 || shape.window < 0 || !(shape.cap >= 0) || shape.value_dim < 0 ||
+        shape.value_dim > shape.head_dim || shape.values_apart < 0 || shape.value_step() < shape.value_size())
         throw Failure(
-            "attention: {} heads, {} key-value heads, {} elements a head, a window of {} and a cap of {} do not go "
-            "together",
-            shape.heads, shape.key_value_heads, shape.head_dim, shape.window, shape.cap);
-    const auto expect = [&](const char* name, const TensorView& tensor, std::int64_t rows, std::int64_t heads) {
-        if (tensor.rows != rows || tensor.cols != heads * shape.head_dim)
+            "attention: {} heads, {} key-value heads, {} elements a head, {} of its values, each {} further, a window "
+            "of {} and a cap of {} do not go together",
+            shape.heads, shape.key_value_heads, shape.head_dim, shape.value_dim, shape.values_apart, shape.window,
+            shape.cap);
+    const auto expect = [&](const char* name, const TensorView& tensor, std::int64_t rows, std::int64_t cols) {
+        if (tensor.rows != rows || tensor.cols != cols)
             throw Failure("attention: {} is [{}, {}] but should be [{}, {}]", name, tensor.rows, tensor.cols, rows,
-                          heads * shape.head_dim);
+                          cols);
     };
-    expect("query", query, query.rows, shape.heads);
-    expect("key", key, key.rows, shape.key_value_heads);
-    expect("value", value, key.rows, shape.key_value_heads);
-    expect("output", output, query.rows, shape.heads);
+    expect("query", query, query.rows, shape.heads * shape.head_dim);
+    expect("key", key, key.rows, shape.key_value_heads * shape.head_dim);
+    expect("value", value, key.rows, shape.value_cols());
+    expect("output", output, query.rows, shape.heads * shape.value_size());
     const auto inside = [](RowRange range, std::int64_t rows) {
         return range.begin >= 0 && range.begin <= range.end && range.end <= rows;
     };

@@ -18,10 +18,13 @@ void RotaryOperations::rotary(TensorView heads, std::int64_t head_dim, std::span
 
 void RotaryOperations::check_rotary(const TensorView& heads, std::int64_t head_dim,
                                     std::span<const std::int64_t> positions, std::span<const float> frequencies) {
-    if (head_dim <= 0 || head_dim % 2 != 0 || heads.cols % head_dim != 0)
-        throw Failure("rotary: {} features are not heads of {} elements, an even number", heads.cols, head_dim);
+    if (head_dim <= 0 || head_dim % 2 != 0)
+        throw Failure("rotary: heads of {} elements, where an even number is needed", head_dim);
     if (frequencies.empty() || std::ssize(frequencies) > head_dim / 2)
         throw Failure("rotary: {} frequencies were given for heads of {} elements", frequencies.size(), head_dim);
+    if (const std::int64_t last = heads.cols % head_dim; last != 0 && last < 2 * std::ssize(frequencies))
+        throw Failure("rotary: {} features are not heads of {} elements, or the last has fewer than {} to rotate",
+                      heads.cols, head_dim, 2 * frequencies.size());
     if (std::ssize(positions) != heads.rows)
         throw Failure("rotary: {} positions were given for {} tokens", positions.size(), heads.rows);
     for (const std::int64_t position : positions)

@@ -16,7 +16,9 @@ class RotaryOperations {
     virtual ~RotaryOperations() = default;
 
     /// Rotates the first `rotary_dim` elements of each head of `heads` in place by its token's position.
-    /// @param heads       [tokens, head_count · head_dim]
+    /// @param heads       [tokens, head_count · head_dim], or less by what the last head has behind those elements: a
+    ///                    view that begins within the first head rotates from there on in each
+    /// @param head_dim    from one head's first element to the next one's
     /// @param offsets     host; sequences' first tokens and the end, [sequences + 1]; positions start at 0 in each
     /// @param frequencies host; [rotary_dim / 2] angle per position, rope scaling applied; at most head_dim / 2
     /// @param attention_factor multiplies cos and sin (1 unless the rope type says otherwise)

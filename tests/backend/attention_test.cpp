@@ -1,6 +1,7 @@
 #include "backend/attention.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "backends.hpp"
@@ -22,14 +23,14 @@ class AttentionTest : public BackendTest {
     Inputs random_inputs(std::int64_t tokens, const AttentionShape& shape, float deviation = 1) const {
         return {rounded(random_matrix(tokens, shape.heads * shape.head_dim, 1, deviation)),
                 rounded(random_matrix(tokens, shape.key_value_heads * shape.head_dim, 2, deviation)),
-                rounded(random_matrix(tokens, shape.key_value_heads * shape.head_dim, 3))};
+                rounded(random_matrix(tokens, shape.value_cols(), 3))};
     }
     HostMatrix attention(const Inputs& inputs, const std::vector<std::int64_t>& offsets,
                          const AttentionShape& shape) const {
         const DeviceMatrix query = upload(inputs.query, type, gap);
         const DeviceMatrix key = upload(inputs.key, type, gap);
         const DeviceMatrix value = upload(inputs.value, type, gap);
-        const DeviceMatrix output = device_matrix(inputs.query.rows, inputs.query.cols, type, gap);
+        const DeviceMatrix output = device_matrix(inputs.query.rows, shape.heads * shape.value_size(), type, gap);
         backend->attention(query.view, key.view, value.view, offsets, shape, output.view);
         return download(output.view);
     }
@@ -38,7 +39,7 @@ class AttentionTest : public BackendTest {
         const DeviceMatrix query = upload(inputs.query, type, gap);
         const DeviceMatrix key = upload(inputs.key, type, gap);
         const DeviceMatrix value = upload(inputs.value, type, gap);
-        const DeviceMatrix output = device_matrix(rows, inputs.query.cols, type, gap);
+        const DeviceMatrix output = device_matrix(rows, shape.heads * shape.value_size(), type, gap);
         backend->cached_attention(query.view, key.view, value.view, sequences, shape, output.view);
         return download(output.view);
     }
@@ -58,7 +59,8 @@ class AttentionTest : public BackendTest {
     void expect_reference(const Inputs& inputs, const std::vector<std::int64_t>& offsets, const AttentionShape& shape) {
         SCOPED_TRACE(::testing::Message()
                      << offsets.back() << " tokens, " << shape.heads << "/" << shape.key_value_heads << " heads of "
-                     << shape.head_dim << ", window " << shape.window);
+                     << shape.head_dim << " (values " << shape.value_dim << ", " << shape.values_apart
+                     << " apart), window " << shape.window);
         const reference::Matrix expected =
             reference::attention(inputs.query.view(), inputs.key.view(), inputs.value.view(), offsets, shape);
         // A score, a float32 sum of head_dim products, is off by (head_dim + 2)·u·scale·Σ|q·k|, and exp turns that into
@@ -128,13 +130,39 @@ TEST_P(AttentionTest, SlidingWindow) {
 }
 
 TEST_P(AttentionTest, WidthsOfHeads) {
-    for (const std::int64_t width : {1, 7, 8, 24, 63, 64, 65, 72, 80, 96, 104, 120, 128, 136, 250, 256, 264, 512})
+    for (const std::int64_t width :
+         {1, 7, 8, 24, 63, 64, 65, 72, 80, 96, 104, 120, 128, 136, 184, 192, 200, 250, 256, 264, 512})
         expect_reference(random_inputs(70, shape_of(2, 1, width)), {0, 3, 70}, shape_of(2, 1, width));
 }
 
 TEST_P(AttentionTest, WideHeadsOfLongSequences) {
-    for (const std::int64_t width : {96, 128, 256})
+    for (const std::int64_t width : {96, 128, 192, 256})
         expect_reference(random_inputs(200, shape_of(3, 1, width)), {0, 200}, shape_of(3, 1, width));
+}
+
+AttentionShape with_values(AttentionShape shape, std::int64_t value_dim, std::int64_t values_apart = 0) {
+    shape.value_dim = value_dim;
+    shape.values_apart = values_apart;
+    return shape;
+}
+
+TEST_P(AttentionTest, ValuesMayBeNarrowerThanKeysAndHaveGaps) {
+    for (const auto& [width, value_dim, values_apart] : std::vector<std::array<std::int64_t, 3>>{{24, 16, 0},
+                                                                                                 {24, 16, 32},
+                                                                                                 {192, 128, 256},
+                                                                                                 {192, 128, 0},
+                                                                                                 {64, 64, 72},
+                                                                                                 {128, 8, 24},
+                                                                                                 {12, 5, 7},
+                                                                                                 {256, 256, 448},
+                                                                                                 {264, 136, 300},
+                                                                                                 {64, 60, 64}}) {
+        expect_reference(random_inputs(70, with_values(shape_of(4, 2, width), value_dim, values_apart)), {0, 3, 70},
+                         with_values(shape_of(4, 2, width), value_dim, values_apart));
+        expect_shared_prefix(17, {1, 5, 40}, with_values(shape_of(2, 2, width, 20), value_dim, values_apart));
+    }
+    const AttentionShape latent = with_values(shape_of(2, 2, 192), 128, 256);
+    expect_reference(random_inputs(200, latent), {0, 200}, latent);
 }
 
 TEST_P(AttentionTest, AScaleMayBeAnything) {
@@ -277,6 +305,11 @@ TEST_P(AttentionTest, WhatDoesNotFitIsRefused) {
     EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 0, 8)), Failure);
     EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 2, 16)), Failure);
     EXPECT_THROW(attention(inputs, {0, 5}, shape_of(4, 2, 8, -1)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, with_values(good, 9)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, with_values(good, -1)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, with_values(good, 4)), Failure);  // the tensor has more
+    EXPECT_THROW(attention(inputs, {0, 5}, with_values(good, 4, 3)), Failure);
+    EXPECT_THROW(attention(inputs, {0, 5}, with_values(good, 0, -8)), Failure);
     for (const float cap : {-1.0F, std::numeric_limits<float>::quiet_NaN()}) {
         AttentionShape bad = good;
         bad.cap = cap;

@@ -15,7 +15,7 @@ int queries(const cuda::PlainTensor& one, const cuda::PlainAttention& shape) {
 }
 
 TEST(TiledAttention, TakesHeadsOfSixteenBitElementsInWholePieces) {
-    const cuda::PlainAttention shape{4, 4, 64, 0, 1, 0};
+    const cuda::PlainAttention shape{4, 4, 64, 0, 1, 0, 64, 64};
     EXPECT_EQ(queries(tensor(DType::bfloat16, 256), shape), 128);
     EXPECT_EQ(queries(tensor(DType::float16, 264), shape), 128);
     EXPECT_EQ(queries(tensor(DType::float32, 256), shape), 0);
@@ -30,7 +30,7 @@ TEST(TiledAttention, TakesHeadsOfSixteenBitElementsInWholePieces) {
 
 TEST(TiledAttention, TakesAnyWidthOfWholePiecesUpTo256) {
     const auto of_width = [](std::int64_t width) {
-        return queries(tensor(DType::bfloat16, 4 * width), {4, 4, width, 0, 1, 0});
+        return queries(tensor(DType::bfloat16, 4 * width), {4, 4, width, 0, 1, 0, width, width});
     };
     for (const std::int64_t width : {8, 16, 80, 96, 104, 128})
         EXPECT_EQ(of_width(width), 128) << width;
@@ -40,9 +40,19 @@ TEST(TiledAttention, TakesAnyWidthOfWholePiecesUpTo256) {
         EXPECT_EQ(of_width(width), 0) << width;
 }
 
+TEST(TiledAttention, TakesValuesOfWholePiecesOnly) {
+    const auto of_values = [](std::int64_t value_dim, std::int64_t value_step) {
+        return queries(tensor(DType::bfloat16, 1024), {4, 4, 192, 0, 1, 0, value_dim, value_step});
+    };
+    EXPECT_EQ(of_values(128, 256), 64);
+    EXPECT_EQ(of_values(128, 128), 64);
+    EXPECT_EQ(of_values(100, 256), 0);
+    EXPECT_EQ(of_values(128, 250), 0);
+}
+
 TEST(TiledAttention, LooksForTheLargestScoreBeforeScaling) {
-    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, 0, 0}), 0);
-    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, -1, 0}), 0);
+    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, 0, 0, 64, 64}), 0);
+    EXPECT_EQ(queries(tensor(DType::bfloat16, 256), {4, 4, 64, 0, -1, 0, 64, 64}), 0);
 }
 
 }  // namespace

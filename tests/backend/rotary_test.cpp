@@ -1,6 +1,7 @@
 #include "backend/rotary.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "backends.hpp"
@@ -72,6 +73,35 @@ TEST_P(RotaryTest, ElementsBehindTheRotatedOnesPass) {
                             ASSERT_EQ(found(token, col), x(token, col)) << head_dim << " " << rotated;
                         }
             }
+}
+
+TEST_P(RotaryTest, AViewThatBeginsWithinAHeadRotatesFromThere) {
+    for (const auto& [head_dim, first, rotated] :
+         std::vector<std::array<std::int64_t, 3>>{{24, 16, 8}, {192, 128, 64}, {30, 10, 20}, {32, 8, 16}, {10, 8, 2}})
+        for (const RotaryPairs pairs : {RotaryPairs::halves, RotaryPairs::neighbours}) {
+            const HostMatrix x = rounded(random_matrix(9, 3 * head_dim, 4));
+            const std::vector<float> frequencies = usual_frequencies(rotated);
+            const std::vector<std::int64_t> offsets{0, 4, 9};
+            const DeviceMatrix all = upload(x);
+            backend->rotary(all.view.cols_from(first, 3 * head_dim - first), head_dim, offsets, frequencies, 1, pairs);
+            const HostMatrix found = download(all.view);
+            // The same with each head's elements in another order, the rotated ones first.
+            const auto place = [head_dim = head_dim, first = first](std::int64_t col) {
+                return col / head_dim * head_dim + (col % head_dim + head_dim - first) % head_dim;
+            };
+            HostMatrix moved(x.rows, x.cols);
+            for (std::int64_t row = 0; row < x.rows; ++row)
+                for (std::int64_t col = 0; col < x.cols; ++col)
+                    moved(row, place(col)) = x(row, col);
+            const HostMatrix expected = rotary(moved, head_dim, offsets, frequencies, 1, pairs);
+            for (std::int64_t row = 0; row < x.rows; ++row)
+                for (std::int64_t col = 0; col < x.cols; ++col)
+                    ASSERT_NEAR(found(row, col), expected(row, place(col)), 8 * unit_roundoff(type))
+                        << head_dim << " " << first << " " << rotated;
+        }
+    const DeviceMatrix short_last = upload(HostMatrix(3, 40));  // 24 + 16, of which 20 would be rotated
+    EXPECT_THROW(backend->rotary(short_last.view, 24, std::vector<std::int64_t>{0, 3}, usual_frequencies(20), 1),
+                 Failure);
 }
 
 TEST_P(RotaryTest, RotatesAtAnyPositions) {

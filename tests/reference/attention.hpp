@@ -12,8 +12,9 @@ namespace fairgptq::reference {
 
 inline Matrix attention(Input query, Input key, Input value, std::span<const std::int64_t> offsets,
                         const AttentionShape& shape) {
-    Matrix result(query.rows, query.cols);
     const std::int64_t dim = shape.head_dim;
+    const std::int64_t value_dim = shape.value_size();
+    Matrix result(query.rows, shape.heads * value_dim);
     for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
         for (std::int64_t token = offsets[s]; token < offsets[s + 1]; ++token)
             for (std::int64_t head = 0; head < shape.heads; ++head) {
@@ -35,9 +36,10 @@ inline Matrix attention(Input query, Input key, Input value, std::span<const std
                 for (double& score : scores)
                     sum += score = std::exp(score - largest);
                 for (std::int64_t other = first; other <= token; ++other)
-                    for (std::int64_t i = 0; i < dim; ++i)
-                        result(token, head * dim + i) += scores[static_cast<std::size_t>(other - first)] / sum *
-                                                         static_cast<double>(value(other, key_head * dim + i));
+                    for (std::int64_t i = 0; i < value_dim; ++i)
+                        result(token, head * value_dim + i) +=
+                            scores[static_cast<std::size_t>(other - first)] / sum *
+                            static_cast<double>(value(other, key_head * shape.value_step() + i));
             }
     return result;
 }

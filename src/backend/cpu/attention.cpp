@@ -55,9 +55,9 @@ std::vector<Task> make_tasks(std::span<const CachedSequence> sequences, const At
 
 /// One thread's working memory. A row is one query head of one token.
 struct Scratch {
-    explicit Scratch(std::int64_t head_dim)
-        : query(static_cast<std::size_t>(rows * head_dim)),
-          sum(query.size()),
+    explicit Scratch(const AttentionShape& shape)
+        : query(static_cast<std::size_t>(rows * shape.head_dim)),
+          sum(static_cast<std::size_t>(rows * shape.value_size())),
           scores(static_cast<std::size_t>(rows * block_keys)),
           largest(static_cast<std::size_t>(rows)),
           weight(largest.size()) {}
@@ -106,13 +106,14 @@ struct Tensors {
 
 void attend(const Task& task, const AttentionShape& shape, const Tensors& tensors, Scratch& scratch) {
     const std::int64_t dim = shape.head_dim;
+    const std::int64_t value_dim = shape.value_size();
     const std::int64_t tokens = task.queries.size();
     const std::int64_t rows = tokens * task.heads.size();
     const auto first_key = [&](std::int64_t position) {
         return shape.window == 0 ? 0 : std::max<std::int64_t>(0, position - shape.window + 1);
     };
     const MatrixView<float> query(scratch.query.data(), rows, dim);
-    const MatrixView<float> sum(scratch.sum.data(), rows, dim);
+    const MatrixView<float> sum(scratch.sum.data(), rows, value_dim);
     for (std::int64_t row = 0; row < rows; ++row) {
         const float* from =
             tensors.query.row(task.queries.begin + row % tokens) + (task.heads.begin + row / tokens) * dim;
@@ -121,7 +122,7 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
         for (std::int64_t i = 0; i < dim; ++i)
             to[i] = from[i] * shape.scale;
     }
-    std::fill_n(scratch.sum.data(), rows * dim, 0.0F);
+    std::fill_n(scratch.sum.data(), rows * value_dim, 0.0F);
     std::fill_n(scratch.largest.data(), rows, -infinity);
     std::fill_n(scratch.weight.data(), rows, 0.0F);
 
@@ -146,7 +147,7 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
                        sum.rows_from(row, 1));
             }
             blas::gemm(blas::Transpose::no, blas::Transpose::no, 1.0F, scores,
-                       tensors.value.block(key, task.key_head * dim, keys, dim), 1.0F, sum);
+                       tensors.value.block(key, task.key_head * shape.value_step(), keys, value_dim), 1.0F, sum);
         }
     };
     see(task.prefix, 0);
@@ -155,9 +156,10 @@ void attend(const Task& task, const AttentionShape& shape, const Tensors& tensor
     for (std::int64_t row = 0; row < rows; ++row) {
         const float factor = 1.0F / scratch.weight[static_cast<std::size_t>(row)];
         const float* from = sum.row(row);
-        float* to = tensors.output.row(task.queries.begin + row % tokens) + (task.heads.begin + row / tokens) * dim;
+        float* to =
+            tensors.output.row(task.queries.begin + row % tokens) + (task.heads.begin + row / tokens) * value_dim;
 #pragma omp simd
-        for (std::int64_t i = 0; i < dim; ++i)
+        for (std::int64_t i = 0; i < value_dim; ++i)
             to[i] = from[i] * factor;
     }
 }
@@ -172,7 +174,7 @@ void CpuBackend::cached_attention(TensorView query, TensorView key, TensorView v
     const auto tasks = make_tasks(sequences, shape);
 #pragma omp parallel
     {
-        Scratch scratch(shape.head_dim);
+        Scratch scratch(shape);
 #pragma omp for schedule(dynamic)
         for (std::size_t task = 0; task < tasks.size(); ++task)
             attend(tasks[task], shape, tensors, scratch);

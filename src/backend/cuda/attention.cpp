@@ -45,7 +45,8 @@ void CudaBackend::cached_attention(TensorView query, TensorView key, TensorView 
     for (const TensorView& tensor : {key, value, output})
         cuda::require_one_type("attention", query, tensor);
     const cuda::PlainAttention plain_shape{
-        shape.heads, shape.key_value_heads, shape.head_dim, std::min(shape.window, most_rows), shape.scale, shape.cap};
+        shape.heads, shape.key_value_heads, shape.head_dim,    std::min(shape.window, most_rows), shape.scale,
+        shape.cap,   shape.value_size(),    shape.value_step()};
     const cuda::PlainTensor q = cuda::plain(query);
     const cuda::PlainTensor k = cuda::plain(key);
     const cuda::PlainTensor v = cuda::plain(value);

@@ -25,20 +25,20 @@ __global__ __launch_bounds__(AttentionTile<dim>::threads) void tiled_attention(
     const auto heads = static_cast<unsigned>(shape.heads);
     const unsigned head = blockIdx.x % heads;
     const unsigned key_head = head / (heads / static_cast<unsigned>(shape.key_value_heads));
-    const std::int64_t key_col = key_head * shape.head_dim;
     const HeadViews<T> views{start_of<const T>(query, 0, head * shape.head_dim),
-                             start_of<const T>(key, 0, key_col),
-                             start_of<const T>(value, 0, key_col),
+                             start_of<const T>(key, 0, key_head * shape.head_dim),
+                             start_of<const T>(value, 0, key_head * shape.value_step),
                              query.stride,
                              key.stride,
                              value.stride,
-                             static_cast<int>(shape.head_dim)};
+                             static_cast<int>(shape.head_dim),
+                             static_cast<int>(shape.value_dim)};
     constexpr float log2_e = 1.4426950408889634F;
     ScoreCap cap{};
     if constexpr (capped) cap = {shape.cap / shape.scale, 2 * log2_e * shape.scale / shape.cap};
     attend<dim, capped>(
         dynamic_on_chip<T>(), views, tiles[blockIdx.x / heads], static_cast<int>(shape.window), shape.scale * log2_e,
-        cap, [&](std::int64_t row) { return start_of<T>(output, row, blockIdx.x % heads * shape.head_dim); });
+        cap, [&](std::int64_t row) { return start_of<T>(output, row, blockIdx.x % heads * shape.value_dim); });
 }
 
 __device__ float largest_in_warp(float value) {
@@ -61,6 +61,7 @@ __global__ void plain_attention(PlainTensor query, PlainTensor key, PlainTensor 
     const int lane = static_cast<int>(threadIdx.x) % warp;
     const int in_block = static_cast<int>(threadIdx.x) / warp;
     const std::int64_t dim = shape.head_dim;
+    const std::int64_t value_dim = shape.value_dim;
     float* scaled_query = on_chip + in_block * (2 * dim + warp);
     float* sums = scaled_query + dim;
     float* shares = sums + dim;
@@ -68,7 +69,7 @@ __global__ void plain_attention(PlainTensor query, PlainTensor key, PlainTensor 
     for (std::int64_t item = blockIdx.x * warps + in_block; item < count * shape.heads; item += gridDim.x * warps) {
         const QueryTile asked = queries[item / shape.heads];
         const std::int64_t head = item % shape.heads;
-        const std::int64_t key_col = head / (shape.heads / shape.key_value_heads) * dim;
+        const std::int64_t key_head = head / (shape.heads / shape.key_value_heads);
         const auto row_at = [&](std::int64_t position) {
             return position < asked.prefix_keys ? asked.prefix + position : asked.own + position - asked.prefix_keys;
         };
@@ -84,7 +85,7 @@ __global__ void plain_attention(PlainTensor query, PlainTensor key, PlainTensor 
         for (std::int64_t begin = first; begin <= last; begin += warp) {
             float score = -infinity;
             if (begin + lane <= last) {
-                const T* row = start_of<const T>(key, row_at(begin + lane), key_col);
+                const T* row = start_of<const T>(key, row_at(begin + lane), key_head * dim);
                 score = 0;
                 for (std::int64_t i = 0; i < dim; ++i)
                     score = fmaf(scaled_query[i], to_float(row[i]), score);
@@ -97,16 +98,18 @@ __global__ void plain_attention(PlainTensor query, PlainTensor key, PlainTensor 
             largest = now_largest;
             __syncwarp();
             const auto keys = static_cast<int>(smaller(warp, last + 1 - begin));
-            for (std::int64_t i = lane; i < dim; i += warp) {
+            for (std::int64_t i = lane; i < value_dim; i += warp) {
                 float sum = sums[i] * correction;
-                for (int k = 0; k < keys; ++k)
-                    sum = fmaf(shares[k], to_float(*start_of<const T>(value, row_at(begin + k), key_col + i)), sum);
+                for (int k = 0; k < keys; ++k) {
+                    const T* row = start_of<const T>(value, row_at(begin + k), key_head * shape.value_step);
+                    sum = fmaf(shares[k], to_float(row[i]), sum);
+                }
                 sums[i] = sum;
             }
             __syncwarp();
         }
-        for (std::int64_t i = lane; i < dim; i += warp)
-            store(sums[i] / weight, start_of<T>(output, asked.row, head * dim + i));
+        for (std::int64_t i = lane; i < value_dim; i += warp)
+            store(sums[i] / weight, start_of<T>(output, asked.row, head * value_dim + i));
         __syncwarp();
     }
 }
@@ -117,6 +120,7 @@ auto with_width(std::int64_t head_dim, const Launch& launch) {
     if (head_dim <= 64) return launch(std::integral_constant<int, 64>{});
     if (head_dim <= 96) return launch(std::integral_constant<int, 96>{});
     if (head_dim <= 128) return launch(std::integral_constant<int, 128>{});
+    if (head_dim <= 192) return launch(std::integral_constant<int, 192>{});
     return launch(std::integral_constant<int, 256>{});
 }
 constexpr int widest = 256;
@@ -130,8 +134,8 @@ bool whole_pieces(const PlainTensor& tensor) {
 int queries_of_tile(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
                     const PlainAttention& shape, const PlainTensor& output) {
     // The largest score is looked for before scaling.
-    if (query.type == DType::float32 || shape.head_dim % 8 != 0 || shape.head_dim > widest || !(shape.scale > 0))
-        return 0;
+    const bool whole_heads = shape.head_dim % 8 == 0 && shape.value_dim % 8 == 0 && shape.value_step % 8 == 0;
+    if (query.type == DType::float32 || !whole_heads || shape.head_dim > widest || !(shape.scale > 0)) return 0;
     for (const PlainTensor& tensor : {query, key, value, output})
         if (!whole_pieces(tensor)) return 0;
     return with_width(shape.head_dim, [](auto width) { return AttentionTile<decltype(width)::value>::queries; });
@@ -155,7 +159,8 @@ cudaError_t launch_tiled_attention(const PlainTensor& query, const PlainTensor& 
         // Few models cap their scores: two kernels are enough for them, which take as many queries as the narrower
         // ones.
         static_assert(AttentionTile<64>::queries == AttentionTile<128>::queries &&
-                      AttentionTile<96>::queries == AttentionTile<128>::queries);
+                      AttentionTile<96>::queries == AttentionTile<128>::queries &&
+                      AttentionTile<192>::queries == AttentionTile<widest>::queries);
         if (shape.cap > 0 && shape.head_dim <= 128)
             return with_cap(std::integral_constant<int, 128>{}, std::true_type{});
         if (shape.cap > 0) return with_cap(std::integral_constant<int, widest>{}, std::true_type{});

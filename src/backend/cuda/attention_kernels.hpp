@@ -9,7 +9,8 @@ namespace fairgptq::cuda {
 struct PlainAttention {
     std::int64_t heads, key_value_heads, head_dim, window;
     float scale;
-    float cap;  // of scores; 0: none
+    float cap;                           // of scores; 0: none
+    std::int64_t value_dim, value_step;  // elements of a head's values, and from one head's to the next one's
 };
 
 /// Neighbouring queries of one sequence. The first is at `position` of its keys, of which `prefix_keys` are in rows
@@ -20,7 +21,7 @@ struct QueryTile {
 };
 
 /// Whether the tensor cores' kernel does it: 16-bit elements, heads of at most 256 of them, a multiple of 8, and rows
-/// that begin at multiples of 16 bytes. @returns the most queries of a tile, or 0
+/// and heads that begin at multiples of 16 bytes. @returns the most queries of a tile, or 0
 int queries_of_tile(const PlainTensor& query, const PlainTensor& key, const PlainTensor& value,
                     const PlainAttention& shape, const PlainTensor& output);
 

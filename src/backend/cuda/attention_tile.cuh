@@ -33,19 +33,19 @@ struct HeadViews {
     const T* key;
     const T* value;
     std::int64_t query_stride, key_stride, value_stride;
-    int head_dim;
+    int head_dim, value_dim;
 };
 
 /// Rows of a matrix into on-chip memory; zeros where there is no row or column.
 /// @param address (row) the place of its first element
 template <int dim, int rows, class T, class Address>
-__device__ void load_some_rows(int valid_rows, int head_dim, T* to, const Address& address) {
+__device__ void load_some_rows(int valid_rows, int valid_cols, T* to, const Address& address) {
     using Tile = AttentionTile<dim>;
 #pragma unroll 1
     for (int at = static_cast<int>(threadIdx.x); at < rows * Tile::pieces; at += Tile::threads) {
         const int row = at / Tile::pieces;
         const int col = at % Tile::pieces * 8;
-        const bool there = row < valid_rows && col < head_dim;
+        const bool there = row < valid_rows && col < valid_cols;
         // Nothing is read where all is filled, but the address must be one.
         const T* from = address(there ? row : 0) + (there ? col : 0);
         __pipeline_memcpy_async(to + row * Tile::pitch + col, from, 16, there ? 0 : 16);
@@ -246,7 +246,7 @@ struct WarpTile {
     /// @param rows on chip, the warp's own; @param count queries of the warp that there are
     /// @param output (row of the warp) where it goes
     template <class Output>
-    __device__ void store(T* rows, int count, int head_dim, const Output& output) {
+    __device__ void store(T* rows, int count, int value_dim, const Output& output) {
 #pragma unroll
         for (int s = 0; s < Tile::strips; ++s)
 #pragma unroll
@@ -265,7 +265,7 @@ struct WarpTile {
         for (int at = lane; at < count * Tile::pieces; at += 32) {
             const int row = at / Tile::pieces;
             const int col = at % Tile::pieces * 8;
-            if (col < head_dim)
+            if (col < value_dim)
                 *reinterpret_cast<float4*>(output(row) + col) =
                     *reinterpret_cast<const float4*>(rows + row * Tile::pitch + col);
         }
@@ -285,14 +285,14 @@ __device__ void attend(T* on_chip, const HeadViews<T>& head, QueryTile tile, int
     const int all_keys = tile.position + tile.queries;
     // Blocks of keys begin at multiples of their size, whoever asks: a query's sums are taken in one order always.
     const int seen_from = window > 0 && tile.position >= window ? tile.position - window + 1 : 0;
-    const auto load_keys = [&](int first, const T* from, std::int64_t stride, T* to) {
+    const auto load = [&](int first, const T* from, std::int64_t stride, int cols, T* to) {
         const bool in_prefix = first < tile.prefix_keys;
         const bool mixed = in_prefix && first + Tile::keys > tile.prefix_keys;
-        if (!mixed && first + Tile::keys <= all_keys && head.head_dim == dim) {
+        if (!mixed && first + Tile::keys <= all_keys && cols == dim) {
             const int row = (in_prefix ? tile.prefix : tile.own - tile.prefix_keys) + first;
             load_all_rows<dim, Tile::keys>(from + row * stride, stride, to);
         } else {
-            load_some_rows<dim, Tile::keys>(all_keys - first, head.head_dim, to, [&](int row) {
+            load_some_rows<dim, Tile::keys>(all_keys - first, cols, to, [&](int row) {
                 const int position = first + row;
                 const int begin = position < tile.prefix_keys ? tile.prefix : tile.own - tile.prefix_keys;
                 return from + (begin + position) * stride;
@@ -301,16 +301,17 @@ __device__ void attend(T* on_chip, const HeadViews<T>& head, QueryTile tile, int
         __pipeline_commit();
     };
 
+    const auto load_keys = [&](int first) { load(first, head.key, head.key_stride, head.head_dim, keys); };
     load_some_rows<dim, Tile::queries>(tile.queries, head.head_dim, queries,
                                        [&](int row) { return head.query + (tile.row + row) * head.query_stride; });
     int first = seen_from / Tile::keys * Tile::keys;
-    load_keys(first, head.key, head.key_stride, keys);
+    load_keys(first);
     WarpTile<T, dim> warp(tile.position + first_row);
     const int count = static_cast<int>(smaller(tile.queries - first_row, Tile::warp_queries));  // may be below 0
     for (; first < all_keys; first += Tile::keys) {
         __pipeline_wait_prior(0);
         __syncthreads();  // keys are there, and the last values read
-        load_keys(first, head.value, head.value_stride, values);
+        load(first, head.value, head.value_stride, head.value_dim, values);
         const bool sees = count > 0 && warp.sees(first, window);
         if (sees) {
             warp.score(queries + first_row * Tile::pitch, keys);
@@ -320,11 +321,11 @@ __device__ void attend(T* on_chip, const HeadViews<T>& head, QueryTile tile, int
         }
         __pipeline_wait_prior(0);
         __syncthreads();  // values are there, and the keys read
-        if (first + Tile::keys < all_keys) load_keys(first + Tile::keys, head.key, head.key_stride, keys);
+        if (first + Tile::keys < all_keys) load_keys(first + Tile::keys);
         if (sees) warp.add_values(values);
     }
     if (count > 0)
-        warp.store(queries + first_row * Tile::pitch, count, head.head_dim,
+        warp.store(queries + first_row * Tile::pitch, count, head.value_dim,
                    [&](int row) { return output(tile.row + first_row + row); });
 }
 

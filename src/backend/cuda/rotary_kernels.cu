@@ -38,7 +38,7 @@ __global__ void rotary(PlainTensor heads, std::int64_t head_dim, std::int64_t ha
     __shared__ float sines[rotary_block];
     constexpr int elements = chunk_elements<T>;
     const auto thread = static_cast<int>(threadIdx.x);
-    const auto head_count = static_cast<unsigned>(heads.cols / head_dim);
+    const auto head_count = static_cast<unsigned>((heads.cols + head_dim - 1) / head_dim);
     for (std::int64_t token = blockIdx.x; token < heads.rows; token += gridDim.x)
         for (std::int64_t first = 0; first < half; first += rotary_block) {
             const auto angles = static_cast<int>(smaller(rotary_block, half - first));
