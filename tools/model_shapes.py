@@ -17,6 +17,8 @@ class Shape(NamedTuple):
     dense_layers: int = 0  # the first ones, without experts
     dense_intermediate: int = 0
     normed: bool = True  # norms of query and key beside experts
+    key_value_rank: int = 0  # of latents, in DeepSeek's form, whose heads have 64 elements that turn and values of 128
+    query_rank: int = 0
 
     @property
     def head_dim(self):
@@ -31,10 +33,14 @@ SHAPES = {"smollm2-135m": Shape(576, 1536, 30, 9, 3, 49152, True), "llama-7b": S
           "8b": Shape(4096, 14336, 32, 32, 8, 128256), "13b": Shape(5120, 13824, 40, 40, 40, 32000),
           "70b": Shape(8192, 28672, 80, 64, 8, 128256), "405b": Shape(16384, 53248, 126, 128, 8, 128256),
           "1t": Shape(24576, 81920, 128, 192, 16, 128256)}
-# Mixtures of experts: Qwen3's, GLM-4.5-Air, GLM-4.5 to 4.7.
+# Mixtures of experts: Qwen3's, GLM-4.5-Air, GLM-4.5 to 4.7, DeepSeek-V2-Lite, DeepSeek-V3.
 MIXTURES = {"30b-a3b": Shape(2048, 768, 48, 32, 4, 151936, experts=128, experts_per_token=8, head_size=128),
             "235b-a22b": Shape(4096, 1536, 94, 64, 4, 151936, experts=128, experts_per_token=8, head_size=128),
             "106b-a12b": Shape(4096, 1408, 46, 96, 8, 151552, experts=128, experts_per_token=8, head_size=128, shared=1, dense_layers=1,
                                dense_intermediate=10944, normed=False),
             "355b-a32b": Shape(5120, 1536, 92, 96, 8, 151552, experts=160, experts_per_token=8, head_size=128, shared=1, dense_layers=3,
-                               dense_intermediate=12288)}
+                               dense_intermediate=12288),
+            "16b-a2b": Shape(2048, 1408, 27, 16, 16, 102400, experts=64, experts_per_token=6, head_size=192, shared=2, dense_layers=1,
+                             dense_intermediate=10944, normed=False, key_value_rank=512),
+            "671b-a37b": Shape(7168, 2048, 61, 128, 128, 129280, experts=256, experts_per_token=8, head_size=192, shared=1, dense_layers=3,
+                               dense_intermediate=18432, normed=False, key_value_rank=512, query_rank=1536)}

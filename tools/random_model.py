@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a Llama, or a Qwen3 or GLM-4.5 of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
+"""Writes a Llama, or a Qwen3, GLM-4.5 or DeepSeek of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
 with before the model itself is there. What comes out of such a run is fast or slow, never good.
 
   random_model.py 8b FOLDER                         16 GB: a folder as of Hugging Face, and FOLDER/tokens.h5
@@ -17,6 +17,7 @@ from model_shapes import MIXTURES, SHAPES
 from support import InvalidInput, Parser, run
 
 SHARD_BYTES = 4 << 30  # of a file, about
+TURNING, VALUE = 64, 128  # elements of a head where keys and values come from latents
 
 
 def bfloat16_bits(count, random):
@@ -29,6 +30,29 @@ def ones(count):
     return np.full(count, 0x3F80, dtype=np.uint16)
 
 
+def sigmoid(shape):
+    """Whether experts are chosen by their sigmoids: not in DeepSeek-V2's form, whose queries have no latent."""
+    return not shape.key_value_rank or shape.query_rank > 0
+
+
+def attention_of(shape, prefix):
+    hidden, query = shape.hidden, shape.heads * shape.head_dim
+    linears = [("q_proj", query, hidden), ("k_proj", shape.key_value_width, hidden), ("v_proj", shape.key_value_width, hidden),
+               ("o_proj", hidden, query)]
+    norms = []
+    if shape.key_value_rank:
+        rank = shape.key_value_rank
+        linears = [("q_proj", query, hidden)] if not shape.query_rank else [("q_a_proj", shape.query_rank, hidden),
+                                                                            ("q_b_proj", query, shape.query_rank)]
+        linears += [("kv_a_proj_with_mqa", rank + TURNING, hidden),
+                    ("kv_b_proj", shape.heads * (shape.head_dim - TURNING + VALUE), rank), ("o_proj", hidden, shape.heads * VALUE)]
+        norms = [("kv_a_layernorm", rank)] + ([("q_a_layernorm", shape.query_rank)] if shape.query_rank else [])
+    for name, rows, cols in linears:
+        yield f"{prefix}{name}.weight", (rows, cols)
+    for name, size in norms:
+        yield f"{prefix}{name}.weight", (size,)
+
+
 def tensors_of(shape, layers):
     """Names and sizes, in the order of the files."""
     hidden, intermediate, query = shape.hidden, shape.intermediate, shape.heads * shape.head_dim
@@ -36,10 +60,8 @@ def tensors_of(shape, layers):
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", (hidden,)
-        for name, rows, cols in (("q_proj", query, hidden), ("k_proj", shape.key_value_width, hidden),
-                                 ("v_proj", shape.key_value_width, hidden), ("o_proj", hidden, query)):
-            yield f"{prefix}self_attn.{name}.weight", (rows, cols)
-        if shape.shared:
+        yield from attention_of(shape, prefix + "self_attn.")
+        if shape.shared and not shape.key_value_rank:
             for name, rows in (("q_proj", query), ("k_proj", shape.key_value_width), ("v_proj", shape.key_value_width)):
                 yield f"{prefix}self_attn.{name}.bias", (rows,)
         if shape.experts and shape.normed:
@@ -49,8 +71,9 @@ def tensors_of(shape, layers):
         if shape.experts and layer >= shape.dense_layers:
             yield prefix + "mlp.gate.weight", (shape.experts, hidden)
             blocks = [(f"mlp.experts.{expert}", intermediate) for expert in range(shape.experts)]
-            if shape.shared:
+            if shape.shared and sigmoid(shape):
                 yield prefix + "mlp.gate.e_score_correction_bias", (shape.experts,)
+            if shape.shared:
                 blocks.append(("mlp.shared_experts", shape.shared * intermediate))
         for block, wide in blocks:
             for name, rows, cols in (("gate_proj", wide, hidden), ("up_proj", wide, hidden), ("down_proj", hidden, wide)):
@@ -115,6 +138,15 @@ def write_model(folder, shape, layers, seed):
                    "n_routed_experts": shape.experts, "n_shared_experts": shape.shared, "first_k_dense_replace": shape.dense_layers,
                    "use_qk_norm": shape.normed, "attention_bias": True, "partial_rotary_factor": 0.5}
         del config["num_experts"]
+    if shape.key_value_rank:
+        form = "v3" if sigmoid(shape) else "v2"
+        config |= {"architectures": [f"Deepseek{form.upper()}ForCausalLM"], "model_type": f"deepseek_{form}", "head_dim": TURNING,
+                   "q_lora_rank": shape.query_rank or None, "kv_lora_rank": shape.key_value_rank, "qk_rope_head_dim": TURNING,
+                   "qk_nope_head_dim": shape.head_dim - TURNING, "v_head_dim": VALUE, "attention_bias": False,
+                   "topk_method": "noaux_tc" if sigmoid(shape) else "greedy", "scoring_func": "sigmoid" if sigmoid(shape) else "softmax",
+                   "n_group": 8 if sigmoid(shape) else 1, "topk_group": 4 if sigmoid(shape) else 1, "norm_topk_prob": sigmoid(shape)}
+        for field in ("partial_rotary_factor", "use_qk_norm"):
+            del config[field]
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     return total
 

@@ -174,6 +174,8 @@ class Exporter {
                 "and "
                 "quantized alike in every layer",
                 unlike_vllm());
+        if (type == "youtu" && options_.format != "dense")
+            warn("vLLM ({}) does not know this architecture", vllm_version);
         if (options_.format != "gptq") return;
         if (!schemes.others.empty() || !schemes.ignored.empty())
             warn(
@@ -191,7 +193,7 @@ class Exporter {
         if (type == "mixtral") only_vllm("it has other names for Mixtral's experts than the model's files");
         if (type.starts_with("qwen") && !family_.dense_stages.empty())
             only_vllm("it takes layers without experts for such that were not quantized");
-        if (type == "glm4_moe") only_vllm("its router is not the one of transformers (5.24)");
+        if (type.starts_with("glm4_moe")) only_vllm("its router is not the one of transformers (5.24)");
         if (type == "ernie4_5_moe") only_vllm("it has another name for the router's correction than the model's files");
     }
 

@@ -31,6 +31,7 @@ std::string escaped(const std::string& text) {
 std::string fused_name(const std::vector<std::string>& parts) {
     if (parts == std::vector<std::string>{"q_proj", "k_proj", "v_proj"}) return "qkv_proj";
     if (parts == std::vector<std::string>{"gate_proj", "up_proj"}) return "gate_up_proj";
+    if (parts == std::vector<std::string>{"q_a_proj", "kv_a_proj_with_mqa"}) return "fused_qkv_a_proj";
     return {};
 }
 
@@ -121,15 +122,17 @@ class Collector {
 
     void add_stage(std::int64_t layer, const StageSpec& stage, Schemes& schemes) {
         std::vector<std::pair<Choice, std::vector<std::string>>> parts;
+        std::vector<std::string> names;
         for (const LinearSpec& linear : stage.linears) {
+            names.push_back(last_name(linear.name));
             const Choice choice = choice_of(grids_(layer, linear.name));
             auto part = std::ranges::find(parts, choice, &decltype(parts)::value_type::first);
             if (part == parts.end()) part = parts.insert(part, {choice, {}});
-            part->second.push_back(last_name(linear.name));
+            part->second.push_back(names.back());
         }
-        schemes.fused_alike = schemes.fused_alike && parts.size() == 1;
-        for (const auto& [choice, names] : parts)
-            add(choice, below_layer(stage, names), layer);
+        if (parts.size() > 1 && !fused_name(names).empty()) schemes.fused_alike = false;
+        for (const auto& [choice, part] : parts)
+            add(choice, below_layer(stage, part), layer);
     }
 
     const ModuleGrids& grids_;

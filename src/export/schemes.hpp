@@ -25,8 +25,8 @@ struct Schemes {
     Scheme common;                                                      // of every linear that no expression matches
     std::vector<std::pair<Scheme, std::vector<std::string>>> others{};  // and of those that one does
     std::vector<std::string> ignored{};                                 // linears that stay as they are
-    bool fused_alike = true;         // q, k and v of each layer, and gate and up, that files hold apart
-    bool experts_alike = true;       // the routed ones of each layer
+    bool fused_alike = true;    // q, k and v of each layer, what makes latents, and gate and up, that files hold apart
+    bool experts_alike = true;  // the routed ones of each layer
     bool experts_everywhere = true;  // those of all layers, too, and all are quantized
     bool experts_symmetric = true;
 

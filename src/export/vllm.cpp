@@ -26,7 +26,8 @@ std::string vllm_objection(const std::string& format, const Schemes& schemes, bo
         return "it has taken no groups of scattered columns (desc_act) since 0.30; quantize with --order group, or "
                "with --static-groups";
     if (!schemes.fused_alike)
-        return "it computes q, k and v as one, and gate and up, and in some layer these are not quantized alike";
+        return "it computes q, k and v (or q_a and kv_a) as one, and gate and up, and in some layer these are not "
+               "quantized alike";
     if (!schemes.experts_alike) return "it wants all experts of a layer quantized alike";
     for (const Scheme& scheme : schemes.all())
         if (std::string objection = objection_to(scheme, format); !objection.empty()) return objection;

@@ -104,13 +104,17 @@ double yarn_attention(double factor, double multiplier) {
 void read_yarn(const ConfigReader& scaling, double max_positions, RopeSettings& rope) {
     rope.beta_fast = scaling.number("beta_fast", 1e-3, 1e6, rope.beta_fast);
     rope.beta_slow = scaling.number("beta_slow", 1e-3, 1e6, rope.beta_slow);
-    if (rope.beta_fast <= rope.beta_slow) scaling.refuse("beta_fast", "should be larger than beta_slow");
+    if (rope.beta_fast < rope.beta_slow) scaling.refuse("beta_fast", "should not be smaller than beta_slow");
     rope.truncate = scaling.flag("truncate", true);
     if (rope.theta <= 1) scaling.refuse("rope_type", "is 'yarn', which needs a rope_theta larger than 1");
     rope.original_max_position_embeddings = positions_of_rope(scaling, max_positions);
     const double multiplier = scaling.number("mscale", 0, 1e3, 0);
     const double multiplier_all = scaling.number("mscale_all_dim", 0, 1e3, 0);
     const bool both = multiplier > 0 && multiplier_all > 0;
+    if (multiplier_all > 0) {
+        const double factor = yarn_attention(rope.factor, multiplier_all);
+        rope.score_factor = factor * factor;
+    }
     rope.attention_factor =
         scaling.number("attention_factor", 1e-3, 1e3,
                        both ? yarn_attention(rope.factor, multiplier) / yarn_attention(rope.factor, multiplier_all)
@@ -354,21 +358,99 @@ void read_dense_layers(const ConfigReader& reader, ModelConfig& config) {
     set_dense_layers(reader, said_by, std::move(dense), config);
 }
 
-void read_sigmoid_experts(const ConfigReader& reader, ModelConfig& config, const SigmoidExperts& defaults) {
-    const std::int64_t first = reader.whole("first_k_dense_replace", 0, largest_count, defaults.dense_layers);
+namespace {
+
+/// @throws InvalidInput where config.json names another one
+void require_text(const ConfigReader& reader, const char* field, const std::string& expected) {
+    if (const std::string is = reader.text(field, expected); is != expected)
+        reader.refuse(field, fmt::format("is '{}', where '{}' is supported", is, expected));
+}
+
+/// Which layers have no experts: as mlp_layer_types says, or else the first ones.
+void read_first_dense_layers(const ConfigReader& reader, ModelConfig& config, std::int64_t usual) {
     std::vector<bool> dense(static_cast<std::size_t>(config.layers));
-    std::fill_n(dense.begin(), std::min(first, config.layers), true);
-    set_dense_layers(reader, "first_k_dense_replace", std::move(dense), config);
+    const char* said_by = "first_k_dense_replace";
+    if (reader.has("mlp_layer_types")) {
+        said_by = "mlp_layer_types";
+        const nlohmann::json& types = reader.at(said_by);
+        if (!types.is_array() || types.size() != dense.size())
+            reader.refuse(said_by, fmt::format("should be a list of {} names, one a layer", config.layers));
+        for (std::size_t layer = 0; layer < dense.size(); ++layer) {
+            dense[layer] = types[layer] == "dense";
+            if (!dense[layer] && types[layer] != "sparse")
+                reader.refuse(said_by, fmt::format("has {} for layer {}, where 'dense' or 'sparse' is expected",
+                                                   json_text(types[layer]), layer));
+        }
+    } else {
+        const std::int64_t first = reader.whole(said_by, 0, largest_count, usual);
+        std::fill_n(dense.begin(), std::min(first, config.layers), true);
+    }
+    set_dense_layers(reader, said_by, std::move(dense), config);
+}
+
+/// Groups of experts, of which a token's best are chosen first.
+void read_expert_groups(const ConfigReader& reader, ModelConfig& config, const DeepseekExperts& defaults) {
+    const std::int64_t groups = reader.size("n_group", largest_experts, defaults.groups);
+    const std::int64_t chosen = reader.size("topk_group", largest_experts, std::min(groups, defaults.groups_per_token));
+    const std::int64_t each = config.experts / groups;
+    if (config.experts % groups != 0)
+        reader.refuse("n_group", fmt::format("is {}, which does not divide the {} experts", groups, config.experts));
+    if (chosen > groups) reader.refuse("topk_group", fmt::format("is {}, more than the {} groups", chosen, groups));
+    if (groups > 1 && config.router_score == RouterScore::sigmoid && each < 2)
+        reader.refuse("n_group", fmt::format("is {}: groups of less than two experts cannot be compared", groups));
+    if (config.experts_per_token > chosen * each)
+        reader.refuse("topk_group", fmt::format("is {}: so many groups of {} experts have fewer than the {} that a "
+                                                "token reaches",
+                                                chosen, each, config.experts_per_token));
+    config.expert_groups = groups;
+    config.groups_per_token = chosen;
+}
+
+}  // namespace
+
+void read_latent_attention(const ConfigReader& reader, ModelConfig& config, const LatentDefaults& defaults) {
+    if (config.key_value_heads != config.heads)
+        reader.refuse("num_key_value_heads", fmt::format("is {}, where each of the {} attention heads has keys",
+                                                         config.key_value_heads, config.heads));
+    LatentAttention& latent = config.latent;
+    if (!reader.is_null("q_lora_rank"))
+        latent.query_rank = reader.size("q_lora_rank", largest_width, defaults.query_rank);
+    latent.key_value_rank = reader.size("kv_lora_rank", largest_width, 512);
+    config.rotary_dim = reader.size("qk_rope_head_dim", largest_count, 64);
+    if (config.rotary_dim % 2 != 0)
+        reader.refuse("qk_rope_head_dim", fmt::format("is {}: rotary positions need an even one", config.rotary_dim));
+    const std::int64_t unrotated = reader.size("qk_nope_head_dim", largest_count, defaults.unrotated_dim);
+    config.head_dim = unrotated + config.rotary_dim;
+    if (config.head_dim % 2 != 0) reader.refuse("qk_nope_head_dim", fmt::format("is {}, an odd number", unrotated));
+    config.value_dim = reader.size("v_head_dim", largest_count, defaults.value_dim);
+    if (config.value_dim > config.head_dim)
+        reader.refuse("v_head_dim", fmt::format("is {}, more than the {} elements of a head's keys", config.value_dim,
+                                                config.head_dim));
+    if (config.heads * (unrotated + std::max(config.value_dim, config.rotary_dim)) > largest_width)
+        reader.refuse("qk_nope_head_dim", fmt::format("is {}: {} heads of that size are wider than {}", unrotated,
+                                                      config.heads, largest_width));
+    config.rotary_pairs = reader.flag("rope_interleave", true) ? RotaryPairs::neighbours : RotaryPairs::halves;
+    if (config.rope.score_factor != 1)
+        config.attention_multiplier = config.rope.score_factor / std::sqrt(static_cast<double>(config.head_dim));
+    config.attention_bias = reader.flag("attention_bias", false);
+}
+
+void read_deepseek_experts(const ConfigReader& reader, ModelConfig& config, const DeepseekExperts& defaults) {
+    read_first_dense_layers(reader, config, defaults.dense_layers);
     config.intermediate_size = reader.size("moe_intermediate_size", largest_width, 1408);
     read_experts(reader, config, defaults.experts, defaults.per_token, {.experts = "n_routed_experts"});
     read_shared_experts(reader, config, reader.size("n_shared_experts", largest_experts, defaults.shared),
                         "n_shared_experts");
-    config.router_score = RouterScore::sigmoid;
+    const bool sigmoid = defaults.score == RouterScore::sigmoid;
+    config.router_score = defaults.score;
+    require_text(reader, "scoring_func", sigmoid ? "sigmoid" : "softmax");
     config.normalized_routing = reader.flag("norm_topk_prob", defaults.normalized);
     config.routing_scale = reader.number("routed_scaling_factor", 1e-6, 1e6, 1);
-    // Of more groups, those with the best experts would be chosen first.
-    if (reader.whole("n_group", 1, largest_experts, 1) != 1)
-        reader.refuse("n_group", "is not 1: experts that are chosen by groups are not supported");
+    if (reader.size("moe_layer_freq", largest_count, 1) != 1)
+        reader.refuse("moe_layer_freq",
+                      "is not 1: layers without experts among those that have some are not supported");
+    if (sigmoid) require_text(reader, "topk_method", "noaux_tc");
+    read_expert_groups(reader, config, defaults);
 }
 
 void read_layer_windows(const ConfigReader& reader, ModelConfig& config, const WindowDefaults& defaults) {
@@ -416,7 +498,7 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
         reader.refuse("architectures", fmt::format("is '{}', which is not supported; {} are", config.architecture,
                                                    supported_architectures()));
     config.model_type = reader.text("model_type", std::string(family->model_type));
-    if (config.model_type != family->model_type)
+    if (config.model_type != family->model_type && config.model_type != family->other_model_type)
         reader.refuse("model_type", fmt::format("is '{}', but {} goes with '{}'", config.model_type,
                                                 config.architecture, family->model_type));
     if (reader.has("quantization_config"))

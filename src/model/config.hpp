@@ -26,6 +26,7 @@ struct RopeSettings {
         {};  // longrope: one a pair of elements, for sequences within the original context
     double original_max_position_embeddings = 0;
     double attention_factor = 1.0;  // multiplies cosines and sines
+    double score_factor = 1.0;      // multiplies scores where the family takes it from here (yarn's mscale_all_dim)
     /// What the frequencies are rounded to. Never read from config.json: float32 is what models are run with. The
     /// weights' type reproduces programs that convert a whole model, its table of frequencies included
     /// (model.to(bfloat16)).
@@ -36,6 +37,15 @@ struct RopeSettings {
 enum class RouterScore : std::uint8_t { softmax, sigmoid };
 
 enum class NormKind : std::uint8_t { rms, layer };
+
+/// Attention whose keys and values are made from a vector of few elements, the latent, and whose queries may be
+/// (DeepSeek-V2, arXiv 2405.04434, section 2.1). Of a head, the last `rotary_dim` elements turn; of keys, all heads
+/// have these in common.
+struct LatentAttention {
+    std::int64_t query_rank = 0;                  // elements of queries' latent; 0: they are made from what keys are
+    std::int64_t key_value_rank = 0;              // 0: there is no latent
+    static constexpr double norm_epsilon = 1e-6;  // of both, whatever norm_epsilon is
+};
 
 struct ModelConfig {
     std::string model_type;    // llama, mistral, qwen2, …; of the text model in one that takes pictures, too
@@ -48,12 +58,16 @@ struct ModelConfig {
     std::int64_t dense_intermediate_size = 0;
     std::int64_t shared_intermediate_size = 0;  // of the expert that every token reaches; 0: there is none
     RouterScore router_score = RouterScore::softmax;
-    bool normalized_routing = true;  // the weights of a token's experts sum to 1
-    double routing_scale = 1;        // and are multiplied by it
+    bool normalized_routing = true;     // the weights of a token's experts sum to 1
+    double routing_scale = 1;           // and are multiplied by it
+    std::int64_t expert_groups = 1;     // of neighbouring experts, as many in each
+    std::int64_t groups_per_token = 1;  // whose experts a token may reach
     std::int64_t layers = 0;
     std::int64_t heads = 0;
     std::int64_t key_value_heads = 0;
     std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;  // of a head's values; 0: head_dim
+    LatentAttention latent;
     std::int64_t rotary_dim = 0;  // a head's first elements, which are rotated; the others pass
     RotaryPairs rotary_pairs = RotaryPairs::halves;
     std::int64_t vocab_size = 0;
@@ -80,6 +94,10 @@ struct ModelConfig {
     bool may_be_tied = false;       // config.json says both: if the files have no head, it is the embedding
     std::string dtype = "float32";  // float32, float16 or bfloat16, as config.json names it
 
+    bool has_latent() const { return latent.key_value_rank > 0; }
+    std::int64_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
+    /// A head's elements that do not turn.
+    std::int64_t unrotated_dim() const { return head_dim - rotary_dim; }
     DType weight_type() const {
         return dtype == "float32" ? DType::float32 : dtype == "float16" ? DType::float16 : DType::bfloat16;
     }

@@ -98,15 +98,24 @@ void read_experts(const ConfigReader& reader, ModelConfig& config, std::optional
 /// As set_dense_layers, where every `decoder_sparse_step`-th layer has experts, but for those in `mlp_only_layers`.
 void read_dense_layers(const ConfigReader& reader, ModelConfig& config);
 
-struct SigmoidExperts {
+struct DeepseekExperts {
     std::optional<std::int64_t> experts = {}, per_token = {}, shared = {};
     std::int64_t dense_layers = 0;
     bool normalized = true;
+    RouterScore score = RouterScore::sigmoid;
+    std::int64_t groups = 1, groups_per_token = 1;
 };
-/// As DeepSeek-V3's relatives have it: experts from layer `first_k_dense_replace` on, chosen by their sigmoids and a
-/// correction, and `n_shared_experts` that every token reaches, side by side as one.
+/// As DeepSeek's models and their relatives have it: experts from layer `first_k_dense_replace` on, in `n_group`
+/// groups, and `n_shared_experts` that every token reaches, side by side as one.
 /// @param config its intermediate_size is that of the first layers
-void read_sigmoid_experts(const ConfigReader& reader, ModelConfig& config, const SigmoidExperts& defaults);
+void read_deepseek_experts(const ConfigReader& reader, ModelConfig& config, const DeepseekExperts& defaults);
+
+struct LatentDefaults {
+    std::int64_t query_rank = 1536, unrotated_dim = 128, value_dim = 128;
+};
+/// `latent`, and the sizes of heads that come with it. @param config has the rope, whose score_factor becomes part of
+/// attention_multiplier
+void read_latent_attention(const ConfigReader& reader, ModelConfig& config, const LatentDefaults& defaults = {});
 
 /// Which layers have a window where layer_types does not say it.
 struct WindowDefaults {

@@ -29,13 +29,20 @@ std::int64_t widest_mlp(const ModelConfig& config) {
 
 Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const ModelConfig& config = family.config;
+    const AttentionShape shape = Decoder::attention_shape(config, 0);
     const std::int64_t query = config.heads * config.head_dim;
     const std::int64_t key = config.key_value_heads * config.head_dim;
+    const LatentAttention& latent = config.latent;
+    // Of heads with gaps, values lie behind what the first head's keys are made of.
+    const std::int64_t value = config.has_latent() ? std::max(config.unrotated_dim() + shape.value_cols(),
+                                                              latent.key_value_rank + config.rotary_dim)
+                                                   : shape.value_cols();
     const std::int64_t gate = widest_mlp(config);
     const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
-    return {std::max(max_tokens * std::max({query, gate, added, 2 * config.experts}),  // those in float32
-                     Decoder::max_logit_rows * config.hidden_size),
-            max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * key,
+    return {std::max(
+                max_tokens * std::max({query, gate, added, 2 * config.experts, latent.query_rank}),  // experts: float32
+                Decoder::max_logit_rows * config.hidden_size),
+            max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * value,
             family.is_mixture() ? max_tokens * config.hidden_size : 0};
 }
 
@@ -48,6 +55,16 @@ std::vector<std::int64_t> positions(const ChunkState& state) {
 std::int64_t part(std::int64_t cols) {
     constexpr std::int64_t alignment = 16;
     return (cols + alignment - 1) / alignment * alignment;
+}
+
+/// Columns of ChunkState::inputs that queries are made from, in latent attention.
+std::int64_t query_source(const ModelConfig& config) {
+    return config.latent.query_rank > 0 ? config.latent.query_rank : config.hidden_size;
+}
+
+/// Where keys' and values' latent begins.
+std::int64_t latent_begin(const ModelConfig& config) {
+    return part(query_source(config));
 }
 
 struct Choice {
@@ -79,17 +96,17 @@ class ExpertChoice {
             for (std::size_t expert = 0; expert < bias_.size(); ++expert)
                 scores_[expert] = weights_[expert] / all + bias_[expert];
         }
-        order_.resize(logits.size());
-        std::iota(order_.begin(), order_.end(), 0);
+        list_experts();
         const auto chosen = order_.begin() + config_.experts_per_token;
         std::partial_sort(order_.begin(), chosen, order_.end(), [&](std::int32_t a, std::int32_t b) {
             return score(a) != score(b) ? score(a) > score(b) : a < b;
         });
-        const auto end = config_.normalized_routing ? chosen : order_.end();
         float sum = 1;
-        if (softmax || config_.normalized_routing)
-            sum = std::accumulate(order_.begin(), end, 0.0F,
+        if (config_.normalized_routing)
+            sum = std::accumulate(order_.begin(), chosen, 0.0F,
                                   [&](float total, std::int32_t expert) { return total + weight(expert); });
+        else if (softmax)
+            sum = std::accumulate(weights_.begin(), weights_.end(), 0.0F);
         if (!softmax) sum += 1e-20F;  // of sigmoids that are all 0
         const auto scale = static_cast<float>(config_.routing_scale);
         std::transform(order_.begin(), chosen, choices, [&](std::int32_t expert) {
@@ -98,6 +115,36 @@ class ExpertChoice {
     }
 
   private:
+    /// Those among which a token's experts are chosen: all, or those of the groups with the best experts.
+    void list_experts() {
+        const auto groups = static_cast<std::size_t>(config_.expert_groups);
+        const std::size_t each = scores_.size() / groups;
+        std::vector<std::pair<float, std::size_t>> best;
+        for (std::size_t group = 0; group < groups && groups > 1; ++group)
+            best.emplace_back(-score_of_group(std::span(scores_).subspan(group * each, each)), group);
+        std::sort(best.begin(), best.end());
+        best.resize(groups > 1 ? static_cast<std::size_t>(config_.groups_per_token) : 0);
+        if (best.empty()) {
+            order_.resize(scores_.size());
+            std::iota(order_.begin(), order_.end(), 0);
+            return;
+        }
+        order_.clear();
+        for (const auto& [score, group] : best)
+            for (std::size_t expert = group * each; expert < (group + 1) * each; ++expert)
+                order_.push_back(static_cast<std::int32_t>(expert));
+    }
+
+    /// DeepSeek-V2's: the best expert's; DeepSeek-V3's: the sum of the two best.
+    float score_of_group(std::span<const float> scores) const {
+        std::array<float, 2> best{-std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+        for (const float score : scores) {
+            best[1] = std::max(best[1], std::min(best[0], score));
+            best[0] = std::max(best[0], score);
+        }
+        return config_.router_score == RouterScore::softmax ? best[0] : best[0] + best[1];
+    }
+
     float score(std::int32_t expert) const { return scores_[static_cast<std::size_t>(expert)]; }
     float weight(std::int32_t expert) const { return weights_[static_cast<std::size_t>(expert)]; }
 
@@ -153,15 +200,32 @@ std::int64_t Decoder::widest_input(const Family& family) {
     for (const std::int64_t layer : family.kinds_of_layers())
         for (const StageSpec& stage : family.stages_of(layer))
             widest = std::max(widest, stage.cols());
-    if (!family.is_mixture()) return widest;
     const ModelConfig& config = family.config;
+    if (config.has_latent())
+        widest = std::max(widest, latent_begin(config) + config.latent.key_value_rank + config.rotary_dim);
+    if (!family.is_mixture()) return widest;
     const std::int64_t expert = std::max(config.intermediate_size, config.shared_intermediate_size);
     return part(std::max(widest, 2 * part(config.hidden_size) + expert));
 }
 
 std::int64_t Decoder::input_cols(const Family& family, std::int64_t layer, int stage) {
     const StageSpec& spec = family.stages_of(layer).at(static_cast<std::size_t>(stage));
+    const ModelConfig& config = family.config;
+    if (stage > 0 && stage < family.attention_stages - 1)
+        return latent_begin(config) + config.latent.key_value_rank + config.rotary_dim;
     return spec.expert < 0 ? spec.cols() : widest_input(family);
+}
+
+AttentionShape Decoder::attention_shape(const ModelConfig& config, std::int64_t layer) {
+    const double usual = 1 / std::sqrt(static_cast<double>(config.head_dim));
+    return {.heads = config.heads,
+            .key_value_heads = config.key_value_heads,
+            .head_dim = config.head_dim,
+            .scale = static_cast<float>(config.attention_multiplier.value_or(usual)),
+            .window = config.windows.at(static_cast<std::size_t>(layer)),
+            .cap = static_cast<float>(config.attention_cap),
+            .value_dim = config.value_dim,
+            .values_apart = config.has_latent() ? config.unrotated_dim() + config.value_size() : 0};
 }
 
 std::size_t Decoder::scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type) {
@@ -189,9 +253,11 @@ const StageSpec& Decoder::spec(std::int64_t layer, int stage) const {
 
 TensorView Decoder::stage_input(std::int64_t layer, int stage, const ChunkState& state) {
     const StageSpec& spec = this->spec(layer, stage);
+    if (stage > 0 && stage == family_.attention_stages - 2)
+        return state.inputs.cols_from(latent_begin(family_.config), spec.cols());
     if (spec.expert < 0) return state.inputs.cols_from(0, spec.cols());
     const Routing::Expert& expert = state.routing->experts.at(static_cast<std::size_t>(spec.expert));
-    if (stage % 2 == 1) return expanded(expert, spec.cols(), state);
+    if (is_second_half(stage)) return expanded(expert, spec.cols(), state);
     if (spec.shared) return mlp_input(state);
     const TensorView rows =
         expert_rows_.tensor(backend_.activation_type(), std::ssize(expert.rows), family_.config.hidden_size);
@@ -274,22 +340,22 @@ void Decoder::begin_layer(const LayerWeights& layer, ChunkState& state) {
 void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state) {
     const bool has_experts = family_.has_experts(layer.layer);
     const auto inputs = [&](int of) { return stage_input(layer.layer, of, state); };
-    switch (stage) {
-        case 0:
-            attend(layer, state);
-            break;
-        case 1:
-            add_to_hidden(linear(layer, 1, 0), inputs(1), layer.attention_output_norm, state);
-            normed_or_copied(layer.mlp_norm, state.hidden, mlp_input(state));
-            if (has_experts) route(layer, state);
-            break;
-        default:
-            if (has_experts)
-                run_expert(stage, layer, state);
-            else if (stage == 2)
-                expand(layer, 2, inputs(2), inputs(3));
-            else
-                add_to_hidden(linear(layer, 3, 0), inputs(3), layer.mlp_output_norm, state);
+    const int last_of_attention = family_.attention_stages - 1;
+    if (family_.waits(stage)) return;
+    if (stage + 1 < last_of_attention) {
+        compress(layer, state);
+    } else if (stage < last_of_attention) {
+        attend(layer, state);
+    } else if (stage == last_of_attention) {
+        add_to_hidden(linear(layer, stage, 0), inputs(stage), layer.attention_output_norm, state);
+        normed_or_copied(layer.mlp_norm, state.hidden, mlp_input(state));
+        if (has_experts) route(layer, state);
+    } else if (has_experts) {
+        run_expert(stage, layer, state);
+    } else if (is_second_half(stage)) {
+        add_to_hidden(linear(layer, stage, 0), inputs(stage), layer.mlp_output_norm, state);
+    } else {
+        expand(layer, stage, inputs(stage), inputs(stage + 1));
     }
 }
 
@@ -339,7 +405,7 @@ void Decoder::run_expert(int stage, const LayerWeights& layer, ChunkState& state
     const StageSpec& spec = this->spec(layer.layer, stage);
     const Routing::Expert& expert = state.routing->experts.at(static_cast<std::size_t>(spec.expert));
     const TensorView inputs = stage_input(layer.layer, stage, state);
-    if (stage % 2 == 0) {
+    if (!is_second_half(stage)) {
         const std::int64_t cols = this->spec(layer.layer, stage + 1).cols();
         return expand(layer, stage, inputs, expanded(expert, cols, state));
     }
@@ -349,16 +415,14 @@ void Decoder::run_expert(int stage, const LayerWeights& layer, ChunkState& state
     if (stage + 1 == family_.stage_count(layer.layer)) backend_.scale(experts_sum(state), 1, state.hidden, true);
 }
 
-// Query, key, value → what the heads gather, which is the next stage's input.
-void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
+Decoder::Attended Decoder::project_heads(const LayerWeights& layer, ChunkState& state) {
     const ModelConfig& config = family_.config;
     const DType type = backend_.activation_type();
     const std::int64_t tokens = state.hidden.rows;
-    const TensorView inputs = stage_input(layer.layer, 0, state);
     const TensorView query = query_or_gate_.tensor(type, tokens, config.heads * config.head_dim);
     const TensorView key = key_or_up_.tensor(type, tokens, config.key_value_heads * config.head_dim);
     const TensorView value = value_.tensor(type, tokens, config.key_value_heads * config.head_dim);
-    project_parts(layer, 0, std::array{query, key, value}, inputs);
+    project_parts(layer, 0, std::array{query, key, value}, stage_input(layer.layer, 0, state));
 
     const auto epsilon = static_cast<float>(config.norm_epsilon);
     const auto norm_heads = [&](const LayerWeights::Norm& norm, TensorView all, std::int64_t count) {
@@ -370,35 +434,82 @@ void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
     };
     norm_heads(layer.query_norm, query, config.heads);
     norm_heads(layer.key_norm, key, config.key_value_heads);
-    rotate(layer.layer, query, key, state);
-    const double usual = 1 / std::sqrt(static_cast<double>(config.head_dim));
-    const AttentionShape shape{.heads = config.heads,
-                               .key_value_heads = config.key_value_heads,
-                               .head_dim = config.head_dim,
-                               .scale = static_cast<float>(config.attention_multiplier.value_or(usual)),
-                               .window = config.windows.at(static_cast<std::size_t>(layer.layer)),
-                               .cap = static_cast<float>(config.attention_cap)};
-    gather(query, key, value, shape, stage_input(layer.layer, 1, state), state);
+    rotate(layer.layer, query, config.head_dim, state);
+    rotate(layer.layer, key, config.head_dim, state);
+    return {query, key, value};
 }
 
-void Decoder::rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state) {
+void Decoder::compress(const LayerWeights& layer, ChunkState& state) {
+    const ModelConfig& config = family_.config;
+    const DType type = backend_.activation_type();
+    const std::int64_t rank = config.latent.key_value_rank;
+    const TensorView inputs = stage_input(layer.layer, 0, state);
+    const auto epsilon = static_cast<float>(LatentAttention::norm_epsilon);
+    // What is made lies where the inputs do, so both go by way of other memory.
+    const TensorView keys = value_.tensor(type, inputs.rows, rank + config.rotary_dim);
+    project(linear(layer, 0, 1), inputs, keys, false);
+    if (config.latent.query_rank > 0) {
+        const TensorView queries = query_or_gate_.tensor(type, inputs.rows, config.latent.query_rank);
+        project(linear(layer, 0, 0), inputs, queries, false);
+        backend_.rms_norm(queries, layer.query_norm.weight, epsilon, state.inputs.cols_from(0, queries.cols));
+    }
+    const std::int64_t begin = latent_begin(config);
+    backend_.rms_norm(keys.cols_from(0, rank), layer.key_norm.weight, epsilon, state.inputs.cols_from(begin, rank));
+    const TensorView turning = state.inputs.cols_from(begin + rank, config.rotary_dim);
+    backend_.scale(keys.cols_from(rank, config.rotary_dim), 1, turning, false);
+    rotate(layer.layer, turning, config.rotary_dim, state);
+}
+
+Decoder::Attended Decoder::expand_latent(const LayerWeights& layer, ChunkState& state) {
+    const ModelConfig& config = family_.config;
+    const DType type = backend_.activation_type();
+    const std::int64_t tokens = state.hidden.rows;
+    const std::int64_t unrotated = config.unrotated_dim();
+    const int stage = family_.attention_stages - 2;
+    const TensorView query = query_or_gate_.tensor(type, tokens, config.heads * config.head_dim);
+    const TensorView source = state.inputs.cols_from(0, query_source(config));
+    project(linear(layer, stage - 1, 0), source, query, false);
+    rotate(layer.layer, query.cols_from(unrotated, query.cols - unrotated), config.head_dim, state);
+
+    // Of each head what does not turn of its key, then its value.
+    const std::int64_t both = unrotated + config.value_size();
+    const TensorView keys_and_values = value_.tensor(type, tokens, config.heads * both);
+    project(linear(layer, stage, 0), stage_input(layer.layer, stage, state), keys_and_values, false);
+    const TensorView key = key_or_up_.tensor(type, tokens, config.heads * config.head_dim);
+    const auto heads_of = [&](TensorView all, std::int64_t cols) {
+        return TensorView(all.data, type, tokens * config.heads, cols).cols_from(0, unrotated);
+    };
+    backend_.scale(heads_of(keys_and_values, both), 1, heads_of(key, config.head_dim), false);
+    const TensorView turning =
+        state.inputs.cols_from(latent_begin(config) + config.latent.key_value_rank, config.rotary_dim);
+    for (std::int64_t head = 0; head < config.heads; ++head)
+        backend_.scale(turning, 1, key.cols_from(head * config.head_dim + unrotated, config.rotary_dim), false);
+    return {query, key, keys_and_values.cols_from(unrotated, keys_and_values.cols - unrotated)};
+}
+
+// Query, key, value → what the heads gather, which is the next stage's input.
+void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
+    const Attended heads = family_.config.has_latent() ? expand_latent(layer, state) : project_heads(layer, state);
+    gather(heads, attention_shape(family_.config, layer.layer),
+           stage_input(layer.layer, family_.attention_stages - 1, state), state);
+}
+
+void Decoder::rotate(std::int64_t layer, TensorView heads, std::int64_t head_dim, const ChunkState& state) {
     const ModelConfig& config = family_.config;
     const auto index = static_cast<std::size_t>(layer);
     if (!config.rotary.at(index)) return;
     const bool window = config.windows.at(index) > 0;
     const std::span<const float> frequencies = window ? window_frequencies_ : frequencies_;
     const auto factor = static_cast<float>((window ? config.window_rope : config.rope).attention_factor);
-    for (const TensorView heads : {query, key}) {
-        if (state.cache == nullptr && state.prefixes.empty())
-            backend_.rotary(heads, config.head_dim, state.offsets, frequencies, factor, config.rotary_pairs);
-        else
-            backend_.rotary_at(heads, config.head_dim, positions(state), frequencies, factor, config.rotary_pairs);
-    }
+    if (state.cache == nullptr && state.prefixes.empty())
+        backend_.rotary(heads, head_dim, state.offsets, frequencies, factor, config.rotary_pairs);
+    else
+        backend_.rotary_at(heads, head_dim, positions(state), frequencies, factor, config.rotary_pairs);
 }
 
 // Attention of whole sequences, of sequences that share prefixes, or over a cache.
-void Decoder::gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, TensorView output,
-                     ChunkState& state) {
+void Decoder::gather(const Attended& heads, const AttentionShape& shape, TensorView output, ChunkState& state) {
+    const auto& [query, key, value] = heads;
     if (state.cache == nullptr && state.prefixes.empty()) {
         backend_.attention(query, key, value, state.offsets, shape, output);
     } else if (state.cache == nullptr) {
@@ -410,11 +521,14 @@ void Decoder::gather(TensorView query, TensorView key, TensorView value, const A
         backend_.cached_attention(query, key, value, sequences, shape, output);
     } else {
         const CacheStep& cache = *state.cache;
+        const auto keep = [](const CachedSequence& sequence, TensorView from, TensorView to, Backend& backend) {
+            const std::int64_t count = sequence.queries.size();
+            backend.scale(from.rows_from(sequence.queries.begin, count), 1,
+                          to.rows_from(sequence.own.end - count, count), false);
+        };
         for (const CachedSequence& sequence : cache.sequences) {
-            const std::int64_t first = sequence.own.end - sequence.queries.size();
-            const auto bytes = static_cast<std::size_t>(sequence.queries.size() * key.cols) * size_of(key.type);
-            backend_.copy_on_device(cache.keys.row(first), key.row(sequence.queries.begin), bytes);
-            backend_.copy_on_device(cache.values.row(first), value.row(sequence.queries.begin), bytes);
+            keep(sequence, key, cache.keys, backend_);
+            keep(sequence, value, cache.values, backend_);
         }
         backend_.cached_attention(query, cache.keys, cache.values, cache.sequences, shape, output);
     }

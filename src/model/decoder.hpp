@@ -16,7 +16,7 @@ namespace fairgptq {
 struct CacheStep {
     std::vector<std::int64_t> positions;    // [tokens of the chunk]
     std::vector<CachedSequence> sequences;  // queries: rows of the chunk; own: rows of the cache, this step's included
-    TensorView keys, values;                // this layer's cache: [rows, key_value_heads · head_dim]
+    TensorView keys, values;                // this layer's cache: [rows, cols of AttentionShape]
 };
 
 /// Which rows of a chunk reach which expert, the shared one last, and with what weight.
@@ -33,11 +33,12 @@ struct ChunkState {
     TensorView hidden;  // [tokens, hidden_size], the residual stream
     TensorView inputs;  // [tokens, ≥ widest_input]; the current stage's input is its first stage.cols() columns, rows
                         // `stride` apart. Experts find their inputs in its first hidden_size columns, add up what they
-                        // make in the next, and keep that of their second stage behind.
+                        // make in the next, and keep that of their second stage behind. Latent attention has what
+                        // queries are made from first, and behind it keys' and values' latent with what turns of keys.
     std::span<const std::int64_t> offsets;
     std::span<const RowRange> prefixes = {};  // ChunkTokens::prefixes
     const CacheStep* cache = nullptr;         // only while generating
-    std::shared_ptr<Routing> routing = {};    // in a mixture of experts, from stage 1 on
+    std::shared_ptr<Routing> routing = {};    // in a mixture of experts, from attention's last stage on
 };
 
 class Decoder {
@@ -49,6 +50,7 @@ class Decoder {
     static std::int64_t widest_input(const Family& family);
     /// Of those, how many stage `stage` reads: what has to be there for it.
     static std::int64_t input_cols(const Family& family, std::int64_t layer, int stage);
+    static AttentionShape attention_shape(const ModelConfig& config, std::int64_t layer);
     /// Bytes that the constructor allocates: for `plan`.
     static std::size_t scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type);
 
@@ -56,8 +58,8 @@ class Decoder {
     void embed(const OuterWeights& outer, const ChunkTokens& chunk, ChunkState& state);
     /// inputs = input norm of hidden (or hidden itself): the first stage's input.
     void begin_layer(const LayerWeights& layer, ChunkState& state);
-    /// Runs a stage with its linears' weights: inputs (this stage's) → inputs of the next stage, with hidden updated by
-    /// stage 1 and the last one, which leaves inputs undefined.
+    /// Runs a stage with its linears' weights: inputs (this stage's) → inputs of the next stage, with hidden updated
+    /// where the stage adds to it (Family::adds_to_hidden); the last one leaves inputs undefined.
     void run_stage(int stage, const LayerWeights& layer, ChunkState& state);
     /// All stages of a layer.
     void run_layer(const LayerWeights& layer, ChunkState& state);
@@ -83,13 +85,22 @@ class Decoder {
                        ChunkState& state);
     /// One output for each of a stage's linears, or for parts of the rows of its only one.
     void project_parts(const LayerWeights& layer, int stage, std::span<const TensorView> outputs, TensorView inputs);
+    /// Queries, keys and values of a chunk, in the decoder's memory.
+    struct Attended {
+        TensorView query, key, value;
+    };
+    Attended project_heads(const LayerWeights& layer, ChunkState& state);
+    /// Inputs of the first stage → latents.
+    void compress(const LayerWeights& layer, ChunkState& state);
+    Attended expand_latent(const LayerWeights& layer, ChunkState& state);
     void attend(const LayerWeights& layer, ChunkState& state);
-    void rotate(std::int64_t layer, TensorView query, TensorView key, const ChunkState& state);
-    void gather(TensorView query, TensorView key, TensorView value, const AttentionShape& shape, TensorView output,
-                ChunkState& state);
+    /// @param head_dim from one head's first element that turns to the next one's
+    void rotate(std::int64_t layer, TensorView heads, std::int64_t head_dim, const ChunkState& state);
+    void gather(const Attended& heads, const AttentionShape& shape, TensorView output, ChunkState& state);
     /// inputs → output by the MLP's first half: of the stage `stage`.
     void expand(const LayerWeights& layer, int stage, TensorView inputs, TensorView output);
     const StageSpec& spec(std::int64_t layer, int stage) const;
+    bool is_second_half(int stage) const { return (stage - family_.attention_stages) % 2 == 1; }  // of an MLP
     /// What the MLP reads times a few rows, at the host. In float32, whatever the activations: experts whose logits are
     /// near each other are not to change places.
     std::vector<float> scores(const TensorView& weight, const ChunkState& state);

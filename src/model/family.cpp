@@ -14,6 +14,7 @@ const std::array families{&llama_family,        &mistral_family,       &ministra
                           &olmo2_family,        &olmo3_family,         &gemma_family,         &gemma2_family,
                           &gemma3_family,       &opt_family,           &mixtral_family,       &qwen3_moe_family,
                           &olmoe_family,        &qwen2_moe_family,     &glm4_moe_family,      &dots1_family,
+                          &deepseek_v2_family,  &deepseek_v3_family,   &glm4_moe_lite_family, &youtu_family,
                           &ernie_moe_family,    &ernie_family,         &glm_family,           &glm4_family,
                           &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
                           &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
@@ -78,6 +79,16 @@ Family read_family(const std::filesystem::path& model_dir) {
     return family;
 }
 
+std::int64_t Family::query_norm_size() const {
+    if (config.has_latent()) return config.latent.query_rank;
+    return config.head_dim * (query_norm_of_all_heads ? config.heads : 1);
+}
+
+std::int64_t Family::key_norm_size() const {
+    if (config.has_latent()) return config.latent.key_value_rank;
+    return config.head_dim * (query_norm_of_all_heads ? config.key_value_heads : 1);
+}
+
 std::string kind_of_linear(const std::string& name) {
     constexpr std::string_view experts = ".experts.";
     const std::size_t at = name.find(experts);
@@ -108,6 +119,33 @@ Family describe_llama_like(const ModelConfig& config) {
         {{{"mlp.down_proj", hidden, wide, config.mlp_bias}}},
     };
     return family;
+}
+
+void use_latent_attention(Family& family) {
+    const ModelConfig& config = family.config;
+    const LatentAttention& latent = config.latent;
+    const std::int64_t hidden = config.hidden_size;
+    const std::int64_t query = config.heads * config.head_dim;
+    const bool bias = config.attention_bias;
+    const LinearSpec compress{"self_attn.kv_a_proj_with_mqa", latent.key_value_rank + config.rotary_dim, hidden, bias};
+    std::vector<StageSpec> attention;
+    if (latent.query_rank > 0) {
+        attention = {{{{"self_attn.q_a_proj", latent.query_rank, hidden, bias}, compress}},
+                     {{{"self_attn.q_b_proj", query, latent.query_rank}}}};
+        family.query_norm = "self_attn.q_a_layernorm";
+    } else {
+        attention = {{{{"self_attn.q_proj", query, hidden}, compress}}};
+    }
+    family.key_norm = "self_attn.kv_a_layernorm";
+    attention.push_back({{{"self_attn.kv_b_proj", config.heads * (config.unrotated_dim() + config.value_size()),
+                           latent.key_value_rank}}});
+    attention.push_back({{{"self_attn.o_proj", hidden, config.heads * config.value_size(), bias}}});
+    for (std::vector<StageSpec>* stages : {&family.stages, &family.dense_stages}) {
+        if (stages->empty()) continue;
+        stages->erase(stages->begin(), stages->begin() + family.attention_stages);
+        stages->insert(stages->begin(), attention.begin(), attention.end());
+    }
+    family.attention_stages = static_cast<int>(attention.size());
 }
 
 Family describe_mixture(const ModelConfig& config, const std::string& block, const ExpertNames& names) {

@@ -28,8 +28,9 @@ struct StageSpec {
 };
 
 /// The stages of a decoder block, in the order of computation: {q,k,v} → {o} → {gate,up} or {fc1} → {down} or {fc2}. A
-/// single linear may hold q, k and v, one's rows after the other's, and another one gate and up. In a mixture of
-/// experts each expert has its two last stages, one expert's after the other's, that of the shared one last.
+/// single linear may hold q, k and v, one's rows after the other's, and another one gate and up. Latent attention has
+/// more stages before {o}. In a mixture of experts each expert has its two last stages, one expert's after the other's,
+/// that of the shared one last.
 struct Family {
     ModelConfig config;
     std::string layer_prefix;  // "model.layers.{}." — {} is the layer
@@ -45,14 +46,15 @@ struct Family {
     std::string mlp_norm;               // of what the MLP reads: "post_attention_layernorm"
     std::string attention_output_norm;  // of what attention adds to the hidden states
     std::string mlp_output_norm;        // of what the MLP adds
-    std::string query_norm;             // "self_attn.q_norm"
+    std::string query_norm;             // "self_attn.q_norm"; of latents, where attention has them
     std::string key_norm;
     bool query_norm_of_all_heads = false;  // query_norm and key_norm: of all heads together, instead of each
     NormKind norm = NormKind::rms;
     float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
     bool fits_float16 = true;             // false where activations may overflow it
-    std::vector<StageSpec> stages;        // of a layer: four, or 2 + 2 · experts
+    int attention_stages = 2;             // of a layer's stages the first ones, {o} the last of them
+    std::vector<StageSpec> stages;        // of a layer: attention_stages + 2, or + 2 · experts
     std::vector<StageSpec> dense_stages;  // of a layer without experts beside such that have some
     std::string router;        // of a mixture of experts: the linear that chooses among them; never quantized
     std::string router_bias;   // added to experts' scores where they are chosen, not where they are weighted; or empty
@@ -75,6 +77,14 @@ struct Family {
     const std::vector<StageSpec>& stages_of(std::int64_t layer) const {
         return is_mixture() && !has_experts(layer) ? dense_stages : stages;
     }
+    /// Whether what the stage makes is computed with the next one's, so that it leaves all inputs as they are.
+    bool waits(int stage) const { return stage > 0 && stage < attention_stages - 2; }
+    /// Whether the stage adds what it makes to the hidden states: attention's last one, and the layer's.
+    bool adds_to_hidden(std::int64_t layer, int stage) const {
+        return stage == attention_stages - 1 || stage + 1 == stage_count(layer);
+    }
+    std::int64_t query_norm_size() const;
+    std::int64_t key_norm_size() const;
     int stage_count(std::int64_t layer) const { return static_cast<int>(stages_of(layer).size()); }
     /// The first layer of each kind: stages_of has what any layer has.
     std::vector<std::int64_t> kinds_of_layers() const;

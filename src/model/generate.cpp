@@ -77,8 +77,8 @@ class Batch {
             cache_rows += static_cast<std::int64_t>(prompt.size()) + tokens;
         }
         for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-            keys_.push_back(room(cache_rows, cache_cols()));
-            values_.push_back(room(cache_rows, cache_cols()));
+            keys_.push_back(room(cache_rows, key_cols()));
+            values_.push_back(room(cache_rows, value_cols()));
         }
         cache_rows_ = cache_rows;
     }
@@ -105,8 +105,8 @@ class Batch {
                          &cache};
         decoder_.embed(outer_, chunk_, state);
         layers.for_each([&](const LayerWeights& layer) {
-            cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cache_cols());
-            cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cache_cols());
+            cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, key_cols());
+            cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, value_cols());
             decoder_.run_layer(layer, state);
         });
         take_best(state, last_rows);
@@ -120,7 +120,8 @@ class Batch {
             prompts.begin(), prompts.end(), std::int64_t{0},
             [](std::int64_t sum, const auto& prompt) { return sum + static_cast<std::int64_t>(prompt.size()); });
     }
-    std::int64_t cache_cols() const { return model_.family.config.key_value_heads * model_.family.config.head_dim; }
+    std::int64_t key_cols() const { return model_.family.config.key_value_heads * model_.family.config.head_dim; }
+    std::int64_t value_cols() const { return Decoder::attention_shape(model_.family.config, 0).value_cols(); }
     Buffer room(std::int64_t rows, std::int64_t cols) const {
         return model_.backend.allocate(static_cast<std::size_t>(rows * cols) *
                                        size_of(model_.backend.activation_type()));

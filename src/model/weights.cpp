@@ -81,9 +81,8 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
     want(family.mlp_norm, config.hidden_size, weights.mlp_norm);
     want(family.attention_output_norm, config.hidden_size, weights.attention_output_norm);
     want(family.mlp_output_norm, config.hidden_size, weights.mlp_output_norm);
-    const bool all = family.query_norm_of_all_heads;
-    want(family.query_norm, config.head_dim * (all ? config.heads : 1), weights.query_norm);
-    want(family.key_norm, config.head_dim * (all ? config.key_value_heads : 1), weights.key_norm);
+    want(family.query_norm, family.query_norm_size(), weights.query_norm);
+    want(family.key_norm, family.key_norm_size(), weights.key_norm);
     return list;
 }
 
@@ -300,7 +299,8 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint) {
     const std::int64_t with_experts =
         family.has_experts(0) ? family.kinds_of_layers().front() : family.kinds_of_layers().back();
     if (family.is_mixture() &&
-        !checkpoint.has(family.layer(with_experts) + family.stages[2].linears[0].name + ".weight"))
+        !checkpoint.has(family.layer(with_experts) +
+                        family.stages[static_cast<std::size_t>(family.attention_stages)].linears[0].name + ".weight"))
         for (const std::string& name : checkpoint.names())
             if (name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.gate_up_proj.weight"))
                 throw InvalidInput(

@@ -28,8 +28,8 @@ struct Lengths {
 void add_layer(const Family& family, const Chunks& chunks, const ModuleGrids& grids, const Lengths& lengths,
                std::span<const AlphaPolicy> alphas, std::int64_t layer, Arithmetic& sum) {
     const bool pairs = chunks.pair_columns > 0;
-    const auto width = static_cast<double>(family.config.heads * family.config.head_dim);
-    sum.forward += 2 * lengths.squared * width;
+    const ModelConfig& config = family.config;
+    sum.forward += lengths.squared * static_cast<double>(config.heads * (config.head_dim + config.value_size()));
     for (const StageSpec& stage : family.stages_of(layer)) {
         const auto n = static_cast<double>(stage.cols());
         // Of tokens and pairs, experts have an equal share; of a pair both sentences seldom reach the same one.

@@ -111,7 +111,7 @@ class QuantizeRun {
                 solve(layer, spec, open, records);
                 if (sequential()) forward(stage, layer, &records.front());
             });
-            if (family_.has_experts(layer.layer) && stage == 1) count_routed(layer.layer);
+            if (family_.has_experts(layer.layer) && stage + 1 == family_.attention_stages) count_routed(layer.layer);
             progress_.layer_done(static_cast<double>(stage + 1) / stages);
         }
         backend_.synchronize();  // before the layer's memory goes
@@ -224,17 +224,18 @@ class QuantizeRun {
         statistics_.begin_covariance_sum(spec.cols(), progress_.clock());
     }
 
-    /// Stage 1 and the last one add to the hidden states; each but the last makes the next one's inputs.
+    /// Each stage but the last makes the next one's inputs.
     /// @param solved its codes come to the host while the device computes
     void forward(int stage, const LayerWeights& layer, LayerRecord* solved = nullptr) {
         progress_.enter(Phase::forward);
         const bool last = stage + 1 == family_.stage_count(layer.layer);
-        const bool adds = stage == 1 || last;
+        const bool adds = family_.adds_to_hidden(layer.layer, stage);
         const StateUse use{.reads_hidden = adds,
                            .writes_hidden = adds,
                            .reads_inputs = input_cols(layer.layer, stage),
                            .writes_inputs = last ? 0 : input_cols(layer.layer, stage + 1)};
-        state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
+        if (!family_.waits(stage))
+            state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
         if (solved != nullptr) copies_.finish(solved->modules);
     }
 

@@ -226,7 +226,7 @@ TEST(Config, RefusesByFileAndField) {
          {{"rope_parameters", {{"sliding_attention", {{"rope_theta", 10.0}}}}}},
          {"'rope_parameters.sliding_attention'", "rotate alike"}},
         {"yarn's bounds",
-         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"beta_fast", 1}, {"beta_slow", 1}}}},
+         {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"beta_fast", 0.5}, {"beta_slow", 1}}}},
          {"'rope_parameters.beta_fast'"}},
         {"yarn's theta",
          {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}, {"rope_theta", 1}}}},
@@ -740,7 +740,7 @@ TEST(Config, ReadsGlm4Moe) {
         changed.update(changes);
         expect_refused([&] { read(changed); }, words);
     };
-    refused({{"n_group", 4}}, {"'n_group'", "groups", "not supported"});
+    refused({{"n_group", 3}}, {"'n_group'", "does not divide the 160 experts"});
     refused({{"first_k_dense_replace", 3}}, {"'first_k_dense_replace'", "no layer with experts"});
     refused({{"n_shared_experts", 0}}, {"'n_shared_experts'"});
     refused({{"n_shared_experts", 4096}, {"moe_intermediate_size", 4096}}, {"'n_shared_experts'", "wider"});
@@ -765,6 +765,153 @@ TEST(Config, ReadsDots1) {
         without.erase(field);
         expect_refused([&] { read(without); }, {field});
     }
+}
+
+/// DeepSeek-V3's sizes of attention, of three layers.
+json latent(const json& changes) {
+    json config{{"num_attention_heads", 4},  {"num_key_value_heads", 4}, {"head_dim", nullptr},
+                {"q_lora_rank", 48},         {"kv_lora_rank", 32},       {"qk_nope_head_dim", 24},
+                {"qk_rope_head_dim", 8},     {"v_head_dim", 16},         {"n_routed_experts", 16},
+                {"num_experts_per_tok", 4},  {"n_shared_experts", 2},    {"moe_intermediate_size", 40},
+                {"first_k_dense_replace", 1}};
+    config.update(changes);
+    return config;
+}
+
+std::vector<std::string> names_of(const StageSpec& stage) {
+    std::vector<std::string> names;
+    for (const LinearSpec& linear : stage.linears)
+        names.push_back(linear.name);
+    return names;
+}
+
+TEST(Config, ReadsDeepseekV3) {
+    json object = relative("DeepseekV3ForCausalLM", "deepseek_v3", latent({{"scoring_func", "sigmoid"}}));
+    object["rope_parameters"] = {{"rope_theta", 1e4},     {"rope_type", "yarn"},
+                                 {"factor", 40.0},        {"mscale", 1.0},
+                                 {"mscale_all_dim", 1.0}, {"original_max_position_embeddings", 4096}};
+    const Family family = describe_family(read(object));
+    const ModelConfig& config = family.config;
+    const std::int64_t hidden = config.hidden_size;
+    EXPECT_EQ(config.head_dim, 32);
+    EXPECT_EQ(config.rotary_dim, 8);
+    EXPECT_EQ(config.unrotated_dim(), 24);
+    EXPECT_EQ(config.value_size(), 16);
+    EXPECT_EQ(config.rotary_pairs, RotaryPairs::neighbours);
+    EXPECT_EQ(config.rope.attention_factor, 1);
+    EXPECT_DOUBLE_EQ(config.attention_multiplier.value(), std::pow(0.1 * std::log(40) + 1, 2) / std::sqrt(32));
+    EXPECT_EQ(config.expert_groups, 8);
+    EXPECT_EQ(config.groups_per_token, 4);
+    EXPECT_EQ(config.dense, (std::vector<bool>{true, false, false}));
+    EXPECT_EQ(family.router_bias, "mlp.gate.e_score_correction_bias");
+    EXPECT_EQ(family.attention_stages, 4);
+    for (const std::int64_t layer : family.kinds_of_layers()) {
+        const std::vector<StageSpec>& stages = family.stages_of(layer);
+        EXPECT_EQ(names_of(stages[0]),
+                  (std::vector<std::string>{"self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"}));
+        EXPECT_EQ(stages[0].linears[1].rows, 40);
+        EXPECT_EQ(stages[0].cols(), hidden);
+        EXPECT_EQ(names_of(stages[1]), std::vector<std::string>{"self_attn.q_b_proj"});
+        EXPECT_EQ(stages[1].linears[0].rows, 128);
+        EXPECT_EQ(stages[1].cols(), 48);
+        EXPECT_EQ(names_of(stages[2]), std::vector<std::string>{"self_attn.kv_b_proj"});
+        EXPECT_EQ(stages[2].linears[0].rows, 4 * (24 + 16));
+        EXPECT_EQ(stages[2].cols(), 32);
+        EXPECT_EQ(names_of(stages[3]), std::vector<std::string>{"self_attn.o_proj"});
+        EXPECT_EQ(stages[3].cols(), 64);
+    }
+    EXPECT_EQ(family.stages.size(), 4 + 2 * 17U);
+    EXPECT_EQ(family.dense_stages.size(), 6U);
+    EXPECT_EQ(family.query_norm_size(), 48);
+    EXPECT_EQ(family.key_norm_size(), 32);
+    for (int stage = 0; stage < family.stage_count(1); ++stage) {
+        EXPECT_EQ(family.waits(stage), stage == 1) << stage;
+        EXPECT_EQ(family.adds_to_hidden(1, stage), stage == 3 || stage == 37) << stage;
+    }
+    object["model_type"] = "kimi_k2";
+    object.update({{"rope_interleave", false},
+                   {"n_group", 1},
+                   {"topk_group", 1},
+                   {"mlp_layer_types", {"sparse", "dense", "sparse"}}});
+    EXPECT_EQ(read(object).rotary_pairs, RotaryPairs::halves);
+    EXPECT_EQ(read(object).expert_groups, 1);
+    EXPECT_EQ(read(object).dense, (std::vector<bool>{false, true, false}));
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json changed = object;
+        changed.update(changes);
+        expect_refused([&] { read(changed); }, words);
+    };
+    refused({{"model_type", "glm4_moe"}}, {"'model_type'"});
+    refused({{"num_key_value_heads", 2}}, {"'num_key_value_heads'", "each of the 4"});
+    refused({{"v_head_dim", 33}}, {"'v_head_dim'", "32 elements"});
+    refused({{"qk_rope_head_dim", 7}}, {"'qk_rope_head_dim'", "even"});
+    refused({{"qk_nope_head_dim", 23}}, {"'qk_nope_head_dim'", "odd"});
+    refused({{"qk_nope_head_dim", 65000}, {"num_attention_heads", 128}, {"num_key_value_heads", 128}, {"head_dim", 8}},
+            {"'qk_nope_head_dim'", "wider"});
+    refused({{"kv_lora_rank", 0}}, {"'kv_lora_rank'"});
+    refused({{"q_lora_rank", 0}}, {"'q_lora_rank'"});
+    refused({{"n_group", 5}}, {"'n_group'", "does not divide the 16"});
+    refused({{"n_group", 16}}, {"'n_group'", "two experts"});
+    refused({{"n_group", 4}, {"topk_group", 5}}, {"'topk_group'", "more than the 4"});
+    refused({{"n_group", 8}, {"topk_group", 1}}, {"'topk_group'", "fewer than the 4"});
+    refused({{"scoring_func", "softmax"}}, {"'scoring_func'", "'sigmoid'"});
+    refused({{"topk_method", "greedy"}}, {"'topk_method'", "'noaux_tc'"});
+    refused({{"moe_layer_freq", 2}}, {"'moe_layer_freq'"});
+    refused({{"mlp_layer_types", {"sparse", "sparse"}}}, {"'mlp_layer_types'", "3 names"});
+    refused({{"mlp_layer_types", {"sparse", "other", "sparse"}}}, {"'mlp_layer_types'", "layer 1"});
+    refused({{"mlp_layer_types", {"dense", "dense", "dense"}}}, {"'mlp_layer_types'", "no layer"});
+}
+
+TEST(Config, ReadsDeepseekV2) {
+    json object = relative("DeepseekV2ForCausalLM", "deepseek_v2", latent({{"q_lora_rank", nullptr}}));
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.attention_stages, 3);
+    EXPECT_EQ(names_of(family.stages[0]),
+              (std::vector<std::string>{"self_attn.q_proj", "self_attn.kv_a_proj_with_mqa"}));
+    EXPECT_EQ(family.query_norm, "");
+    EXPECT_EQ(family.router_bias, "");
+    EXPECT_FALSE(family.waits(1));
+    EXPECT_EQ(family.config.attention_multiplier, std::nullopt);
+    EXPECT_EQ(family.config.router_score, RouterScore::softmax);
+    EXPECT_FALSE(family.config.normalized_routing);
+    object.update({{"n_group", 4}, {"topk_group", 2}});
+    EXPECT_EQ(read(object).expert_groups, 1);  // greedy
+    object["topk_method"] = "group_limited_greedy";
+    EXPECT_EQ(read(object).expert_groups, 4);
+    EXPECT_EQ(read(object).groups_per_token, 2);
+    object.erase("q_lora_rank");
+    EXPECT_EQ(read(object).latent.query_rank, 1536);
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json changed = object;
+        changed.update(changes);
+        expect_refused([&] { read(changed); }, words);
+    };
+    refused({{"norm_topk_prob", true}}, {"'norm_topk_prob'"});
+    refused({{"topk_method", "noaux_tc"}}, {"'topk_method'", "'greedy'"});
+    refused({{"scoring_func", "sigmoid"}}, {"'scoring_func'", "'softmax'"});
+    refused({{"mlp_bias", true}}, {"'mlp_bias'"});
+    refused({{"num_experts_per_tok", nullptr}}, {"num_experts_per_tok"});
+}
+
+TEST(Config, ReadsFamiliesWithLatentsOfTheirOwnSizes) {
+    const json gone{{"q_lora_rank", 1},      {"kv_lora_rank", 1}, {"qk_nope_head_dim", 1},
+                    {"qk_rope_head_dim", 1}, {"v_head_dim", 1},   {"first_k_dense_replace", 1}};
+    const auto read_without = [&](json object) {
+        for (const auto& [field, value] : gone.items())
+            object.erase(field);
+        return read(object);
+    };
+    const ModelConfig flash = read_without(relative("Glm4MoeLiteForCausalLM", "glm4_moe_lite", latent(json::object())));
+    EXPECT_EQ(flash.head_dim, 256);
+    EXPECT_EQ(flash.value_size(), 256);
+    EXPECT_EQ(flash.latent.query_rank, 768);
+    EXPECT_EQ(flash.dense, (std::vector<bool>{true, false, false}));
+    const ModelConfig youtu = read_without(relative("YoutuForCausalLM", "youtu", latent(json::object())));
+    EXPECT_EQ(youtu.head_dim, 192);
+    EXPECT_EQ(youtu.value_size(), 128);
+    EXPECT_EQ(youtu.latent.key_value_rank, 512);
+    EXPECT_EQ(youtu.experts, 0);
+    EXPECT_EQ(describe_family(youtu).stages.size(), 6U);
 }
 
 TEST(Config, ReadsGlm) {

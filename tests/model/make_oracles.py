@@ -19,6 +19,8 @@ SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "nu
          "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 100.0}
 PLAIN = {"rope_type": "default", "rope_theta": 100.0}
+LATENT = {"rope_parameters": PLAIN, "num_key_value_heads": 4, "head_dim": 4, "kv_lora_rank": 10, "qk_nope_head_dim": 6,
+          "qk_rope_head_dim": 4, "v_head_dim": 5}
 FAMILIES = {
     "llama_yarn": ("llama", {"rope_parameters": YARN}),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
@@ -62,6 +64,18 @@ FAMILIES = {
     "dots1": ("dots1", {"rope_parameters": PLAIN, "n_routed_experts": 4, "num_experts_per_tok": 2,
                         "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
                         "sliding_window": 9, "max_window_layers": 1}),
+    "deepseek_v2": ("deepseek_v2", {**LATENT, "q_lora_rank": None, "n_routed_experts": 6, "num_experts_per_tok": 3,
+                                    "moe_intermediate_size": 32, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 3,
+                                    "topk_group": 2, "topk_method": "group_limited_greedy", "routed_scaling_factor": 2.0,
+                                    "attention_bias": True}),
+    "deepseek_v3": ("deepseek_v3", {**LATENT, "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.8}, "q_lora_rank": 12,
+                                    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+                                    "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2,
+                                    "routed_scaling_factor": 2.5}),
+    "glm4_moe_lite": ("glm4_moe_lite", {**LATENT, "v_head_dim": 10, "q_lora_rank": 9, "n_routed_experts": 5,
+                                        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1,
+                                        "rms_norm_eps": 0.01, "rope_interleave": False}),
+    "youtu": ("youtu", {**LATENT, "q_lora_rank": 12, "tie_word_embeddings": True}),
     "glm": ("glm", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}),
     "glm4": ("glm4", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}),
     "ernie4_5": ("ernie4_5", {"rope_parameters": PLAIN, "tie_word_embeddings": True, "use_bias": True}),
@@ -71,7 +85,8 @@ FAMILIES = {
 }
 # What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
 EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
-           **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1", "ernie4_5_moe")}}
+           **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1", "ernie4_5_moe", "deepseek_v2",
+                                                                  "deepseek_v3", "glm4_moe_lite")}}
 # Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.
 SEES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 QWEN_SEES = {"hidden_size": 8, "intermediate_size": 12, "depth": 1, "num_heads": 2, "patch_size": 4, "out_hidden_size": 16}
@@ -90,7 +105,7 @@ WITH_PICTURES = {
                             {**QWEN_SEES, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
                             {"tie_word_embeddings": True}),
 }
-STAGES = ("q_proj", "qkv_proj", "o_proj", "gate_proj", "gate_up_proj", "down_proj")
+STAGES = ("q_proj", "qkv_proj", "q_a_proj", "q_b_proj", "kv_b_proj", "o_proj", "gate_proj", "gate_up_proj", "down_proj")
 
 
 def fill(model):

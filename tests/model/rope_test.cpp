@@ -56,6 +56,15 @@ TEST(Rope, YarnStretchesWhatTurnsLittle) {
     rope.beta_slow = 0.3;
     rope.truncate = true;
     EXPECT_FLOAT_EQ(rope_frequencies(rope, 8)[2], 0.5F * 0.01F + 0.5F * 0.01F / 8);
+    // One turn for both, as Kimi-K2 has it, at i = 2, or 1.52 and so from 1 to 2: no line, or one of a single step.
+    rope.beta_fast = rope.beta_slow = 1;
+    for (const double turns : {1.0, 3.0}) {
+        rope.original_max_position_embeddings = 2 * std::numbers::pi * 100 / turns;
+        const std::vector<float> stepped = rope_frequencies(rope, 8);
+        EXPECT_FLOAT_EQ(stepped[1], 0.1F) << turns;
+        EXPECT_FLOAT_EQ(stepped[2], turns == 1 ? 0.01F : 0.01F / 8) << turns;
+        EXPECT_FLOAT_EQ(stepped[3], 0.001F / 8) << turns;
+    }
     rope.truncate = false;
     EXPECT_FLOAT_EQ(rope_frequencies(rope, 8)[1], 0.1F);
 }

@@ -68,6 +68,13 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                               {"text_config", llama(text)},
                               {"vision_config", {{"hidden_size", 5}}}};
     };
+    // Its head_dim is that of the part that turns, as transformers writes it.
+    const auto latent = [](nlohmann::json changes) {
+        nlohmann::json config = {{"num_key_value_heads", 4}, {"head_dim", 4},         {"kv_lora_rank", 12},
+                                 {"qk_rope_head_dim", 4},    {"qk_nope_head_dim", 8}, {"v_head_dim", 6}};
+        config.update(changes);
+        return config;
+    };
     // An original context of 12 positions has fast, slow and in-between pairs of elements.
     const nlohmann::json llama3 = {{"rope_theta", 100.0},     {"rope_type", "llama3"},
                                    {"factor", 8.0},           {"low_freq_factor", 1.0},
@@ -182,6 +189,47 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                    {"sliding_window", 3},
                    {"max_window_layers", 1}}),
          "F16"},
+        {"deepseek_v2", relative("DeepseekV2ForCausalLM", "deepseek_v2",
+                                 latent({{"q_lora_rank", nullptr},
+                                         {"num_experts_per_tok", 3},
+                                         {"n_routed_experts", 8},
+                                         {"n_group", 4},
+                                         {"topk_group", 2},
+                                         {"topk_method", "group_limited_greedy"},
+                                         {"moe_intermediate_size", 20},
+                                         {"first_k_dense_replace", 1},
+                                         {"routed_scaling_factor", 3.0},
+                                         {"attention_bias", true}}))},
+        {"deepseek_v3_bfloat16",
+         relative("DeepseekV3ForCausalLM", "deepseek_v3",
+                  latent({{"q_lora_rank", 14},
+                          {"num_experts_per_tok", 3},
+                          {"n_routed_experts", 6},
+                          {"n_group", 3},
+                          {"topk_group", 2},
+                          {"moe_intermediate_size", 12},
+                          {"first_k_dense_replace", 0},
+                          {"routed_scaling_factor", 2.5},
+                          {"rope_parameters",
+                           {{"rope_theta", 100.0},
+                            {"rope_type", "yarn"},
+                            {"factor", 4.0},
+                            {"beta_fast", 3.0},
+                            {"beta_slow", 0.5},
+                            {"mscale", 0.7},
+                            {"mscale_all_dim", 1.0},
+                            {"original_max_position_embeddings", 16}}}})),
+         "BF16"},
+        {"glm4_moe_lite", relative("Glm4MoeLiteForCausalLM", "glm4_moe_lite",
+                                   latent({{"q_lora_rank", 10},
+                                           {"v_head_dim", 12},
+                                           {"num_experts_per_tok", 2},
+                                           {"n_routed_experts", 5},
+                                           {"mlp_layer_types", {"sparse", "dense"}},
+                                           {"moe_intermediate_size", 52},
+                                           {"rope_interleave", false}}))},
+        {"youtu_float16",
+         relative("YoutuForCausalLM", "youtu", latent({{"q_lora_rank", 14}, {"tie_word_embeddings", true}})), "F16"},
         {"glm_bfloat16", relative("GlmForCausalLM", "glm", nlohmann::json::object()), "BF16"},
         {"glm4", relative("Glm4ForCausalLM", "glm4", {{"partial_rotary_factor", 0.75}, {"attention_bias", false}})},
         {"ernie4_5", relative("Ernie4_5ForCausalLM", "ernie4_5", {{"use_bias", true}})},
@@ -279,9 +327,8 @@ class TinyModel {
             for (const std::string& norm :
                  {family_.input_norm, family_.mlp_norm, family_.attention_output_norm, family_.mlp_output_norm})
                 add_if_any(norm, config_.hidden_size);
-            const bool all = family_.query_norm_of_all_heads;
-            add_if_any(family_.query_norm, config_.head_dim * (all ? config_.heads : 1));
-            add_if_any(family_.key_norm, config_.head_dim * (all ? config_.key_value_heads : 1));
+            add_if_any(family_.query_norm, family_.query_norm_size());
+            add_if_any(family_.key_norm, family_.key_norm_size());
             if (family_.has_experts(layer)) {
                 add(prefix + family_.router + ".weight", {config_.experts, config_.hidden_size}, 0, 0.5F);
                 if (family_.router_bias_rows == 1)

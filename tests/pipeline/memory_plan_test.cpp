@@ -141,6 +141,43 @@ TEST(MemoryPlan, OfLayersOfTwoKindsIsTheLargerOnes) {
                 2 * (attention + dense) * (1 + 5.0 / 128) / g, 1e-3);
 }
 
+TEST(MemoryPlan, OfLatentsIsWhatTheirShapesSay) {
+    nlohmann::json config = glm(256, 8);  // and DeepSeek-V3's other sizes
+    config.update({{"architectures", {"DeepseekV3ForCausalLM"}},
+                   {"model_type", "deepseek_v3"},
+                   {"hidden_size", 7168},
+                   {"intermediate_size", 18432},
+                   {"num_attention_heads", 128},
+                   {"num_key_value_heads", 128},
+                   {"attention_bias", false},
+                   {"head_dim", nullptr},
+                   {"moe_intermediate_size", 2048}});
+    const MemoryPlan plan = Model(config).plan(chunks(), 8, 141);
+    std::map<std::string, double> parts = gibibytes_of(plan.device);
+    const double g = static_cast<double>(gib);
+    const double hidden = 7168, n = 18432;  // n: of {down} in the first layers
+    const auto tokens = static_cast<double>(plan.tokens);
+    EXPECT_NEAR(parts["H and C"], 2 * n * n * 4 / g, 1e-3);
+    // Of {down} in the first layers, more than experts' three parts: 2 · 7168 + 2048.
+    EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
+    // Queries and keys of 128 heads of 192, keys and values as they are made, and what experts get.
+    EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * 128 * 192 + 128 * 256 + hidden) * 2 / g, 1e-3);
+    const double attention = hidden * (1536 + 576) + 1536 * 128 * 192 + 512 * 128 * 256 + 128 * 128 * hidden;
+    const double layer = attention + 257 * 3 * 2048 * hidden + 256 * hidden;
+    EXPECT_NEAR(parts["layer weights, this and the next"] / 2, 2 * layer / g, 1e-3);
+    // Where there are no experts, latents may need the most room: queries from the hidden state, 512 and 64 of keys.
+    nlohmann::json narrow = config;
+    narrow.update({{"architectures", {"YoutuForCausalLM"}},
+                   {"model_type", "youtu"},
+                   {"q_lora_rank", nullptr},
+                   {"intermediate_size", 4096},
+                   {"num_attention_heads", 16},
+                   {"num_key_value_heads", 16}});
+    const MemoryPlan small = Model(narrow).plan(chunks(), 8, 141);
+    EXPECT_NEAR(gibibytes_of(small.device)["stage inputs"], static_cast<double>(small.tokens) * (7168 + 576) * 2 / g,
+                1e-3);
+}
+
 TEST(Arithmetic, CountsWhatReachesAnExpert) {
     // One layer more, of those with experts: what two counts differ by.
     const Family family = Model(glm(160, 8)).family;

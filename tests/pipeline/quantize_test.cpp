@@ -236,6 +236,55 @@ TEST_F(DenseLayerBeforeExperts, RanksResumptionAndMemoryChangeNoByte) {
     expect_same(alone, quantize({.ranks = 3, .nccl = true, .make = distant}));
 }
 
+class Latents : public Mixture {
+  protected:
+    explicit Latents(const nlohmann::json& changes = nlohmann::json::object()) : Mixture(with_latents(changes)) {}
+
+    /// Whatever a run is interrupted, shared or kept in, queries are those that the solved linears make: a resumed one
+    /// goes through a finished layer in one piece.
+    void expect_one_result(std::size_t attention_modules) {
+        const auto distant = [] { return std::make_unique<testing::DistantBackend>(); };
+        std::vector<std::vector<std::uint8_t>> codes;
+        for (const InputsFrom inputs : {InputsFrom::sequential, InputsFrom::original}) {
+            settings.inputs = inputs;
+            const std::vector<LayerRecord> alone = quantize({});
+            ASSERT_EQ(alone[0].modules.size(), attention_modules + 3);
+            ASSERT_EQ(alone[1].modules.size(), attention_modules + 3 * 7);
+            codes.push_back(module_of(alone[0], "self_attn.kv_b_proj").codes);
+            expect_same(alone, quantize({.ranks = 2, .residency = {100, ReadAhead::to_host}}));
+            expect_same(alone, quantize({.finished = 1, .make = distant}));
+            expect_same(alone,
+                        quantize({.ranks = 3, .nccl = true, .residency = {0, ReadAhead::to_device}, .finished = 1}));
+        }
+        EXPECT_NE(codes[0], codes[1]);
+        settings.inputs = InputsFrom::sequential;
+        for (const std::string ignored : {"q_a_proj", "*.q_*", "kv_a_proj_with_mqa", "kv_b_proj"}) {
+            if (ignored == "q_a_proj" && model.config().latent.query_rank == 0) continue;
+            modules.ignore = {ignored};
+            const std::vector<LayerRecord> alone = quantize({});
+            expect_same(alone, quantize({.ranks = 2, .finished = 1}), 0);
+        }
+    }
+};
+
+class LatentsOfKeysAlone : public Latents {
+  protected:
+    LatentsOfKeysAlone()
+        : Latents({{"architectures", {"DeepseekV2ForCausalLM"}},
+                   {"model_type", "deepseek_v2"},
+                   {"q_lora_rank", nullptr},
+                   {"norm_topk_prob", false},
+                   {"topk_method", "group_limited_greedy"}}) {}
+};
+
+TEST_F(Latents, RanksResumptionAndMemoryChangeNoByte) {
+    expect_one_result(5);
+}
+
+TEST_F(LatentsOfKeysAlone, RanksResumptionAndMemoryChangeNoByte) {
+    expect_one_result(4);
+}
+
 // H of the tokens that reach an expert, C of the pairs that reach it with both their tokens, by plain loops; both
 // divided by what the layer has of them.
 TEST_F(SharedExpert, AnExpertsStatisticsAreOfWhatReachesIt) {

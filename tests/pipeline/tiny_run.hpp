@@ -69,6 +69,24 @@ class TinyRun : public ::testing::Test {
                         {"first_k_dense_replace", dense_layers}});
     }
 
+    /// DeepSeek-V3's: latents of queries and of keys and values, experts in groups, the first layer without.
+    static nlohmann::json with_latents(const nlohmann::json& changes = nlohmann::json::object()) {
+        nlohmann::json config = mixture_with_shared(1);
+        config.update({{"architectures", {"DeepseekV3ForCausalLM"}},
+                       {"model_type", "deepseek_v3"},
+                       {"num_key_value_heads", 4},
+                       {"q_lora_rank", 96},
+                       {"kv_lora_rank", 64},
+                       {"qk_nope_head_dim", 24},
+                       {"qk_rope_head_dim", 8},
+                       {"v_head_dim", 16},
+                       {"n_routed_experts", 6},
+                       {"n_group", 3},
+                       {"topk_group", 2}});
+        config.update(changes);
+        return config;
+    }
+
     Chunks chunks() const {
         TokenFile file;
         file.path = "tokens.h5";

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <numbers>
+#include <numeric>
 #include <span>
 #include <string>
 #include <vector>
@@ -76,6 +77,10 @@ class Transformer {
         for (std::size_t t = 0; t < hidden.size(); ++t) {
             const Row x =
                 norms_behind_ ? hidden[t] : norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
+            if (tensors_.contains(attention + "kv_b_proj.weight")) {
+                latent_heads(attention, x, t, {query, key, value}, inputs);
+                continue;
+            }
             if (phi_) {
                 inputs[attention + "qkv_proj"].push_back(x);
                 const Row all = linear(attention + "qkv_proj", x);
@@ -92,11 +97,13 @@ class Transformer {
             key.push_back(heads(layer, attention + "k", linear(attention + "k_proj", x), t));
             value.push_back(linear(attention + "v_proj", x));
         }
+        const std::size_t value_dim =
+            config_.latent.key_value_rank > 0 ? static_cast<std::size_t>(config_.value_dim) : dim;
         const std::size_t query_heads = query[0].size() / dim;
         const std::size_t sharing = query_heads / (key[0].size() / dim);
         const double scale = config_.attention_multiplier.value_or(1 / std::sqrt(static_cast<double>(dim)));
         for (std::size_t t = 0; t < hidden.size(); ++t) {
-            Row gathered(query[t].size(), 0);
+            Row gathered(query_heads * value_dim, 0);
             for (std::size_t head = 0; head < query_heads; ++head) {
                 const std::size_t from = head * dim;
                 const std::size_t key_from = head / sharing * dim;
@@ -110,8 +117,8 @@ class Transformer {
                     sum += weight[s] = std::exp(capped(score * scale, config_.attention_cap));
                 }
                 for (std::size_t s = 0; s <= t; ++s)
-                    for (std::size_t i = 0; i < dim; ++i)
-                        gathered[from + i] += weight[s] / sum * value[s][key_from + i];
+                    for (std::size_t i = 0; i < value_dim; ++i)
+                        gathered[head * value_dim + i] += weight[s] / sum * value[s][head / sharing * value_dim + i];
             }
             inputs[output].push_back(gathered);
             add_output(hidden[t], linear(output, gathered),
@@ -119,6 +126,57 @@ class Transformer {
         }
         for (Row& h : hidden)
             mlp(name, h, inputs);
+    }
+
+    struct Heads {
+        Rows &query, &key, &value;
+    };
+
+    /// DeepSeek's: keys and values from a latent, and queries from one of their own or from x; of each head the last
+    /// elements turn, of keys the same ones for all heads.
+    void latent_heads(const std::string& attention, const Row& x, std::size_t position, Heads heads,
+                      std::map<std::string, Rows>& inputs) const {
+        const auto dim = static_cast<std::size_t>(config_.head_dim);
+        const auto turning = static_cast<std::size_t>(config_.rotary_dim);
+        const auto value_dim = static_cast<std::size_t>(config_.value_dim);
+        const std::size_t still = dim - turning;
+        const auto made = [&](const std::string& name, const Row& from) {
+            inputs[attention + name].push_back(from);
+            return linear(attention + name, from);
+        };
+        const Row compressed = made("kv_a_proj_with_mqa", x);
+        const std::size_t rank = compressed.size() - turning;
+        const Row latent = norm(attention + "kv_a_layernorm", part(compressed, 0, rank), 1e-6);
+        const Row common = turned(part(compressed, rank, turning), position);
+        Row query = tensors_.contains(attention + "q_proj.weight")
+                        ? made("q_proj", x)
+                        : made("q_b_proj", norm(attention + "q_a_layernorm", made("q_a_proj", x), 1e-6));
+        const Row both = made("kv_b_proj", latent);
+        heads.query.emplace_back();
+        heads.key.emplace_back();
+        heads.value.emplace_back();
+        const auto append = [](Row& to, const Row& more) { to.insert(to.end(), more.begin(), more.end()); };
+        for (std::size_t head = 0; head < static_cast<std::size_t>(config_.heads); ++head) {
+            append(heads.query.back(), part(query, head * dim, still));
+            append(heads.query.back(), turned(part(query, head * dim + still, turning), position));
+            append(heads.key.back(), part(both, head * (still + value_dim), still));
+            append(heads.key.back(), common);
+            append(heads.value.back(), part(both, head * (still + value_dim) + still, value_dim));
+        }
+    }
+
+    /// Neighbours turn together, or halves where rope_interleave is false.
+    Row turned(Row x, std::size_t position) const {
+        const bool halves = config_.rotary_pairs == RotaryPairs::halves;
+        for (std::size_t i = 0; i < x.size() / 2; ++i) {
+            const double angle = static_cast<double>(position) * frequency(config_.rope, i);
+            double& a = x[halves ? i : 2 * i];
+            double& b = x[halves ? i + x.size() / 2 : 2 * i + 1];
+            const double before = a;
+            a = config_.rope.attention_factor * (a * std::cos(angle) - b * std::sin(angle));
+            b = config_.rope.attention_factor * (b * std::cos(angle) + before * std::sin(angle));
+        }
+        return x;
     }
 
     static double capped(double value, double cap) { return cap > 0 ? cap * std::tanh(value / cap) : value; }
@@ -182,6 +240,7 @@ class Transformer {
             scores[expert] = ernie ? std::exp(scores[expert]) / all : 1 / (1 + std::exp(-scores[expert]));
             order.emplace_back(-scores[expert] - correction[expert], expert);
         }
+        keep_best_groups(order, 2);
         std::sort(order.begin(), order.end());
         order.resize(static_cast<std::size_t>(config_.experts_per_token));
         double sum = 0;
@@ -198,6 +257,29 @@ class Transformer {
         add(hidden, gated_mlp(block + "shared_experts.", {"gate_proj", "up_proj", "down_proj"}, x, inputs));
     }
 
+    /// Leaves the experts of the best groups: those whose `counted` best have the largest sum.
+    /// @param order each expert's score, negative, and number
+    void keep_best_groups(std::vector<std::pair<double, std::size_t>>& order, std::size_t counted) const {
+        const auto groups = static_cast<std::size_t>(config_.expert_groups);
+        if (groups < 2) return;
+        const std::size_t each = order.size() / groups;
+        std::vector<std::pair<double, std::size_t>> best;
+        for (std::size_t group = 0; group < groups; ++group) {
+            std::vector<double> scores;
+            for (std::size_t i = 0; i < each; ++i)
+                scores.push_back(order[group * each + i].first);
+            std::sort(scores.begin(), scores.end());
+            best.emplace_back(
+                std::accumulate(scores.begin(), scores.begin() + static_cast<std::ptrdiff_t>(counted), 0.0), group);
+        }
+        std::sort(best.begin(), best.end());
+        std::vector<std::pair<double, std::size_t>> kept;
+        for (std::size_t rank = 0; rank < static_cast<std::size_t>(config_.groups_per_token); ++rank)
+            for (std::size_t i = 0; i < each; ++i)
+                kept.push_back(order[best[rank].second * each + i]);
+        order = kept;
+    }
+
     /// Each expert's probability is its part of the softmax over all; the most probable ones are asked.
     void experts(const std::string& name, const Row& x, Row& hidden, std::map<std::string, Rows>& inputs) const {
         const bool mixtral = config_.model_type == "mixtral";
@@ -212,6 +294,7 @@ class Transformer {
             all += std::exp(scores[expert]);
             order.emplace_back(-scores[expert], expert);
         }
+        keep_best_groups(order, 1);
         std::sort(order.begin(), order.end());
         order.resize(static_cast<std::size_t>(config_.experts_per_token));
         for (const auto& [score, expert] : order)
@@ -221,9 +304,11 @@ class Transformer {
             Row made = mixtral ? gated_mlp(prefix, {"w1", "w3", "w2"}, x, inputs)
                                : gated_mlp(prefix, {"gate_proj", "up_proj", "down_proj"}, x, inputs);
             for (double& v : made)
-                v *= std::exp(-score) / all / (config_.normalized_routing ? chosen : 1);
+                v *= std::exp(-score) / all / (config_.normalized_routing ? chosen : 1) * config_.routing_scale;
             add(hidden, made);
         }
+        if (tensors_.contains(block + "shared_experts.up_proj.weight"))
+            add(hidden, gated_mlp(block + "shared_experts.", {"gate_proj", "up_proj", "down_proj"}, x, inputs));
         if (!tensors_.contains(block + "shared_expert_gate.weight")) return;
         Row made = gated_mlp(block + "shared_expert.", {"gate_proj", "up_proj", "down_proj"}, x, inputs);
         for (double& v : made)
@@ -296,7 +381,8 @@ class Transformer {
         return (1 - smooth) * plain / rope.factor + smooth * plain;
     }
 
-    Row norm(const std::string& name, const Row& x) const {
+    Row norm(const std::string& name, const Row& x) const { return norm(name, x, config_.norm_epsilon); }
+    Row norm(const std::string& name, const Row& x, double epsilon) const {
         const Row& weight = tensors_.at(name + ".weight");
         const auto size = static_cast<double>(x.size());
         double mean = 0;
@@ -308,8 +394,7 @@ class Transformer {
             variance += (v - mean) * (v - mean) / size;
         Row result;
         for (std::size_t i = 0; i < x.size(); ++i)
-            result.push_back((x[i] - mean) / std::sqrt(variance + config_.norm_epsilon) *
-                                 (weight[i] + (gemma_ ? 1 : 0)) +
+            result.push_back((x[i] - mean) / std::sqrt(variance + epsilon) * (weight[i] + (gemma_ ? 1 : 0)) +
                              (opt_ ? tensors_.at(name + ".bias")[i] : 0));
         return result;
     }

@@ -73,6 +73,27 @@ def test_a_shared_expert_and_layers_without_any(tmp_path):
     assert config["architectures"] == ["Glm4MoeForCausalLM"] and (config["intermediate_size"], config["moe_intermediate_size"]) == (96, 32)
 
 
+def test_latents_in_deepseeks_forms(tmp_path):
+    for form, query_rank in (("v2", 0), ("v3", 48)):
+        folder = tmp_path / form
+        folder.mkdir()
+        shape = Shape(64, 32, 3, 4, 4, 300, experts=16, experts_per_token=2, head_size=96, shared=2, dense_layers=1, dense_intermediate=96,
+                      normed=False, key_value_rank=40, query_rank=query_rank)
+        random_model.write_model(folder, shape, 2, seed=5)
+        tensors, _ = read_bits(folder)
+        attention = "model.layers.1.self_attn."
+        assert tensors[attention + "kv_a_proj_with_mqa.weight"].shape == (40 + 64, 64)
+        assert tensors[attention + "kv_b_proj.weight"].shape == (4 * (32 + 128), 40)
+        assert tensors[attention + "o_proj.weight"].shape == (64, 4 * 128)
+        assert tensors[attention + "kv_a_layernorm.weight"].shape == (40,)
+        assert tensors[attention + ("q_b_proj.weight" if query_rank else "q_proj.weight")].shape == (4 * 96, query_rank or 64)
+        assert ("model.layers.1.mlp.gate.e_score_correction_bias" in tensors) == (form == "v3")
+        assert tensors["model.layers.1.mlp.shared_experts.down_proj.weight"].shape == (64, 64)
+        assert not any(name.endswith(".bias") for name in tensors)
+        config = json.loads((folder / "config.json").read_text())
+        assert config["model_type"] == f"deepseek_{form}" and config["q_lora_rank"] == (query_rank or None)
+
+
 def test_several_files_hold_the_model_and_the_seed_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(random_model, "SHARD_BYTES", 50_000)
     found = []

@@ -9,7 +9,7 @@ void read_dots1(const ConfigReader& reader, ModelConfig& config) {
     read_llama_like(reader, config, {.intermediate_size = 10944});
     read_biases(reader, config, false);
     read_layer_windows(reader, config, {.switched = false, .max_layers = 62});
-    read_sigmoid_experts(reader, config, {.normalized = false});
+    read_deepseek_experts(reader, config, {.normalized = false});
 }
 
 }  // namespace

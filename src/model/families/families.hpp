@@ -15,6 +15,7 @@ struct FamilyEntry {
     /// Fills the config from config.json. @throws InvalidInput naming file and field
     void (*read)(const ConfigReader& reader, ModelConfig& config);
     Family (*describe)(const ModelConfig& config);
+    std::string_view other_model_type = {};  // of the same models from elsewhere
 };
 
 extern const FamilyEntry llama_family;
@@ -39,6 +40,10 @@ extern const FamilyEntry olmoe_family;
 extern const FamilyEntry qwen2_moe_family;
 extern const FamilyEntry glm4_moe_family;
 extern const FamilyEntry dots1_family;
+extern const FamilyEntry deepseek_v2_family;
+extern const FamilyEntry deepseek_v3_family;
+extern const FamilyEntry glm4_moe_lite_family;
+extern const FamilyEntry youtu_family;
 extern const FamilyEntry ernie_moe_family;
 extern const FamilyEntry ernie_family;
 extern const FamilyEntry glm_family;
@@ -67,6 +72,10 @@ struct ExpertNames {
 /// @param block below the layer's prefix: "mlp", with the router "mlp.gate" and the experts "mlp.experts.0.gate_proj",
 /// …
 Family describe_mixture(const ModelConfig& config, const std::string& block, const ExpertNames& names = {});
+
+/// The config's latent attention in the place of what the family has: {q_a or q, kv_a} → {q_b}, if there is one →
+/// {kv_b} → {o}.
+void use_latent_attention(Family& family);
 
 /// OLMo 2's: norms behind attention and MLP instead of before them, and of query and key as a whole.
 Family describe_olmo(const ModelConfig& config);

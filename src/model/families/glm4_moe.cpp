@@ -17,7 +17,7 @@ void read_glm4_moe(const ConfigReader& reader, ModelConfig& config) {
                      .rotary_factor = 0.5});
     read_biases(reader, config, false);
     config.attention_output_bias = false;
-    read_sigmoid_experts(reader, config, {.experts = 128, .per_token = 8, .shared = 1, .dense_layers = 1});
+    read_deepseek_experts(reader, config, {.experts = 128, .per_token = 8, .shared = 1, .dense_layers = 1});
     config.query_key_norm = reader.flag("use_qk_norm", false);
 }
 
