@@ -144,7 +144,7 @@ def write_model(folder, shape, layers, seed):
                    "q_lora_rank": shape.query_rank or None, "kv_lora_rank": shape.key_value_rank, "qk_rope_head_dim": TURNING,
                    "qk_nope_head_dim": shape.head_dim - TURNING, "v_head_dim": VALUE, "attention_bias": False,
                    "topk_method": "noaux_tc" if sigmoid(shape) else "greedy", "scoring_func": "sigmoid" if sigmoid(shape) else "softmax",
-                   "n_group": 8 if sigmoid(shape) else 1, "topk_group": 4 if sigmoid(shape) else 1, "norm_topk_prob": sigmoid(shape)}
+                   "routed_scaling_factor": 2.5 if sigmoid(shape) else 1.0, "n_group": 8 if sigmoid(shape) else 1, "topk_group": 4 if sigmoid(shape) else 1, "norm_topk_prob": sigmoid(shape)}
         for field in ("partial_rotary_factor", "use_qk_norm"):
             del config[field]
     (folder / "config.json").write_text(json.dumps(config, indent=1))

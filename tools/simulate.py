@@ -117,6 +117,8 @@ def read_run(folder):
     config = text_config(read_json_object(Path(settings["model"]["path"]) / "config.json"))
     if any("experts" in name for name in config):
         raise InvalidInput(f"{folder} is a run of a mixture of experts, which is not simulated")
+    if config.get("kv_lora_rank"):
+        raise InvalidInput(f"{folder} is a run of a model whose attention has latents, which is not simulated")
     if settings["quantization"].keys() & {"ignore", "module_map"}:
         raise InvalidInput(f"{folder} is a run whose modules are not all quantized alike, which is not simulated")
     heads = config["num_attention_heads"]

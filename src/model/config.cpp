@@ -233,6 +233,18 @@ std::string read_architecture(const ConfigReader& reader) {
     return list.front().get<std::string>();
 }
 
+/// Weights of 8-bit floats with a factor for each block are as good as an original: DeepSeek-V3 has no other.
+void require_blocks_of_floats(const ConfigReader& quantization) {
+    if (quantization.text("quant_method", "") != "fp8")
+        quantization.refuse("quant_method", "is not 'fp8': the model is quantized already, and its original is needed");
+    const bool blocks = quantization.has("weight_block_size") &&
+                        quantization.at("weight_block_size") == nlohmann::json::array({128, 128});
+    if (!blocks)
+        quantization.refuse("weight_block_size",
+                            "is not [128, 128]: of 8-bit floats those with a factor for each block "
+                            "of 128 × 128 are read, and for others the original is needed");
+}
+
 }  // namespace
 
 std::optional<std::string> read_dtype(const ConfigReader& reader) {
@@ -361,8 +373,10 @@ void read_dense_layers(const ConfigReader& reader, ModelConfig& config) {
 namespace {
 
 /// @throws InvalidInput where config.json names another one
-void require_text(const ConfigReader& reader, const char* field, const std::string& expected) {
-    if (const std::string is = reader.text(field, expected); is != expected)
+/// @param alias another name of the same
+void require_text(const ConfigReader& reader, const char* field, const std::string& expected,
+                  const std::string& alias = {}) {
+    if (const std::string is = reader.text(field, expected); is != expected && is != alias)
         reader.refuse(field, fmt::format("is '{}', where '{}' is supported", is, expected));
 }
 
@@ -413,6 +427,9 @@ void read_latent_attention(const ConfigReader& reader, ModelConfig& config, cons
         reader.refuse("num_key_value_heads", fmt::format("is {}, where each of the {} attention heads has keys",
                                                          config.key_value_heads, config.heads));
     LatentAttention& latent = config.latent;
+    if (config.rope.type == "longrope")
+        reader.refuse(reader.has("rope_parameters") ? "rope_parameters" : "rope_scaling",
+                      "is of type 'longrope', which is not supported for this architecture");
     if (!reader.is_null("q_lora_rank"))
         latent.query_rank = reader.size("q_lora_rank", largest_width, defaults.query_rank);
     latent.key_value_rank = reader.size("kv_lora_rank", largest_width, 512);
@@ -437,15 +454,18 @@ void read_latent_attention(const ConfigReader& reader, ModelConfig& config, cons
 
 void read_deepseek_experts(const ConfigReader& reader, ModelConfig& config, const DeepseekExperts& defaults) {
     read_first_dense_layers(reader, config, defaults.dense_layers);
-    config.intermediate_size = reader.size("moe_intermediate_size", largest_width, 1408);
+    config.intermediate_size = reader.size("moe_intermediate_size", largest_width, defaults.width);
     read_experts(reader, config, defaults.experts, defaults.per_token, {.experts = "n_routed_experts"});
     read_shared_experts(reader, config, reader.size("n_shared_experts", largest_experts, defaults.shared),
                         "n_shared_experts");
     const bool sigmoid = defaults.score == RouterScore::sigmoid;
     config.router_score = defaults.score;
-    require_text(reader, "scoring_func", sigmoid ? "sigmoid" : "softmax");
+    if (sigmoid)
+        require_text(reader, "scoring_func", "sigmoid", "noaux_tc");  // dots.llm1's name for it
+    else
+        require_text(reader, "scoring_func", "softmax");
     config.normalized_routing = reader.flag("norm_topk_prob", defaults.normalized);
-    config.routing_scale = reader.number("routed_scaling_factor", 1e-6, 1e6, 1);
+    config.routing_scale = reader.number("routed_scaling_factor", 1e-6, 1e6, defaults.scale);
     if (reader.size("moe_layer_freq", largest_count, 1) != 1)
         reader.refuse("moe_layer_freq",
                       "is not 1: layers without experts among those that have some are not supported");
@@ -501,8 +521,7 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
     if (config.model_type != family->model_type && config.model_type != family->other_model_type)
         reader.refuse("model_type", fmt::format("is '{}', but {} goes with '{}'", config.model_type,
                                                 config.architecture, family->model_type));
-    if (reader.has("quantization_config"))
-        reader.refuse("quantization_config", "is there: the model is quantized already, and its original is needed");
+    if (reader.has("quantization_config")) require_blocks_of_floats(reader.object("quantization_config"));
     config.dtype = read_dtype(reader).value_or(config.dtype);
     family->read(reader, config);
     for (const RopeSettings* rope : {&config.rope, &config.window_rope})

@@ -104,6 +104,8 @@ struct DeepseekExperts {
     bool normalized = true;
     RouterScore score = RouterScore::sigmoid;
     std::int64_t groups = 1, groups_per_token = 1;
+    std::int64_t width = 1408;  // of one expert
+    double scale = 1;           // of experts' weights
 };
 /// As DeepSeek's models and their relatives have it: experts from layer `first_k_dense_replace` on, in `n_group`
 /// groups, and `n_shared_experts` that every token reaches, side by side as one.

@@ -1,6 +1,7 @@
 #include "model/generate.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "support/machine.hpp"
@@ -12,6 +13,19 @@ namespace {
 double free_memory(const Backend& backend) {
     if (const auto of_device = backend.available()) return static_cast<double>(*of_device);
     return available_memory();
+}
+
+/// Columns of a layer's cache: keys and values.
+std::array<std::int64_t, 2> cache_cols(const ModelConfig& config) {
+    return {config.key_value_heads * config.head_dim, Decoder::attention_shape(config, 0).value_cols()};
+}
+
+/// What one position of one sequence takes in the caches of all layers.
+double bytes_of_position(const ForwardModel& model) {
+    const ModelConfig& config = model.family.config;
+    const auto [keys, values] = cache_cols(config);
+    return static_cast<double>(config.layers * (keys + values)) *
+           static_cast<double>(size_of(model.backend.activation_type()));
 }
 
 /// A model's layers, gone through once for every token.
@@ -77,8 +91,8 @@ class Batch {
             cache_rows += static_cast<std::int64_t>(prompt.size()) + tokens;
         }
         for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-            keys_.push_back(room(cache_rows, key_cols()));
-            values_.push_back(room(cache_rows, value_cols()));
+            keys_.push_back(room(cache_rows, cols_[0]));
+            values_.push_back(room(cache_rows, cols_[1]));
         }
         cache_rows_ = cache_rows;
     }
@@ -105,8 +119,8 @@ class Batch {
                          &cache};
         decoder_.embed(outer_, chunk_, state);
         layers.for_each([&](const LayerWeights& layer) {
-            cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, key_cols());
-            cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, value_cols());
+            cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cols_[0]);
+            cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cols_[1]);
             decoder_.run_layer(layer, state);
         });
         take_best(state, last_rows);
@@ -120,8 +134,6 @@ class Batch {
             prompts.begin(), prompts.end(), std::int64_t{0},
             [](std::int64_t sum, const auto& prompt) { return sum + static_cast<std::int64_t>(prompt.size()); });
     }
-    std::int64_t key_cols() const { return model_.family.config.key_value_heads * model_.family.config.head_dim; }
-    std::int64_t value_cols() const { return Decoder::attention_shape(model_.family.config, 0).value_cols(); }
     Buffer room(std::int64_t rows, std::int64_t cols) const {
         return model_.backend.allocate(static_cast<std::size_t>(rows * cols) *
                                        size_of(model_.backend.activation_type()));
@@ -149,6 +161,7 @@ class Batch {
 
     const ForwardModel& model_;
     const OuterWeights& outer_;
+    std::array<std::int64_t, 2> cols_ = cache_cols(model_.family.config);
     Decoder decoder_;
     ChunkTokens chunk_;
     std::vector<RowRange> cached_;  // each sequence's rows of the cache that are filled
@@ -167,6 +180,9 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
                                                          std::int64_t batch_tokens) {
     std::vector<std::vector<std::int32_t>> all;
     if (prompts.empty()) return all;
+    // Keys and values of a batch take a quarter of what is free, at most.
+    const auto most = static_cast<std::int64_t>(free_memory(model.backend) / sharing / 4 / bytes_of_position(model));
+    batch_tokens = std::min(batch_tokens, most);
     const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
     if (model.override_weights.outer) model.override_weights.outer(outer);
     const Layers layers(model, sharing);

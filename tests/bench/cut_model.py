@@ -82,7 +82,9 @@ def main():
     write_tensors(out / "model.safetensors", {
         name: (dtype, shape, rows[used] if name in VOCABULARY else rows) for name, (dtype, shape, rows) in tensors.items()
         if not name.startswith("model.layers.") or int(name.split(".")[2]) < layers})
-    (out / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers, "vocab_size": len(used)}, indent=1))
+    # Lists with an entry a layer, such as layer_types.
+    cut = {name: value[:layers] for name, value in config.items() if isinstance(value, list) and len(value) == config["num_hidden_layers"]}
+    (out / "config.json").write_text(json.dumps({**config, **cut, "num_hidden_layers": layers, "vocab_size": len(used)}, indent=1))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {layers} layers, {len(used)} tokens, {size / 2**20:.0f} MiB")
 

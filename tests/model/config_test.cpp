@@ -218,7 +218,10 @@ TEST(Config, RefusesByFileAndField) {
         {"norm epsilon", {{"rms_norm_eps", -1}}, {"'rms_norm_eps'"}},
         {"flag of another kind", {{"tie_word_embeddings", 1}}, {"'tie_word_embeddings'"}},
         {"dtype", {{"dtype", "float8"}}, {"'dtype'", "float8"}},
-        {"quantized", {{"quantization_config", {{"bits", 4}}}}, {"'quantization_config'"}},
+        {"quantized", {{"quantization_config", {{"bits", 4}}}}, {"'quantization_config.quant_method'", "its original"}},
+        {"8-bit floats of another form",
+         {{"quantization_config", {{"quant_method", "fp8"}, {"activation_scheme", "static"}}}},
+         {"'quantization_config.weight_block_size'", "[128, 128]"}},
         {"rope type",
          {{"rope_parameters", {{"rope_type", "proportional"}, {"factor", 4}}}},
          {"'rope_parameters.rope_type'", "proportional"}},
@@ -756,6 +759,8 @@ TEST(Config, ReadsDots1) {
     EXPECT_EQ(family.config.windows[2], 0);
     EXPECT_EQ(family.key_norm, "self_attn.k_norm");
     EXPECT_FALSE(family.query_norm_of_all_heads);
+    object.update({{"scoring_func", "noaux_tc"}, {"topk_method", "noaux_tc"}});  // as published
+    EXPECT_EQ(read(object).router_score, RouterScore::sigmoid);
     object["max_window_layers"] = 1;
     EXPECT_EQ(read(object).windows, (std::vector<std::int64_t>{0, 4096, 4096}));
     object["sliding_window"] = nullptr;
@@ -800,6 +805,7 @@ TEST(Config, ReadsDeepseekV3) {
     EXPECT_EQ(config.rotary_pairs, RotaryPairs::neighbours);
     EXPECT_EQ(config.rope.attention_factor, 1);
     EXPECT_DOUBLE_EQ(config.attention_multiplier.value(), std::pow(0.1 * std::log(40) + 1, 2) / std::sqrt(32));
+    EXPECT_EQ(config.routing_scale, 2.5);
     EXPECT_EQ(config.expert_groups, 8);
     EXPECT_EQ(config.groups_per_token, 4);
     EXPECT_EQ(config.dense, (std::vector<bool>{true, false, false}));
@@ -857,6 +863,11 @@ TEST(Config, ReadsDeepseekV3) {
     refused({{"scoring_func", "softmax"}}, {"'scoring_func'", "'sigmoid'"});
     refused({{"topk_method", "greedy"}}, {"'topk_method'", "'noaux_tc'"});
     refused({{"moe_layer_freq", 2}}, {"'moe_layer_freq'"});
+    refused({{"rope_parameters",
+              {{"rope_type", "longrope"},
+               {"short_factor", std::vector<double>(32, 1)},
+               {"original_max_position_embeddings", 128}}}},
+            {"'rope_parameters'", "longrope"});
     refused({{"mlp_layer_types", {"sparse", "sparse"}}}, {"'mlp_layer_types'", "3 names"});
     refused({{"mlp_layer_types", {"sparse", "other", "sparse"}}}, {"'mlp_layer_types'", "layer 1"});
     refused({{"mlp_layer_types", {"dense", "dense", "dense"}}}, {"'mlp_layer_types'", "no layer"});
@@ -905,6 +916,7 @@ TEST(Config, ReadsFamiliesWithLatentsOfTheirOwnSizes) {
     EXPECT_EQ(flash.head_dim, 256);
     EXPECT_EQ(flash.value_size(), 256);
     EXPECT_EQ(flash.latent.query_rank, 768);
+    EXPECT_EQ(flash.routing_scale, 1.8);
     EXPECT_EQ(flash.dense, (std::vector<bool>{true, false, false}));
     const ModelConfig youtu = read_without(relative("YoutuForCausalLM", "youtu", latent(json::object())));
     EXPECT_EQ(youtu.head_dim, 192);

@@ -228,6 +228,17 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                                            {"mlp_layer_types", {"sparse", "dense"}},
                                            {"moe_intermediate_size", 52},
                                            {"rope_interleave", false}}))},
+        // Of heads that tensor cores take, and of such whose values begin between what they can load.
+        {"youtu_in_whole_pieces",
+         relative("YoutuForCausalLM", "youtu",
+                  latent({{"q_lora_rank", 16}, {"qk_nope_head_dim", 24}, {"qk_rope_head_dim", 8}, {"v_head_dim", 16}})),
+         "BF16"},
+        {"youtu_in_parts_of_pieces",
+         relative(
+             "YoutuForCausalLM", "youtu",
+             latent(
+                 {{"q_lora_rank", nullptr}, {"qk_nope_head_dim", 12}, {"qk_rope_head_dim", 12}, {"v_head_dim", 12}})),
+         "F16"},
         {"youtu_float16",
          relative("YoutuForCausalLM", "youtu", latent({{"q_lora_rank", 14}, {"tie_word_embeddings", true}})), "F16"},
         {"glm_bfloat16", relative("GlmForCausalLM", "glm", nlohmann::json::object()), "BF16"},

@@ -23,8 +23,9 @@ void read_deepseek_v2(const ConfigReader& reader, ModelConfig& config) {
     const std::string method = reader.text("topk_method", "greedy");
     if (method != "greedy" && method != "group_limited_greedy")
         reader.refuse("topk_method", "is '" + method + "', where 'greedy' and 'group_limited_greedy' are supported");
-    read_deepseek_experts(reader, config,
-                          {.experts = 64, .shared = 2, .normalized = false, .score = RouterScore::softmax});
+    read_deepseek_experts(
+        reader, config,
+        {.experts = 64, .shared = 2, .normalized = false, .score = RouterScore::softmax, .width = 1407});
     if (config.normalized_routing)
         reader.refuse("norm_topk_prob", "is true: programs disagree about what that means for this architecture");
     if (method == "greedy") config.expert_groups = config.groups_per_token = 1;
@@ -39,9 +40,15 @@ void read_deepseek_v3(const ConfigReader& reader, ModelConfig& config) {
                      .head_dim = turning,
                      .activation = "silu"});
     read_latent_attention(reader, config);
-    read_deepseek_experts(
-        reader, config,
-        {.experts = 256, .per_token = 8, .shared = 1, .dense_layers = 3, .groups = 8, .groups_per_token = 4});
+    read_deepseek_experts(reader, config,
+                          {.experts = 256,
+                           .per_token = 8,
+                           .shared = 1,
+                           .dense_layers = 3,
+                           .groups = 8,
+                           .groups_per_token = 4,
+                           .width = 2048,
+                           .scale = 2.5});
 }
 
 void read_youtu(const ConfigReader& reader, ModelConfig& config) {
@@ -67,7 +74,8 @@ void read_glm4_moe_lite(const ConfigReader& reader, ModelConfig& config) {
                      .norm_epsilon = 1e-5,
                      .activation = "silu"});
     read_latent_attention(reader, config, {.query_rank = 768, .unrotated_dim = 192, .value_dim = 256});
-    read_deepseek_experts(reader, config, {.experts = 64, .per_token = 4, .shared = 1, .dense_layers = 1});
+    read_deepseek_experts(reader, config,
+                          {.experts = 64, .per_token = 4, .shared = 1, .dense_layers = 1, .width = 1536, .scale = 1.8});
 }
 
 Family describe_mixture_of_latents(const ModelConfig& config) {
@@ -77,18 +85,25 @@ Family describe_mixture_of_latents(const ModelConfig& config) {
     return family;
 }
 
+Family describe_deepseek(const ModelConfig& config) {
+    Family family = describe_mixture_of_latents(config);
+    family.fits_float16 = false;  // vLLM scales hidden states down for it
+    return family;
+}
+
 }  // namespace
 
-const FamilyEntry deepseek_v2_family{"DeepseekV2ForCausalLM", "deepseek_v2", read_deepseek_v2,
-                                     describe_mixture_of_latents};
-const FamilyEntry deepseek_v3_family{"DeepseekV3ForCausalLM", "deepseek_v3", read_deepseek_v3,
-                                     describe_mixture_of_latents, "kimi_k2"};
+const FamilyEntry deepseek_v2_family{"DeepseekV2ForCausalLM", "deepseek_v2", read_deepseek_v2, describe_deepseek};
+const FamilyEntry deepseek_v3_family{"DeepseekV3ForCausalLM", "deepseek_v3", read_deepseek_v3, describe_deepseek,
+                                     "kimi_k2"};
 const FamilyEntry glm4_moe_lite_family{"Glm4MoeLiteForCausalLM", "glm4_moe_lite", read_glm4_moe_lite,
                                        describe_mixture_of_latents};
-const FamilyEntry youtu_family{"YoutuForCausalLM", "youtu", read_youtu, [](const ModelConfig& config) {
+const FamilyEntry youtu_family{"YoutuForCausalLM", "youtu", read_youtu,
+                               [](const ModelConfig& config) {
                                    Family family = describe_llama_like(config);
                                    use_latent_attention(family);
                                    return family;
-                               }};
+                               },
+                               "youtu_llm"};
 
 }  // namespace fairgptq
