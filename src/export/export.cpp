@@ -176,6 +176,12 @@ class Exporter {
                 unlike_vllm());
         if (type == "youtu" && options_.format != "dense")
             warn("vLLM ({}) does not know this architecture", vllm_version);
+        const nlohmann::json config = read_json_object(run_.model_path() / "config.json");
+        if (family_.config.has_latent() && !family_.router_bias.empty() && !config.contains("topk_method"))
+            warn(
+                "vLLM ({}) takes this model for another one: it looks for \"topk_method\": \"noaux_tc\" and "
+                "\"scoring_func\": \"sigmoid\" in config.json, as published models have them; add both there",
+                vllm_version);
         if (options_.format != "gptq") return;
         if (!schemes.others.empty() || !schemes.ignored.empty())
             warn(
@@ -244,7 +250,8 @@ class Exporter {
             for (const std::string& name : tensors_.of_layer(layer)) {
                 if (replaced.contains(name)) continue;
                 const HostTensor& tensor = checkpoint_.tensor(name);
-                plans.push_back({name_in_export(name), tensor.dtype_name, tensor.shape});
+                plans.push_back(
+                    {name_in_export(name), tensor.scales != nullptr ? "BF16" : tensor.dtype_name, tensor.shape});
             }
         }
         return plans;
@@ -273,9 +280,10 @@ class Exporter {
         }
         for (const std::string& name : tensors_.of_layer(layer)) {
             if (!replaced.contains(name)) {
-                const std::span<const std::byte> bytes = checkpoint_.tensor(name).bytes;
-                require_same_tensors({{name, hash_of(bytes)}}, source_tensors_, layer, checkpoint_, run_);
-                writer.write(name_in_export(name), bytes);
+                const HostTensor& tensor = checkpoint_.tensor(name);
+                require_same_tensors({{name, tensor.hash()}}, source_tensors_, layer, checkpoint_, run_);
+                std::vector<std::byte> room;
+                writer.write(name_in_export(name), tensor.values(room));
             }
             checkpoint_.done_with(name);
         }
@@ -284,6 +292,7 @@ class Exporter {
     void write_config(const fs::path& folder) const {
         const nlohmann::json original = read_json_object(run_.model_path() / "config.json");
         nlohmann::ordered_json config = parse_ordered_json(json_text(original));
+        config.erase("quantization_config");  // of 8-bit floats, which are none any more
         for (const auto& [name, contents] : format_->describe(info_, config))
             write_file_atomically(folder / name, json_text(contents, 2) + "\n");
         write_file_atomically(folder / "config.json", json_text(config, 2) + "\n");

@@ -18,6 +18,7 @@
 
 #include "support/checksum.hpp"
 #include "support/error.hpp"
+#include "support/half.hpp"
 #include "support/json.hpp"
 
 namespace fairgptq {
@@ -87,6 +88,26 @@ std::vector<std::int64_t> read_numbers(const nlohmann::json& entry, const char* 
     return numbers;
 }
 
+/// Whether a value has all these bits set. A loop without branches, so that it runs at memory's speed.
+template <class Bits>
+bool has_ones(std::span<const std::byte> bytes, Bits ones) {
+    unsigned found = 0;
+    for (std::size_t i = 0; i < bytes.size(); i += sizeof(Bits)) {
+        Bits value = 0;
+        std::memcpy(&value, bytes.data() + i, sizeof(Bits));
+        found |= static_cast<unsigned>((value & ones) == ones);
+    }
+    return found != 0;
+}
+
+constexpr std::size_t scale_block = 128;
+constexpr const char* scales_suffix = "_scale_inv";
+
+std::int64_t blocks_of(std::int64_t extent) {
+    constexpr auto block = static_cast<std::int64_t>(scale_block);
+    return extent / block + (extent % block != 0 ? 1 : 0);
+}
+
 HostTensor read_entry(const std::string& name, const nlohmann::json& entry, std::span<const std::byte> data,
                       const std::string& file) {
     const std::string where = fmt::format("{}: the header's entry of tensor '{}'", file, name);
@@ -122,7 +143,51 @@ DType HostTensor::dtype() const {
     if (dtype_name == "F32") return DType::float32;
     if (dtype_name == "F16") return DType::float16;
     if (dtype_name == "BF16") return DType::bfloat16;
-    throw InvalidInput("{}: tensor '{}' is of type {} where F32, F16 or BF16 is expected", file, name, dtype_name);
+    if (scales != nullptr) return DType::bfloat16;
+    throw InvalidInput("{}: tensor '{}' is of type {}{} where F32, F16 or BF16 is expected", file, name, dtype_name,
+                       dtype_name == "F8_E4M3" ? fmt::format(", without factors in '{}{}',", name, scales_suffix) : "");
+}
+
+std::span<const std::byte> HostTensor::values(std::vector<std::byte>& room) const {
+    if (scales == nullptr) return bytes;
+    const auto rows = static_cast<std::size_t>(shape[0]);
+    const auto cols = static_cast<std::size_t>(shape[1]);
+    const auto blocks = static_cast<std::size_t>(scales->shape[1]);
+    const std::vector<float> factors =
+        to_floats(scales->bytes.data(), scales->dtype(), static_cast<std::size_t>(scales->shape[0]) * blocks);
+    room.resize(2 * bytes.size());
+    for (std::size_t row = 0; row < rows; ++row)
+        for (std::size_t block = 0; block < blocks; ++block) {
+            const float factor = factors[row / scale_block * blocks + block];
+            const std::size_t first = row * cols + block * scale_block;
+            const std::size_t count = std::min(scale_block, cols - block * scale_block);
+            const std::byte* from = bytes.data() + first;
+            std::byte* to = room.data() + 2 * first;
+            for (std::size_t i = 0; i < count; ++i) {
+                const BFloat16 value = to_bfloat16(to_float(Float8{static_cast<std::uint8_t>(from[i])}) * factor);
+                std::memcpy(to + 2 * i, &value.bits, 2);
+            }
+        }
+    return room;
+}
+
+bool HostTensor::any_not_finite(std::span<const std::byte> part) const {
+    if (scales != nullptr) return has_ones(part, std::uint8_t{0x7fU});
+    switch (dtype()) {
+        case DType::float32:
+            return has_ones(part, 0x7f800000U);
+        case DType::float16:
+            return has_ones(part, std::uint16_t{0x7c00U});
+        default:
+            return has_ones(part, std::uint16_t{0x7f80U});
+    }
+}
+
+std::string HostTensor::hash() const {
+    Hasher hasher;
+    hasher.add(bytes);
+    if (scales != nullptr) hasher.add(scales->bytes);
+    return hasher.hash();
 }
 
 struct Checkpoint::Impl {
@@ -133,6 +198,7 @@ struct Checkpoint::Impl {
 
     void add_file(const std::filesystem::path& path);
     void add_shards(const std::filesystem::path& index);
+    void find_scales();
     void advise(const std::string& name, int advice) const;
 };
 
@@ -200,6 +266,24 @@ void Checkpoint::Impl::add_shards(const std::filesystem::path& index) {
     }
 }
 
+void Checkpoint::Impl::find_scales() {
+    for (auto& [name, tensor] : tensors) {
+        if (tensor.dtype_name != "F8_E4M3") continue;
+        const auto found = tensors.find(name + scales_suffix);
+        if (found == tensors.end()) continue;
+        HostTensor& scales = found->second;
+        const std::vector<std::int64_t>& shape = tensor.shape;
+        if (shape.size() != 2 || scales.shape != std::vector{blocks_of(shape[0]), blocks_of(shape[1])})
+            throw InvalidInput("{}: tensor '{}' has the shape {}, and not a factor for each {} × {} elements of {}",
+                               scales.file, scales.name, shape_text(scales.shape), scale_block, scale_block,
+                               shape_text(shape));
+        (void)scales.dtype();
+        if (scales.any_not_finite(scales.bytes))
+            throw InvalidInput("{}: tensor '{}' holds NaN or infinity", scales.file, scales.name);
+        tensor.scales = &scales;
+    }
+}
+
 void Checkpoint::Impl::advise(const std::string& name, int advice) const {
     const auto found = tensors.find(name);
     if (found == tensors.end() || found->second.bytes.empty()) return;
@@ -228,6 +312,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir) : impl_(std::make
         impl_->add_shards(index);
     else
         throw InvalidInput("{} has neither model.safetensors nor model.safetensors.index.json", impl_->folder);
+    impl_->find_scales();
 }
 
 Checkpoint::Checkpoint() : impl_(std::make_unique<Impl>()) {}
@@ -263,8 +348,12 @@ const HostTensor& Checkpoint::tensor(const std::string& name, std::span<const st
 std::vector<std::string> Checkpoint::names() const {
     std::vector<std::string> result;
     result.reserve(impl_->tensors.size());
-    for (const auto& [name, tensor] : impl_->tensors)
-        result.push_back(name);
+    for (const auto& [name, tensor] : impl_->tensors) {
+        const auto whose = name.ends_with(scales_suffix)
+                               ? impl_->tensors.find(name.substr(0, name.size() - std::strlen(scales_suffix)))
+                               : impl_->tensors.end();
+        if (whose == impl_->tensors.end() || whose->second.scales != &tensor) result.push_back(name);
+    }
     return result;
 }
 

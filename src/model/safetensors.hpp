@@ -19,9 +19,22 @@ struct HostTensor {
     std::string dtype_name;  // as stored: "BF16", "F16", "F32", "I32", …
     std::vector<std::int64_t> shape;
     std::span<const std::byte> bytes;  // valid as long as the Checkpoint lives
-    /// @throws InvalidInput naming file and tensor unless float32, float16 or bfloat16
+    std::string file;                  // path, for messages
+    /// Of a matrix of 8-bit floats: the factors of its blocks of 128 × 128 elements (`name`_scale_inv), as
+    /// DeepSeek-V3's files have them (arXiv 2412.19437, section 3.3).
+    const HostTensor* scales = nullptr;
+
+    /// Of what values() gives: that of the file, or bfloat16 of 8-bit floats. @throws InvalidInput naming file and
+    /// tensor unless float32, float16, bfloat16, or 8-bit floats (E4M3) with factors
     DType dtype() const;
-    std::string file;  // path, for messages
+    /// The file's bytes; of 8-bit floats their products with the factors, rounded to bfloat16, for which there has to
+    /// be `room`.
+    std::span<const std::byte> values(std::vector<std::byte>& room) const;
+    /// Whether a value is NaN or infinite.
+    /// @param part of `bytes`
+    bool any_not_finite(std::span<const std::byte> part) const;
+    /// Of all bytes that the values depend on (XXH3, 128 bits, hex).
+    std::string hash() const;
 };
 
 /// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards).
@@ -29,7 +42,7 @@ class Checkpoint {
   public:
     /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap,
     /// overflow or leave the file, a size that does not match shape and dtype, an index that names a missing shard or
-    /// tensor
+    /// tensor, factors that do not fit their matrix
     explicit Checkpoint(const std::filesystem::path& model_dir);
     /// Without any tensor: of a model whose config.json is all that is there.
     Checkpoint();
@@ -43,6 +56,7 @@ class Checkpoint {
     const HostTensor& tensor(const std::string& name) const;  // @throws InvalidInput naming the missing tensor
     /// The tensor, checked to have this shape. @throws InvalidInput naming tensor, its shape and the expected one
     const HostTensor& tensor(const std::string& name, std::span<const std::int64_t> shape) const;
+    /// Of all tensors but factors of others.
     std::vector<std::string> names() const;
     /// Files with their sizes and a hash (XXH3, 128 bits, hex) of their safetensors headers: for a run's fingerprint.
     struct FileInfo {

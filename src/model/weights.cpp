@@ -130,37 +130,18 @@ struct Layout {
     }
 };
 
-/// Whether a value has all exponent bits set: NaN or infinity. A loop without branches, so that it runs at memory's
-/// speed.
-template <class Bits>
-bool any_not_finite(std::span<const std::byte> bytes, Bits exponent) {
-    unsigned found = 0;
-    for (std::size_t i = 0; i < bytes.size(); i += sizeof(Bits)) {
-        Bits value = 0;
-        std::memcpy(&value, bytes.data() + i, sizeof(Bits));
-        found |= static_cast<unsigned>((value & exponent) == exponent);
-    }
-    return found != 0;
-}
-
-bool any_not_finite(std::span<const std::byte> bytes, DType type) {
-    return type == DType::float32   ? any_not_finite<std::uint32_t>(bytes, 0x7f800000U)
-           : type == DType::float16 ? any_not_finite<std::uint16_t>(bytes, 0x7c00U)
-                                    : any_not_finite<std::uint16_t>(bytes, 0x7f80U);
-}
-
 /// Goes through a tensor's bytes once: in blocks that are still in the cache when they are hashed.
 /// @returns its hash. @throws InvalidInput if it holds NaN or infinity
 std::string check_and_hash(const HostTensor& tensor) {
     constexpr std::size_t block = std::size_t{128} << 10U;
-    const DType type = tensor.dtype();
     Hasher hasher;
     for (std::size_t at = 0; at < tensor.bytes.size(); at += block) {
         const std::span<const std::byte> bytes = tensor.bytes.subspan(at, std::min(block, tensor.bytes.size() - at));
-        if (any_not_finite(bytes, type))
+        if (tensor.any_not_finite(bytes))
             throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
         hasher.add(bytes);
     }
+    if (tensor.scales != nullptr) hasher.add(tensor.scales->bytes);  // as HostTensor::hash
     return hasher.hash();
 }
 
@@ -245,9 +226,9 @@ std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& 
     }
     const auto upload = [&](std::size_t i) {
         const HostTensor& tensor = checkpoint.tensor(list[i].name, list[i].shape);
-        // The format does not promise that a tensor begins at a multiple of its element size.
-        const std::byte* source = tensor.bytes.data();
         std::vector<std::byte> copy;
+        const std::byte* source = tensor.values(copy).data();
+        // The format does not promise that a tensor begins at a multiple of its element size.
         if (reinterpret_cast<std::uintptr_t>(source) % size_of(tensor.dtype()) !=
             0) {  // NOLINT: alignment of an address
             copy.assign(tensor.bytes.begin(), tensor.bytes.end());

@@ -1,4 +1,4 @@
-// IEEE half precision and bfloat16 as storage types: 16 bits and exact conversions, nothing else.
+// IEEE half precision, bfloat16 and 8-bit floats as storage types: bits and exact conversions, nothing else.
 #pragma once
 
 #include <bit>
@@ -17,6 +17,21 @@ struct Float16 {
 struct BFloat16 {
     std::uint16_t bits = 0;
 };
+
+/// A sign, 4 bits of exponent and 3 of mantissa; no infinities, and one NaN of either sign (OCP 8-bit floating point
+/// specification, E4M3).
+struct Float8 {
+    std::uint8_t bits = 0;
+    bool is_nan() const { return (bits & 0x7fU) == 0x7fU; }
+};
+
+/// Exact, subnormals included; NaN becomes 480.
+inline float to_float(Float8 value) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x80U) << 24U;
+    // As of half precision: the exponent, in its place, is 120 too low.
+    const float scaled = std::bit_cast<float>(static_cast<std::uint32_t>(value.bits & 0x7fU) << 20U) * 0x1p120F;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
+}
 
 /// Exact.
 inline float to_float(BFloat16 value) {

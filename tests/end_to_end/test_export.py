@@ -141,7 +141,7 @@ def test_programs_that_compute_parts_as_one_are_told_so(workplace, tmp_path):
 
     assert warnings_of("whole", "--ignore", "*.layers.1.self_attn.[qkv]_proj,*.layers.0.mlp.*").count("vLLM (") == 0
     parts = warnings_of("parts", "--ignore", "k_proj")
-    assert parts.count("it computes q, k and v as one") == 3  # before the run, and at two exports
+    assert parts.count("it computes q, k and v (or q_a and kv_a) as one") == 3  # before the run, and at two exports
     assert "Optimum" in parts
     settings = json.loads((tmp_path / "whole.compressed-tensors/config.json").read_text())["quantization_config"]
     for name, left in (("1.self_attn.qkv_proj", True), ("0.self_attn.qkv_proj", False), ("0.mlp.gate_up_proj", True), ("1.mlp.gate_up_proj", False)):
@@ -471,3 +471,77 @@ def test_a_model_with_other_settings_is_refused(workplace, tmp_path):
     assert word in refused("export", out, "--format", "gptq", "--out", tmp_path / "no")
     assert not (tmp_path / "no").exists()
     assert word in refused("eval", "--run", out, "--tokens", tokens, ranks=2)
+
+
+FLOAT8 = np.array([(mantissa * 2.0 ** -9 if exponent == 0 else (8 + mantissa) * 2.0 ** (exponent - 10))
+                   for exponent in range(16) for mantissa in range(8)])[:127]
+
+
+def bfloat16_bits(values):
+    """To the nearest, ties to even."""
+    words = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    return ((words + 0x7FFF + (words >> 16 & 1)) >> 16).astype("<u2")
+
+
+def write_raw(folder, tensors):
+    """@param tensors  names, with dtype and an array of the bits"""
+    header, data = {}, b""
+    for name, (dtype, bits) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(bits.shape), "data_offsets": [len(data), len(data) + bits.nbytes]}
+        data += bits.tobytes()
+    words = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(words).to_bytes(8, "little") + words + data)
+
+
+@pytest.fixture(scope="module")
+def float8(tmp_path_factory):
+    """A model whose linears are 8-bit floats in blocks of 128 x 128, and the same one in bfloat16."""
+    folder = tmp_path_factory.mktemp("float8")
+    source = write_model(folder / "source", layers=2, hidden=192, intermediate=320, heads=6, key_value_heads=3)
+    config = json.loads((source / "config.json").read_text()) | {"dtype": "bfloat16"}
+    blocks, plain = {}, {}
+    for name, values in load_file(source / "model.safetensors").items():
+        plain[name] = blocks[name] = "BF16", bfloat16_bits(values)
+        if "_proj" not in name:
+            continue
+        values = values.astype(np.float32)
+        codes, made = np.zeros(values.shape, np.uint8), np.zeros(values.shape, np.float32)
+        scales = np.zeros([(extent + 127) // 128 for extent in values.shape], np.float32)
+        for row, col in np.ndindex(*scales.shape):
+            part = np.s_[128 * row:128 * (row + 1), 128 * col:128 * (col + 1)]
+            scales[row, col] = np.abs(values[part]).max() / 448
+            nearest = np.abs(np.abs(values[part] / scales[row, col])[..., None] - FLOAT8).argmin(-1)
+            codes[part] = nearest + np.where(values[part] < 0, 128, 0)
+            made[part] = (np.where(values[part] < 0, -1, 1) * FLOAT8[nearest]).astype(np.float32) * scales[row, col]
+        blocks[name], plain[name] = ("F8_E4M3", codes), ("BF16", bfloat16_bits(made))
+        blocks[name + "_scale_inv"] = "F32", scales
+    for form, tensors in (("blocks", blocks), ("plain", plain)):
+        (folder / form).mkdir()
+        write_raw(folder / form, tensors)
+        settings = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+        more = {"quantization_config": settings} if form == "blocks" else {}
+        (folder / form / "config.json").write_text(json.dumps(config | more))
+    return folder, blocks, write_tokens(folder / "tokens.h5", pairs=40, texts=8)
+
+
+def test_a_model_of_8_bit_floats_is_what_it_is_in_bfloat16(float8):
+    folder, blocks, tokens = float8
+    logits_of = {form: logits(folder / f"{form}.h5", tokens, "--model", folder / form) for form in ("blocks", "plain")}
+    assert np.array_equal(logits_of["blocks"], logits_of["plain"])
+    exported = {}
+    for form in ("blocks", "plain"):
+        out = quantize(folder / form, tokens, folder / f"run-{form}", "--ignore", "*.layers.1.mlp.*,k_proj")
+        for kind in FORMATS:
+            result = export(out, folder / f"{kind}-{form}", kind)
+            exported[form, kind] = (result / "model.safetensors").read_bytes(), json.loads((result / "config.json").read_text())
+    for kind in FORMATS:
+        assert exported["blocks", kind] == exported["plain", kind]
+    # What the run was made of is known by factors, too.
+    changed = dict(blocks)
+    name = "model.layers.1.mlp.up_proj.weight_scale_inv"
+    changed[name] = "F32", blocks[name][1] * np.float32(1.5)
+    write_raw(folder / "blocks", changed)
+    for command in (("export", folder / "run-blocks", "--format", "gptq", "--out", folder / "late"),
+                    ("logits", "--run", folder / "run-blocks", "--tokens", tokens, "--out", folder / "late.h5")):
+        assert "up_proj.weight" in refused(*command)
+    write_raw(folder / "blocks", blocks)

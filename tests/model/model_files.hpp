@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -44,11 +45,17 @@ struct StoredTensor {
     std::string dtype = "F32";
 };
 
-/// The values as the format stores them, rounded to the dtype.
+/// The values as the format stores them, rounded to the dtype; 8-bit floats have to be some.
 inline std::string stored_bytes(const StoredTensor& tensor) {
     std::string bytes;
     for (const float value : tensor.values) {
-        if (tensor.dtype == "F32") {
+        if (tensor.dtype == "F8_E4M3") {
+            std::uint8_t bits = 0;
+            const auto is = [&] { return to_float(Float8{bits}) == value && std::signbit(value) == (bits > 127); };
+            while (!is() && bits != 0xff)
+                ++bits;
+            bytes.push_back(static_cast<char>(bits));
+        } else if (tensor.dtype == "F32") {
             bytes.append(reinterpret_cast<const char*>(&value), 4);
         } else {
             const std::uint16_t bits = tensor.dtype == "F16" ? to_half(value).bits : to_bfloat16(value).bits;

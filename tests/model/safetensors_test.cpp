@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <thread>
 
 #include "model/model_files.hpp"
@@ -47,6 +48,88 @@ TEST(Safetensors, ReadsEveryFloatType) {
     const std::vector<std::int64_t> other{3, 2};
     expect_refused([&] { checkpoint.tensor("a", other); }, {"'a'", "[2, 3]", "[3, 2]", "model.safetensors"});
     expect_refused([&] { (void)checkpoint.tensor("nothing"); }, {"'nothing'", folder.path().string()});
+}
+
+/// 8-bit floats of all codes but NaN, over and over.
+testing::StoredTensor floats8(std::int64_t rows, std::int64_t cols) {
+    testing::StoredTensor tensor{{rows, cols}, {}, "F8_E4M3"};
+    for (std::int64_t i = 0; i < rows * cols; ++i)
+        tensor.values.push_back(to_float(Float8{static_cast<std::uint8_t>(i * 37 % 127 + (i % 2 == 0 ? 0 : 128))}));
+    return tensor;
+}
+
+TEST(Safetensors, EightBitFloatsCountByTheirBlocks) {
+    for (const char* type : {"F32", "BF16"})
+        for (const auto& [rows, cols] :
+             std::vector<std::pair<std::int64_t, std::int64_t>>{{1, 1}, {128, 128}, {129, 127}, {300, 257}, {0, 5}}) {
+            const testing::ModelFolder folder;
+            const std::int64_t blocks = (cols + 127) / 128;
+            testing::StoredTensor scales{{(rows + 127) / 128, blocks}, {}, type};
+            for (std::int64_t i = 0; i < scales.shape[0] * blocks; ++i)
+                scales.values.push_back(0.001F * static_cast<float>(i + 1));
+            const testing::StoredTensor matrix = floats8(rows, cols);
+            folder.write("model.safetensors", safetensors_file({{"w.weight", matrix}, {"w.weight_scale_inv", scales}}));
+            const Checkpoint checkpoint(folder.path());
+            EXPECT_EQ(checkpoint.names(), std::vector<std::string>{"w.weight"});
+            const HostTensor& tensor = checkpoint.tensor("w.weight");
+            EXPECT_EQ(tensor.dtype(), DType::bfloat16);
+            EXPECT_FALSE(tensor.any_not_finite(tensor.bytes));
+            std::vector<std::byte> room;
+            const std::span<const std::byte> values = tensor.values(room);
+            ASSERT_EQ(std::ssize(values), 2 * rows * cols);
+            for (std::int64_t row = 0; row < rows; ++row)
+                for (std::int64_t col = 0; col < cols; ++col) {
+                    std::uint16_t bits = 0;
+                    std::memcpy(&bits, values.data() + 2 * (row * cols + col), 2);
+                    const float scale = scales.values[static_cast<std::size_t>(row / 128 * blocks + col / 128)];
+                    const float factor = type == std::string("F32") ? scale : to_float(to_bfloat16(scale));
+                    ASSERT_EQ(bits,
+                              to_bfloat16(matrix.values[static_cast<std::size_t>(row * cols + col)] * factor).bits)
+                        << row << " " << col;
+                }
+            if (rows == 0) continue;
+            const std::string before = tensor.hash();
+            scales.values.back() *= 2;
+            folder.write("model.safetensors", safetensors_file({{"w.weight", matrix}, {"w.weight_scale_inv", scales}}));
+            EXPECT_NE(Checkpoint(folder.path()).tensor("w.weight").hash(), before);
+        }
+}
+
+TEST(Safetensors, EightBitFloatsThatCannotBeReadAreRefused) {
+    const auto read = [](const std::map<std::string, testing::StoredTensor>& tensors) {
+        const testing::ModelFolder folder;
+        folder.write("model.safetensors", safetensors_file(tensors));
+        const Checkpoint checkpoint(folder.path());
+        const HostTensor& tensor = checkpoint.tensor("w");
+        EXPECT_EQ(checkpoint.names().size(), 2U) << "what is no factor of another tensor is one of its own";
+        (void)tensor.dtype();
+    };
+    const testing::StoredTensor matrix = floats8(130, 20);
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    expect_refused(
+        [&] {
+            read({{"w", matrix}, {"other_scale_inv", {{2, 1}, {1, 1}, "F32"}}});
+        },
+        {"'w'", "F8_E4M3", "'w_scale_inv'"});
+    expect_refused(
+        [&] {
+            read({{"w", matrix}, {"w_scale_inv", {{1, 1}, {1}, "F32"}}});
+        },
+        {"'w_scale_inv'", "[1, 1]", "[130, 20]"});
+    expect_refused([&] { read({{"w", matrix}, {"w_scale_inv", {{2}, {1, 1}, "F32"}}}); }, {"'w_scale_inv'"});
+    expect_refused(
+        [&] {
+            read({{"w", matrix}, {"w_scale_inv", {{2, 1}, {1, nan}, "F32"}}});
+        },
+        {"'w_scale_inv'", "NaN"});
+    EXPECT_NO_THROW(
+        read({{"w", {{130, 20}, std::vector<float>(2600), "F32"}}, {"w_scale_inv", {{2, 1}, {1, 1}, "F32"}}}));
+    testing::StoredTensor holed = matrix;
+    holed.values[7] = 1e9F;  // there is none, and NaN is written
+    const testing::ModelFolder folder;
+    folder.write("model.safetensors", safetensors_file({{"w", holed}, {"w_scale_inv", {{2, 1}, {1, 1}, "F32"}}}));
+    const Checkpoint checkpoint(folder.path());
+    EXPECT_TRUE(checkpoint.tensor("w").any_not_finite(checkpoint.tensor("w").bytes));
 }
 
 /// The share of a mapped file's pages that are in memory, whoever brought them.

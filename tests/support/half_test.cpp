@@ -64,6 +64,20 @@ TEST(Half, EveryPatternHasItsValue) {
     }
 }
 
+TEST(Float8, EveryPatternHasItsValue) {
+    for (unsigned pattern = 0; pattern < 256; ++pattern) {
+        const auto exponent = static_cast<int>(pattern >> 3U & 15U);
+        const int mantissa = static_cast<int>(pattern & 7U);
+        const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+        const Float8 value{static_cast<std::uint8_t>(pattern)};
+        EXPECT_EQ(value.is_nan(), pattern % 128 == 127) << pattern;
+        if (value.is_nan()) continue;
+        EXPECT_EQ(static_cast<double>(to_float(value)), pattern < 128 ? magnitude : -magnitude) << pattern;
+        EXPECT_EQ(std::signbit(to_float(value)), pattern >= 128) << pattern;
+    }
+    EXPECT_EQ(to_float(Float8{0x7e}), 448);  // the largest
+}
+
 TEST(BFloat16, EveryPatternHasItsValue) {
     for (int bits = 0; bits < 65536; ++bits) {
         const auto pattern = static_cast<std::uint16_t>(bits);
