@@ -141,7 +141,11 @@ std::string check_and_hash(const HostTensor& tensor) {
             throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
         hasher.add(bytes);
     }
-    if (tensor.scales != nullptr) hasher.add(tensor.scales->bytes);  // as HostTensor::hash
+    if (const HostTensor* scales = tensor.scales) {
+        if (scales->any_not_finite(scales->bytes))
+            throw InvalidInput("{}: tensor '{}' holds NaN or infinity", scales->file, scales->name);
+        hasher.add(scales->bytes);  // as HostTensor::hash
+    }
     return hasher.hash();
 }
 

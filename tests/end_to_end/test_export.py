@@ -271,7 +271,7 @@ def test_every_other_family(tmp_path, family):
     assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1")
 
 
-@pytest.mark.parametrize("family", ["phi3", "mixtral", "ernie4_5_moe", "qwen25_with_pictures", "gemma3_with_pictures"])
+@pytest.mark.parametrize("family", ["phi3", "mixtral", "ernie4_5_moe", "deepseek_v3", "qwen25_with_pictures", "gemma3_with_pictures"])
 def test_modules_of_several_grids_whatever_they_are_called(tmp_path, family):
     """Also where expressions are matched with names that the export's files do not have."""
     (tmp_path / "map.json").write_text(json.dumps({"*.layers.1.*": {"bits": 8}, "*.o_proj": {"sym": True}}))
@@ -320,6 +320,17 @@ def test_architectures_that_a_program_reads_in_fewer_forms(tmp_path):
     assert "two linears" in warnings_of("glm", "j", "gptq")
     assert "neither vLLM" in warnings_of("glm4", "k", "gptq")
     assert "neither vLLM" not in warnings_of("glm4", "l", "compressed-tensors")
+    assert "its router" in warnings_of("glm4_moe_lite", "m", "gptq")
+    assert "does not know this architecture" in warnings_of("youtu", "n", "gptq")
+    assert "does not know" not in warnings_of("youtu", "o", "dense")
+    assert "GPTQModel" not in warnings_of("deepseek_v2", "p", "gptq")
+    # A config.json of transformers 5 lacks what published ones have, and vLLM goes by.
+    assert '"topk_method": "noaux_tc"' in warnings_of("deepseek_v3", "q", "compressed-tensors")
+    model = tmp_path / "published"
+    shutil.copytree(ORACLES / "deepseek_v3", model)
+    config = json.loads((model / "config.json").read_text()) | {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}
+    (model / "config.json").write_text(json.dumps(config))
+    assert "topk_method" not in warnings_of(model, "r", "compressed-tensors")
     for name, setting in ("c", "ignore"), ("e", "dynamic"):
         settings = json.loads((tmp_path / f"{name}-out/config.json").read_text())["quantization_config"]
         pattern = [one for one in settings[setting] if one != "lm_head"][0].removeprefix("re:").removeprefix("-:")

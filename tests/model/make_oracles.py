@@ -19,8 +19,8 @@ SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "nu
          "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 100.0}
 PLAIN = {"rope_type": "default", "rope_theta": 100.0}
-LATENT = {"rope_parameters": PLAIN, "num_key_value_heads": 4, "head_dim": 4, "kv_lora_rank": 10, "qk_nope_head_dim": 6,
-          "qk_rope_head_dim": 4, "v_head_dim": 5}
+LATENT = {"rope_parameters": PLAIN, "num_key_value_heads": 4, "head_dim": 8, "kv_lora_rank": 16, "qk_nope_head_dim": 10,
+          "qk_rope_head_dim": 8, "v_head_dim": 6}
 FAMILIES = {
     "llama_yarn": ("llama", {"rope_parameters": YARN}),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
@@ -68,14 +68,14 @@ FAMILIES = {
                                     "moe_intermediate_size": 32, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 3,
                                     "topk_group": 2, "topk_method": "group_limited_greedy", "routed_scaling_factor": 2.0,
                                     "attention_bias": True}),
-    "deepseek_v3": ("deepseek_v3", {**LATENT, "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.8}, "q_lora_rank": 12,
+    "deepseek_v3": ("deepseek_v3", {**LATENT, "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.8}, "q_lora_rank": 24,
                                     "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
                                     "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2,
                                     "routed_scaling_factor": 2.5}),
-    "glm4_moe_lite": ("glm4_moe_lite", {**LATENT, "v_head_dim": 10, "q_lora_rank": 9, "n_routed_experts": 5,
+    "glm4_moe_lite": ("glm4_moe_lite", {**LATENT, "v_head_dim": 14, "q_lora_rank": 8, "n_routed_experts": 5,
                                         "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1,
                                         "rms_norm_eps": 0.01, "rope_interleave": False}),
-    "youtu": ("youtu", {**LATENT, "q_lora_rank": 12, "tie_word_embeddings": True}),
+    "youtu": ("youtu", {**LATENT, "q_lora_rank": 24, "tie_word_embeddings": True}),
     "glm": ("glm", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}),
     "glm4": ("glm4", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}),
     "ernie4_5": ("ernie4_5", {"rope_parameters": PLAIN, "tie_word_embeddings": True, "use_bias": True}),

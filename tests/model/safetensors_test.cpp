@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <thread>
 
 #include "model/model_files.hpp"
@@ -105,7 +104,6 @@ TEST(Safetensors, EightBitFloatsThatCannotBeReadAreRefused) {
         (void)tensor.dtype();
     };
     const testing::StoredTensor matrix = floats8(130, 20);
-    const float nan = std::numeric_limits<float>::quiet_NaN();
     expect_refused(
         [&] {
             read({{"w", matrix}, {"other_scale_inv", {{2, 1}, {1, 1}, "F32"}}});
@@ -117,11 +115,6 @@ TEST(Safetensors, EightBitFloatsThatCannotBeReadAreRefused) {
         },
         {"'w_scale_inv'", "[1, 1]", "[130, 20]"});
     expect_refused([&] { read({{"w", matrix}, {"w_scale_inv", {{2}, {1, 1}, "F32"}}}); }, {"'w_scale_inv'"});
-    expect_refused(
-        [&] {
-            read({{"w", matrix}, {"w_scale_inv", {{2, 1}, {1, nan}, "F32"}}});
-        },
-        {"'w_scale_inv'", "NaN"});
     EXPECT_NO_THROW(
         read({{"w", {{130, 20}, std::vector<float>(2600), "F32"}}, {"w_scale_inv", {{2, 1}, {1, 1}, "F32"}}}));
     testing::StoredTensor holed = matrix;

@@ -139,6 +139,26 @@ TEST_F(Weights, RefusesNanAndInfinityWhereverTheyAre) {
     }
 }
 
+TEST_F(Weights, ReadsEightBitFloatsTimesTheirFactors) {
+    StoredTensor& tensor = model_.tensors().at(down);
+    tensor.dtype = "F8_E4M3";
+    for (std::size_t i = 0; i < tensor.values.size(); ++i)
+        tensor.values[i] = to_float(Float8{static_cast<std::uint8_t>(i % 127)});
+    model_.tensors()[down + "_scale_inv"] = {{1, 1}, {0.3F}, "F32"};
+    model_.write();
+    const LayerWeights layer = read(1);
+    const auto* found = static_cast<const float*>(layer.linears.at("mlp.down_proj").weight.data);
+    for (std::size_t i = 0; i < tensor.values.size(); ++i)
+        ASSERT_EQ(found[i], to_float(to_bfloat16(tensor.values[i] * 0.3F))) << i;
+    expect_reading_refused([](StoredTensor& it) { it.values[5] = 1e9F; }, down, {"'" + down + "'", "NaN"});
+    const std::string factors = down + "_scale_inv";
+    expect_reading_refused([](StoredTensor& it) { it.values[0] = std::numeric_limits<float>::infinity(); }, factors,
+                           {"'" + factors + "'", "infinity"});
+    model_.tensors().at(factors).values[0] = 0.4F;
+    model_.write();
+    EXPECT_NE(read(1).hashes.at(down), layer.hashes.at(down));
+}
+
 TEST_F(Weights, RefusesNanOutsideTheLayers) {
     for (const char* name : {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"})
         expect_reading_refused(
