@@ -19,6 +19,8 @@ say "Plan: $ranks ranks"
     die "a rank needs more than $device_memory GiB: take more ranks, or a smaller --chunk-tokens"
 # The run and the export hold about a third of the model each; an interrupted export may leave another.
 need=$(($(du -sLk "$model" | cut -f1)))
+# Of 8-bit floats they are parts of twice as much.
+! grep -q '"quantization_config"' "$model/config.json" || need=$((2 * need))
 free=$(($(df -Pk "$out" | awk 'NR == 2 {print $4}')))
 ((free >= need)) || [[ -f $out/run/run.json ]] ||
     die "$out has $((free / 1048576)) GiB free where about $((need / 1048576 + 1)) GiB are needed: name another OUT"

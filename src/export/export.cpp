@@ -177,10 +177,12 @@ class Exporter {
         if (type == "youtu" && options_.format != "dense")
             warn("vLLM ({}) does not know this architecture", vllm_version);
         const nlohmann::json config = read_json_object(run_.model_path() / "config.json");
-        if (family_.config.has_latent() && !family_.router_bias.empty() && !config.contains("topk_method"))
+        if (family_.config.has_latent() && !family_.router_bias.empty() &&
+            !(config.contains("topk_method") && config.contains("scoring_func")))
             warn(
                 "vLLM ({}) takes this model for another one: it looks for \"topk_method\": \"noaux_tc\" and "
-                "\"scoring_func\": \"sigmoid\" in config.json, as published models have them; add both there",
+                "\"scoring_func\": \"sigmoid\" in config.json, as published models have them; add what is "
+                "missing to the export's",
                 vllm_version);
         if (options_.format != "gptq") return;
         if (!schemes.others.empty() || !schemes.ignored.empty())
@@ -282,6 +284,8 @@ class Exporter {
             if (!replaced.contains(name)) {
                 const HostTensor& tensor = checkpoint_.tensor(name);
                 require_same_tensors({{name, tensor.hash()}}, source_tensors_, layer, checkpoint_, run_);
+                // The run has looked at no more than what it quantized, and NaN would become a number.
+                if (tensor.scales != nullptr) tensor.require_finite();
                 std::vector<std::byte> room;
                 writer.write(name_in_export(name), tensor.values(room));
             }
@@ -298,13 +302,13 @@ class Exporter {
         write_file_atomically(folder / "config.json", json_text(config, 2) + "\n");
     }
 
-    /// Tokenizer, generation settings, chat template: whatever lies beside the weights.
+    /// Tokenizer, generation settings, chat template, code that they name: whatever lies beside the weights.
     void copy_other_files(const fs::path& folder) const {
         for (const fs::directory_entry& entry : fs::directory_iterator(run_.model_path())) {
             const std::string name = entry.path().filename().string();
             const std::string extension = entry.path().extension().string();
             const bool wanted = extension == ".json" || extension == ".model" || extension == ".txt" ||
-                                extension == ".jinja" || name.starts_with("tokenizer");
+                                extension == ".py" || extension == ".jinja" || name.starts_with("tokenizer");
             const bool ours = name == "config.json" || name == "quantize_config.json" ||
                               name.ends_with(".index.json") || extension == ".safetensors";
             if (!entry.is_regular_file() || !wanted || ours) continue;

@@ -233,7 +233,8 @@ std::string read_architecture(const ConfigReader& reader) {
     return list.front().get<std::string>();
 }
 
-/// Weights of 8-bit floats with a factor for each block are as good as an original: DeepSeek-V3 has no other.
+}  // namespace
+
 void require_blocks_of_floats(const ConfigReader& quantization) {
     if (quantization.text("quant_method", "") != "fp8")
         quantization.refuse("quant_method", "is not 'fp8': the model is quantized already, and its original is needed");
@@ -241,11 +242,9 @@ void require_blocks_of_floats(const ConfigReader& quantization) {
                         quantization.at("weight_block_size") == nlohmann::json::array({128, 128});
     if (!blocks)
         quantization.refuse("weight_block_size",
-                            "is not [128, 128]: of 8-bit floats those with a factor for each block "
-                            "of 128 × 128 are read, and for others the original is needed");
+                            "is not [128, 128]: of 8-bit floats those with a factor for each block of 128 × 128 are "
+                            "read, and for others the original is needed");
 }
-
-}  // namespace
 
 std::optional<std::string> read_dtype(const ConfigReader& reader) {
     const char* field = reader.has("dtype") ? "dtype" : "torch_dtype";
@@ -521,7 +520,10 @@ ModelConfig read_config(const std::filesystem::path& model_dir) {
     if (config.model_type != family->model_type && config.model_type != family->other_model_type)
         reader.refuse("model_type", fmt::format("is '{}', but {} goes with '{}'", config.model_type,
                                                 config.architecture, family->model_type));
-    if (reader.has("quantization_config")) require_blocks_of_floats(reader.object("quantization_config"));
+    if (reader.has("quantization_config")) {
+        require_blocks_of_floats(reader.object("quantization_config"));
+        config.dtype = name_of(DType::bfloat16);
+    }
     config.dtype = read_dtype(reader).value_or(config.dtype);
     family->read(reader, config);
     for (const RopeSettings* rope : {&config.rope, &config.window_rope})

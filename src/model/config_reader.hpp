@@ -50,6 +50,10 @@ constexpr std::int64_t largest_vocabulary = (1LL << 31) - 1;
 /// The activation of the field. @throws InvalidInput naming one that is not supported
 Activation read_activation(const ConfigReader& reader, const char* field, std::optional<std::string> fallback = {});
 
+/// What weights are quantized with already: 8-bit floats with a factor for each block are as good as an original, and
+/// DeepSeek-V3 has no other. @throws InvalidInput where it is anything else
+void require_blocks_of_floats(const ConfigReader& quantization);
+
 /// `dtype`, or what transformers 4 called it; nothing where neither is there.
 std::optional<std::string> read_dtype(const ConfigReader& reader);
 

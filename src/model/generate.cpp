@@ -180,9 +180,8 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
                                                          std::int64_t batch_tokens) {
     std::vector<std::vector<std::int32_t>> all;
     if (prompts.empty()) return all;
-    // Keys and values of a batch take a quarter of what is free, at most.
-    const auto most = static_cast<std::int64_t>(free_memory(model.backend) / sharing / 4 / bytes_of_position(model));
-    batch_tokens = std::min(batch_tokens, most);
+    if (const double free = free_memory(model.backend); free > 0)  // 0: the system does not say
+        batch_tokens = std::min(batch_tokens, static_cast<std::int64_t>(free / sharing / 4 / bytes_of_position(model)));
     const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
     if (model.override_weights.outer) model.override_weights.outer(outer);
     const Layers layers(model, sharing);

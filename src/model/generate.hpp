@@ -12,8 +12,9 @@ namespace fairgptq {
 
 /// The most probable token after each prompt, the one after that, and so on; of equally probable ones the first.
 /// An end token is a token like any other. All prompts of a batch go through a layer together; a batch is as large as
-/// `batch_tokens` positions of prompt and continuation allow, one prompt at least. Weights stay in memory where they
-/// fit into half of this rank's share of what is free, and are read anew for every token where not.
+/// `batch_tokens` positions of prompt and continuation allow, and a quarter of this rank's share of what is free for
+/// keys and values; one prompt at least. Weights stay in memory where they fit into half of this rank's share of what
+/// is free, and are read anew for every token where not.
 /// @param prompts  none empty
 /// @param progress hears of the share that is done; may be empty
 /// @param sharing  ranks that share the device's memory

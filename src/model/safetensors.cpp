@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -143,13 +144,18 @@ DType HostTensor::dtype() const {
     if (dtype_name == "F32") return DType::float32;
     if (dtype_name == "F16") return DType::float16;
     if (dtype_name == "BF16") return DType::bfloat16;
-    if (scales != nullptr) return DType::bfloat16;
+    if (scales != nullptr) {
+        (void)scales->dtype();
+        return DType::bfloat16;
+    }
     throw InvalidInput("{}: tensor '{}' is of type {}{} where F32, F16 or BF16 is expected", file, name, dtype_name,
-                       dtype_name == "F8_E4M3" ? fmt::format(", without factors in '{}{}',", name, scales_suffix) : "");
+                       dtype_name == "F8_E4M3" ? fmt::format(", without a factor for each {} × {} elements in '{}{}',",
+                                                             scale_block, scale_block, name, scales_suffix)
+                                               : "");
 }
 
 std::span<const std::byte> HostTensor::values(std::vector<std::byte>& room) const {
-    if (scales == nullptr) return bytes;
+    if (scales == nullptr || bytes.empty()) return bytes;
     const auto rows = static_cast<std::size_t>(shape[0]);
     const auto cols = static_cast<std::size_t>(shape[1]);
     const auto blocks = static_cast<std::size_t>(scales->shape[1]);
@@ -182,6 +188,21 @@ bool HostTensor::any_not_finite(std::span<const std::byte> part) const {
         default:
             return has_ones(part, std::uint16_t{0x7f80U});
     }
+}
+
+void HostTensor::require_finite() const {
+    if (any_not_finite(bytes)) throw InvalidInput("{}: tensor '{}' holds NaN or infinity", file, name);
+    require_finite_scales();
+}
+
+void HostTensor::require_finite_scales() const {
+    if (scales == nullptr) return;
+    const std::size_t count = scales->bytes.size() / size_of(scales->dtype());
+    constexpr float largest = 448;
+    for (const float factor : to_floats(scales->bytes.data(), scales->dtype(), count))
+        if (!std::isfinite(to_float(to_bfloat16(factor * largest))))
+            throw InvalidInput("{}: tensor '{}' holds NaN or infinity, or makes it of what it multiplies", scales->file,
+                               scales->name);
 }
 
 std::string HostTensor::hash() const {
@@ -272,14 +293,9 @@ void Checkpoint::Impl::find_scales() {
         if (tensor.dtype_name != "F8_E4M3") continue;
         const auto found = tensors.find(name + scales_suffix);
         if (found == tensors.end()) continue;
-        HostTensor& scales = found->second;
         const std::vector<std::int64_t>& shape = tensor.shape;
-        if (shape.size() != 2 || scales.shape != std::vector{blocks_of(shape[0]), blocks_of(shape[1])})
-            throw InvalidInput("{}: tensor '{}' has the shape {}, and not a factor for each {} × {} elements of {}",
-                               scales.file, scales.name, shape_text(scales.shape), scale_block, scale_block,
-                               shape_text(shape));
-        (void)scales.dtype();
-        tensor.scales = &scales;
+        if (shape.size() == 2 && found->second.shape == std::vector{blocks_of(shape[0]), blocks_of(shape[1])})
+            tensor.scales = &found->second;
     }
 }
 

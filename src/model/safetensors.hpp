@@ -25,7 +25,7 @@ struct HostTensor {
     const HostTensor* scales = nullptr;
 
     /// Of what values() gives: that of the file, or bfloat16 of 8-bit floats. @throws InvalidInput naming file and
-    /// tensor unless float32, float16, bfloat16, or 8-bit floats (E4M3) with factors
+    /// tensor unless float32, float16, bfloat16, or 8-bit floats (E4M3) with factors of these types
     DType dtype() const;
     /// The file's bytes; of 8-bit floats their products with the factors, rounded to bfloat16, for which there has to
     /// be `room`.
@@ -33,6 +33,10 @@ struct HostTensor {
     /// Whether a value is NaN or infinite.
     /// @param part of `bytes`
     bool any_not_finite(std::span<const std::byte> part) const;
+    /// @throws InvalidInput naming the file and what holds NaN or infinity, or makes it
+    void require_finite() const;
+    /// Of a tensor with factors, as require_finite, of these alone.
+    void require_finite_scales() const;
     /// Of all bytes that the values depend on (XXH3, 128 bits, hex).
     std::string hash() const;
 };
@@ -42,7 +46,7 @@ class Checkpoint {
   public:
     /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap,
     /// overflow or leave the file, a size that does not match shape and dtype, an index that names a missing shard or
-    /// tensor, factors that do not fit their matrix
+    /// tensor
     explicit Checkpoint(const std::filesystem::path& model_dir);
     /// Without any tensor: of a model whose config.json is all that is there.
     Checkpoint();

@@ -141,11 +141,8 @@ std::string check_and_hash(const HostTensor& tensor) {
             throw InvalidInput("{}: tensor '{}' holds NaN or infinity", tensor.file, tensor.name);
         hasher.add(bytes);
     }
-    if (const HostTensor* scales = tensor.scales) {
-        if (scales->any_not_finite(scales->bytes))
-            throw InvalidInput("{}: tensor '{}' holds NaN or infinity", scales->file, scales->name);
-        hasher.add(scales->bytes);  // as HostTensor::hash
-    }
+    tensor.require_finite_scales();
+    if (tensor.scales != nullptr) hasher.add(tensor.scales->bytes);  // as HostTensor::hash
     return hasher.hash();
 }
 
@@ -228,9 +225,9 @@ std::vector<std::size_t> upload_tensors(Transfers& transfers, const Checkpoint& 
         else
             *list[i].vector = static_cast<const float*>(view_of(i).data);
     }
+    std::vector<std::byte> copy;  // one after another's
     const auto upload = [&](std::size_t i) {
         const HostTensor& tensor = checkpoint.tensor(list[i].name, list[i].shape);
-        std::vector<std::byte> copy;
         const std::byte* source = tensor.values(copy).data();
         // The format does not promise that a tensor begins at a multiple of its element size.
         if (reinterpret_cast<std::uintptr_t>(source) % size_of(tensor.dtype()) !=

@@ -526,6 +526,11 @@ def float8(tmp_path_factory):
             made[part] = (np.where(values[part] < 0, -1, 1) * FLOAT8[nearest]).astype(np.float32) * scales[row, col]
         blocks[name], plain[name] = ("F8_E4M3", codes), ("BF16", bfloat16_bits(made))
         blocks[name + "_scale_inv"] = "F32", scales
+    # Of a layer behind the model's own, which no run reads.
+    codes, factor = np.arange(0, 96, dtype=np.uint8).reshape(8, 12), np.float32([[0.7]])
+    blocks["model.layers.2.eh_proj.weight"] = "F8_E4M3", codes
+    blocks["model.layers.2.eh_proj.weight_scale_inv"] = "F32", factor
+    plain["model.layers.2.eh_proj.weight"] = "BF16", bfloat16_bits(FLOAT8[codes].astype(np.float32) * factor)
     for form, tensors in (("blocks", blocks), ("plain", plain)):
         (folder / form).mkdir()
         write_raw(folder / form, tensors)
@@ -555,4 +560,9 @@ def test_a_model_of_8_bit_floats_is_what_it_is_in_bfloat16(float8):
     for command in (("export", folder / "run-blocks", "--format", "gptq", "--out", folder / "late"),
                     ("logits", "--run", folder / "run-blocks", "--tokens", tokens, "--out", folder / "late.h5")):
         assert "up_proj.weight" in refused(*command)
+    name = "model.layers.2.eh_proj.weight"
+    holed = blocks[name][1].copy()
+    holed[3, 3] = 0x7F
+    write_raw(folder / "blocks", dict(blocks) | {name: ("F8_E4M3", holed)})
+    assert "eh_proj.weight' holds NaN" in refused("export", folder / "run-blocks", "--format", "gptq", "--out", folder / "late")
     write_raw(folder / "blocks", blocks)

@@ -81,7 +81,10 @@ std::vector<std::string> safetensors_files() {
             32),
         safetensors(
             R"({"__metadata__":{"format":"pt"},"x":{"dtype":"F16","shape":[],"data_offsets":[0,2]},"empty":{"dtype":"F32","shape":[0,5],"data_offsets":[2,2]}})",
-            2)};
+            2),
+        safetensors(
+            R"({"w":{"dtype":"F8_E4M3","shape":[2,5],"data_offsets":[0,10]},"w_scale_inv":{"dtype":"F32","shape":[1,1],"data_offsets":[10,14]}})",
+            14)};
 }
 
 std::vector<std::string> index_files() {
@@ -113,8 +116,12 @@ std::vector<std::string> config_files() {
 
 void read_checkpoint(const fs::path& folder) {
     const Checkpoint checkpoint(folder);
-    for (const std::string& name : checkpoint.names())
-        hash_of(checkpoint.tensor(name).bytes);  // touches every byte that a tensor claims
+    for (const std::string& name : checkpoint.names()) {
+        const HostTensor& tensor = checkpoint.tensor(name);
+        (void)tensor.hash();  // touches every byte that a tensor claims
+        std::vector<std::byte> room;
+        if (tensor.scales != nullptr && tensor.dtype() == DType::bfloat16) (void)tensor.values(room);
+    }
 }
 
 std::vector<Target> targets() {

@@ -873,6 +873,22 @@ TEST(Config, ReadsDeepseekV3) {
     refused({{"mlp_layer_types", {"dense", "dense", "dense"}}}, {"'mlp_layer_types'", "no layer"});
 }
 
+TEST(Config, TakesEightBitFloatsInBlocks) {
+    json object = llama_with({{"quantization_config",
+                               {{"quant_method", "fp8"},
+                                {"fmt", "e4m3"},
+                                {"activation_scheme", "dynamic"},
+                                {"scale_fmt", "ue8m0"},
+                                {"modules_to_not_convert", {"lm_head"}},
+                                {"weight_block_size", {128, 128}}}}});
+    object["dtype"] = nullptr;
+    EXPECT_EQ(read(object).weight_type(), DType::bfloat16);
+    object["dtype"] = "float32";
+    EXPECT_EQ(read(object).weight_type(), DType::float32);
+    object["quantization_config"]["weight_block_size"] = {1, 128};
+    expect_refused([&] { read(object); }, {"'quantization_config.weight_block_size'", "[128, 128]"});
+}
+
 TEST(Config, ReadsDeepseekV2) {
     json object = relative("DeepseekV2ForCausalLM", "deepseek_v2", latent({{"q_lora_rank", nullptr}}));
     const Family family = describe_family(read(object));
@@ -1093,7 +1109,7 @@ TEST(Config, ReadsMistral3AndMinistral3WithPictures) {
         },
         {"'text_config'", "missing"});
     text.update({{"model_type", "mistral"}, {"quantization_config", {{"bits", 4}}}});
-    expect_refused([&] { mistral(text); }, {"'text_config.quantization_config'", "quantized already"});
+    expect_refused([&] { mistral(text); }, {"'text_config.quantization_config.quant_method'", "quantized already"});
 }
 
 TEST(Config, ReadsQwenWithPicturesOfEitherForm) {

@@ -152,8 +152,10 @@ TEST_F(Weights, ReadsEightBitFloatsTimesTheirFactors) {
         ASSERT_EQ(found[i], to_float(to_bfloat16(tensor.values[i] * 0.3F))) << i;
     expect_reading_refused([](StoredTensor& it) { it.values[5] = 1e9F; }, down, {"'" + down + "'", "NaN"});
     const std::string factors = down + "_scale_inv";
-    expect_reading_refused([](StoredTensor& it) { it.values[0] = std::numeric_limits<float>::infinity(); }, factors,
-                           {"'" + factors + "'", "infinity"});
+    for (const float bad :
+         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 1e36F, -1e36F})
+        expect_reading_refused([&](StoredTensor& it) { it.values[0] = bad; }, factors,
+                               {"'" + factors + "'", "infinity"});
     model_.tensors().at(factors).values[0] = 0.4F;
     model_.write();
     EXPECT_NE(read(1).hashes.at(down), layer.hashes.at(down));

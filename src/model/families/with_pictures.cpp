@@ -41,8 +41,7 @@ void read_text_model(const ConfigReader& reader, ModelConfig& config, std::initi
                                                   config.architecture, supported));
         }
     }
-    if (nested && text.has("quantization_config"))
-        text.refuse("quantization_config", "is there: the model is quantized already, and its original is needed");
+    if (nested && text.has("quantization_config")) require_blocks_of_floats(text.object("quantization_config"));
     if (const auto dtype = read_dtype(text); dtype && !read_dtype(reader)) config.dtype = *dtype;
     config.model_type = kind->family.model_type;
     kind->family.read(text, config);
