@@ -176,14 +176,7 @@ class Exporter {
                 unlike_vllm());
         if (type == "youtu" && options_.format != "dense")
             warn("vLLM ({}) does not know this architecture", vllm_version);
-        const nlohmann::json config = read_json_object(run_.model_path() / "config.json");
-        if (family_.config.has_latent() && !family_.router_bias.empty() &&
-            !(config.contains("topk_method") && config.contains("scoring_func")))
-            warn(
-                "vLLM ({}) takes this model for another one: it looks for \"topk_method\": \"noaux_tc\" and "
-                "\"scoring_func\": \"sigmoid\" in config.json, as published models have them; add what is "
-                "missing to the export's",
-                vllm_version);
+        if (family_.config.has_latent() && !family_.router_bias.empty()) warn_of_router();
         if (options_.format != "gptq") return;
         if (!schemes.others.empty() || !schemes.ignored.empty())
             warn(
@@ -216,6 +209,16 @@ class Exporter {
     }
 
   private:
+    void warn_of_router() const {
+        const nlohmann::json config = read_json_object(run_.model_path() / "config.json");
+        if (config.contains("topk_method") && config.contains("scoring_func")) return;
+        warn(
+            "vLLM ({}) takes this model for another one: it looks for \"topk_method\": \"noaux_tc\" and "
+            "\"scoring_func\": \"sigmoid\" in config.json, as published models have them; add what is missing to "
+            "the export's",
+            vllm_version);
+    }
+
     std::string objection_of_vllm() const {
         return vllm_objection(options_.format, info_.schemes, info_.scattered_groups);
     }

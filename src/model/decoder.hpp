@@ -8,6 +8,7 @@
 #include "backend/backend.hpp"
 #include "model/chunks.hpp"
 #include "model/family.hpp"
+#include "model/routing.hpp"
 #include "model/weights.hpp"
 
 namespace fairgptq {
@@ -17,15 +18,6 @@ struct CacheStep {
     std::vector<std::int64_t> positions;    // [tokens of the chunk]
     std::vector<CachedSequence> sequences;  // queries: rows of the chunk; own: rows of the cache, this step's included
     TensorView keys, values;                // this layer's cache: [rows, cols of AttentionShape]
-};
-
-/// Which rows of a chunk reach which expert, the shared one last, and with what weight.
-struct Routing {
-    struct Expert {
-        std::vector<std::int32_t> rows;  // ascending
-        std::vector<float> weights;      // of its output, one a row
-    };
-    std::vector<Expert> experts;
 };
 
 /// The state of one chunk between stages. Both views are the caller's memory.
