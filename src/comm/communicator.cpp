@@ -20,6 +20,7 @@ class SingleRank final : public Communicator {
     int local_rank() const override { return 0; }
     int local_size() const override { return 1; }
     void all_reduce_sum(std::span<double>) override {}
+    void reduce_sum(std::span<double>, int) override {}
     std::int64_t all_reduce_max(std::int64_t value) override { return value; }
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                     std::span<const std::size_t> sizes) override {

@@ -23,6 +23,8 @@ class Communicator {
 
     /// Sums over ranks, in place.
     virtual void all_reduce_sum(std::span<double> values) = 0;
+    /// The same at rank `root` alone; what it leaves in the others' values is of no use.
+    virtual void reduce_sum(std::span<double> values, int root) = 0;
     /// The largest value over ranks, at every rank.
     virtual std::int64_t all_reduce_max(std::int64_t value) = 0;
     /// Every rank's bytes, end to end in rank order, at every rank. Sizes may differ, and may be 0.

@@ -23,6 +23,8 @@ class DeviceCollectives {
     virtual bool direct() const = 0;
     /// Sums over ranks, in place, device memory. What the device was asked for before is done first.
     virtual void begin_all_reduce_sum(std::span<double> values) = 0;
+    /// The same at rank `root` alone; what it leaves in the others' values is of no use.
+    virtual void begin_reduce_sum(std::span<double> values, int root) = 0;
     /// Every rank's bytes, end to end in rank order, at every rank: device memory, not overlapping; between devices
     /// `mine` may be its own place in `all`.
     /// @param sizes bytes of each rank; they may differ, and may be 0
@@ -49,6 +51,10 @@ class Exchange {
     void all_reduce_sum(std::span<double> values) {
         begun_ = true;
         collectives_.begin_all_reduce_sum(values);
+    }
+    void reduce_sum(std::span<double> values, int root) {
+        begun_ = true;
+        collectives_.begin_reduce_sum(values, root);
     }
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all, std::span<const std::size_t> sizes) {
         begun_ = true;

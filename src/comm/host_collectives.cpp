@@ -13,17 +13,10 @@ class HostCollectives final : public DeviceCollectives {
     bool direct() const override { return memory_.host_accessible(); }
 
     void begin_all_reduce_sum(std::span<double> values) override {
-        if (comm_.size() == 1) return;
-        if (memory_.host_accessible()) return comm_.all_reduce_sum(values);
-        constexpr std::size_t piece = std::size_t{1} << 24U;
-        std::vector<double> copy(std::min(piece, values.size()));
-        for (std::size_t begin = 0; begin < values.size(); begin += piece) {
-            const auto device = values.subspan(begin, std::min(piece, values.size() - begin));
-            const std::span<double> host(copy.data(), device.size());
-            memory_.copy_to_host(host.data(), device.data(), host.size_bytes());
-            comm_.all_reduce_sum(host);
-            memory_.copy_to_device(device.data(), host.data(), host.size_bytes());
-        }
+        through_host(values, true, [this](std::span<double> host) { comm_.all_reduce_sum(host); });
+    }
+    void begin_reduce_sum(std::span<double> values, int root) override {
+        through_host(values, root == comm_.rank(), [&](std::span<double> host) { comm_.reduce_sum(host, root); });
     }
 
     void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
@@ -39,6 +32,22 @@ class HostCollectives final : public DeviceCollectives {
     void abandon() noexcept override {}
 
   private:
+    /// @param back whether the result is wanted here
+    template <class Sum>
+    void through_host(std::span<double> values, bool back, const Sum& sum) {
+        if (comm_.size() == 1) return;
+        if (memory_.host_accessible()) return sum(values);
+        constexpr std::size_t piece = std::size_t{1} << 24U;
+        std::vector<double> copy(std::min(piece, values.size()));
+        for (std::size_t begin = 0; begin < values.size(); begin += piece) {
+            const auto device = values.subspan(begin, std::min(piece, values.size() - begin));
+            const std::span<double> host(copy.data(), device.size());
+            memory_.copy_to_host(host.data(), device.data(), host.size_bytes());
+            sum(host);
+            if (back) memory_.copy_to_device(device.data(), host.data(), host.size_bytes());
+        }
+    }
+
     MemoryOperations& memory_;
     Communicator& comm_;
 };

@@ -62,6 +62,16 @@ class MpiRanks final : public Communicator {
         }
     }
 
+    void reduce_sum(std::span<double> values, int root) override {
+        const bool here = root == rank_;
+        for (std::size_t at = 0; at < values.size(); at += piece) {
+            const auto part = values.subspan(at, std::min(piece, values.size() - at));
+            check(MPI_Reduce(here ? MPI_IN_PLACE : part.data(), here ? part.data() : nullptr,
+                             static_cast<int>(part.size()), MPI_DOUBLE, MPI_SUM, root, world_),
+                  "MPI_Reduce");
+        }
+    }
+
     std::int64_t all_reduce_max(std::int64_t value) override {
         check(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MAX, world_), "MPI_Allreduce");
         return value;

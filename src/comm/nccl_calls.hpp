@@ -38,6 +38,8 @@ class NcclCalls {
     virtual void follow_device() = 0;
     /// Sums over ranks, in place.
     virtual void all_reduce_sum(std::span<double> values) = 0;
+    /// Sums at one rank, in place; the others' values are only read.
+    virtual void reduce_sum(std::span<double> values, int root) = 0;
     /// Every rank's bytes, end to end in rank order; device memory.
     virtual void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                             std::span<const std::size_t> sizes) = 0;

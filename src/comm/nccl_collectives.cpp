@@ -53,11 +53,10 @@ class NcclCollectives final : public DeviceCollectives {
     bool direct() const override { return true; }
 
     void begin_all_reduce_sum(std::span<double> values) override {
-        if (values.empty()) return;
-        calls_->follow_device();
-        calls_->all_reduce_sum(values);
-        until_ready("a sum over ranks");
-        began(values.size_bytes());
+        begin_sum(values, [&] { calls_->all_reduce_sum(values); });
+    }
+    void begin_reduce_sum(std::span<double> values, int root) override {
+        begin_sum(values, [&] { calls_->reduce_sum(values, root); });
     }
 
     void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
@@ -92,6 +91,15 @@ class NcclCollectives final : public DeviceCollectives {
     }
 
   private:
+    template <class Call>
+    void begin_sum(std::span<double> values, const Call& call) {
+        if (values.empty()) return;
+        calls_->follow_device();
+        call();
+        until_ready("a sum over ranks");
+        began(values.size_bytes());
+    }
+
     void began(std::size_t bytes) {
         calls_->mark_end();
         bytes_ += bytes;

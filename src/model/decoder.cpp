@@ -51,10 +51,18 @@ std::vector<std::int64_t> positions(const ChunkState& state) {
     return state.cache != nullptr ? state.cache->positions : positions_of(state.offsets, state.prefixes);
 }
 
-/// Where each part of an expert's columns in ChunkState::inputs begins: as aligned as the first one.
+/// Columns that let what comes behind them be as aligned as what is before.
 std::int64_t part(std::int64_t cols) {
     constexpr std::int64_t alignment = 16;
     return (cols + alignment - 1) / alignment * alignment;
+}
+
+/// `rows` of `cols`, each as long as part() says, in a chunk's inputs behind so many elements.
+TensorView rows_in(const TensorView& inputs, std::int64_t before, std::int64_t rows, std::int64_t cols) {
+    if (inputs.stride != inputs.cols || before + rows * part(cols) > inputs.rows * inputs.cols)
+        throw Failure("a chunk's inputs have no room for what {} tokens need of experts", inputs.rows);
+    const TensorView all(inputs.cols_from(before, 0).data, inputs.type, rows, part(cols));
+    return all.cols_from(0, cols);
 }
 
 /// Columns of ChunkState::inputs that queries are made from, in latent attention.
@@ -69,8 +77,8 @@ std::int64_t latent_begin(const ModelConfig& config) {
 
 }  // namespace
 
-Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens)
-    : backend_(backend), family_(family), max_tokens_(max_tokens) {
+Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens, std::int64_t experts_at_once)
+    : backend_(backend), family_(family), max_tokens_(max_tokens), experts_at_once_(experts_at_once) {
     const ModelConfig& config = family_.config;
     if (std::find(config.rotary.begin(), config.rotary.end(), true) != config.rotary.end()) {
         frequencies_ = rope_frequencies(config.rope, config.rotary_dim);
@@ -84,7 +92,7 @@ Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens
     expert_rows_ = backend_.allocate(static_cast<std::size_t>(elements.expert_rows) * size);
 }
 
-std::int64_t Decoder::widest_input(const Family& family) {
+std::int64_t Decoder::widest_input(const Family& family, std::int64_t experts_at_once) {
     std::int64_t widest = 0;
     for (const std::int64_t layer : family.kinds_of_layers())
         for (const StageSpec& stage : family.stages_of(layer))
@@ -93,16 +101,19 @@ std::int64_t Decoder::widest_input(const Family& family) {
     if (config.has_latent())
         widest = std::max(widest, latent_begin(config) + config.latent.key_value_rank + config.rotary_dim);
     if (!family.is_mixture()) return widest;
-    const std::int64_t expert = std::max(config.intermediate_size, config.shared_intermediate_size);
-    return part(std::max(widest, 2 * part(config.hidden_size) + expert));
+    // A token reaches no more of several experts than it reaches of all.
+    const std::int64_t reached = std::min(experts_at_once, config.experts_per_token);
+    const std::int64_t expanded =
+        std::max(reached * part(config.intermediate_size), part(config.shared_intermediate_size));
+    return part(std::max(widest, 2 * part(config.hidden_size) + expanded));
 }
 
-std::int64_t Decoder::input_cols(const Family& family, std::int64_t layer, int stage) {
+std::int64_t Decoder::input_cols(const Family& family, std::int64_t layer, int stage, std::int64_t experts_at_once) {
     const StageSpec& spec = family.stages_of(layer).at(static_cast<std::size_t>(stage));
     const ModelConfig& config = family.config;
     if (stage > 0 && stage < family.attention_stages - 1)
         return latent_begin(config) + config.latent.key_value_rank + config.rotary_dim;
-    return spec.expert < 0 ? spec.cols() : widest_input(family);
+    return spec.expert < 0 ? spec.cols() : widest_input(family, experts_at_once);
 }
 
 AttentionShape Decoder::attention_shape(const ModelConfig& config, std::int64_t layer) {
@@ -124,16 +135,30 @@ std::size_t Decoder::scratch_bytes(const Family& family, std::int64_t max_tokens
            size_of(activation_type);
 }
 
-TensorView Decoder::mlp_input(const ChunkState& state) const {
-    return state.inputs.cols_from(0, family_.config.hidden_size);
+TensorView Decoder::experts_input(const ChunkState& state) const {
+    return rows_in(state.inputs, 0, state.inputs.rows, family_.config.hidden_size);
 }
 
 TensorView Decoder::experts_sum(const ChunkState& state) const {
-    return state.inputs.cols_from(part(family_.config.hidden_size), family_.config.hidden_size);
+    const std::int64_t before = state.inputs.rows * part(family_.config.hidden_size);
+    return rows_in(state.inputs, before, state.inputs.rows, family_.config.hidden_size);
 }
 
-TensorView Decoder::expanded(const Routing::Expert& expert, std::int64_t cols, const ChunkState& state) const {
-    return state.inputs.rows_from(0, std::ssize(expert.rows)).cols_from(2 * part(family_.config.hidden_size), cols);
+// The rows of experts that are run at once, one's behind another's.
+TensorView Decoder::expanded(const StageSpec& spec, std::int64_t cols, const ChunkState& state) const {
+    const auto rows_of = [&](std::int64_t expert) {
+        return std::ssize(state.routing->experts.at(static_cast<std::size_t>(expert)).rows);
+    };
+    std::int64_t first = 0;
+    if (!spec.shared)
+        for (std::int64_t other = spec.expert - spec.expert % experts_at_once_; other < spec.expert; ++other)
+            first += rows_of(other);
+    const std::int64_t before = 2 * state.inputs.rows * part(family_.config.hidden_size) + first * part(cols);
+    return rows_in(state.inputs, before, rows_of(spec.expert), cols);
+}
+
+TensorView Decoder::mlp_input(std::int64_t layer, const ChunkState& state) const {
+    return family_.has_experts(layer) ? experts_input(state) : state.inputs.cols_from(0, family_.config.hidden_size);
 }
 
 const StageSpec& Decoder::spec(std::int64_t layer, int stage) const {
@@ -145,12 +170,12 @@ TensorView Decoder::stage_input(std::int64_t layer, int stage, const ChunkState&
     if (stage > 0 && stage == family_.attention_stages - 2)
         return state.inputs.cols_from(latent_begin(family_.config), spec.cols());
     if (spec.expert < 0) return state.inputs.cols_from(0, spec.cols());
+    if (is_second_half(stage)) return expanded(spec, spec.cols(), state);
+    if (spec.shared) return experts_input(state);
     const Routing::Expert& expert = state.routing->experts.at(static_cast<std::size_t>(spec.expert));
-    if (is_second_half(stage)) return expanded(expert, spec.cols(), state);
-    if (spec.shared) return mlp_input(state);
     const TensorView rows =
         expert_rows_.tensor(backend_.activation_type(), std::ssize(expert.rows), family_.config.hidden_size);
-    backend_.embed(mlp_input(state), expert.rows, rows, false);  // gathers rows
+    backend_.embed(experts_input(state), expert.rows, rows, false);  // gathers rows
     return rows;
 }
 
@@ -237,7 +262,7 @@ void Decoder::run_stage(int stage, const LayerWeights& layer, ChunkState& state)
         attend(layer, state);
     } else if (stage == last_of_attention) {
         add_to_hidden(linear(layer, stage, 0), inputs(stage), layer.attention_output_norm, state);
-        normed_or_copied(layer.mlp_norm, state.hidden, mlp_input(state));
+        normed_or_copied(layer.mlp_norm, state.hidden, mlp_input(layer.layer, state));
         if (has_experts) route(layer, state);
     } else if (has_experts) {
         run_expert(stage, layer, state);
@@ -256,7 +281,7 @@ void Decoder::run_layer(const LayerWeights& layer, ChunkState& state) {
 
 std::vector<float> Decoder::scores(const TensorView& weight, const ChunkState& state) {
     const TensorView product = query_or_gate_.tensor(DType::float32, state.hidden.rows, weight.rows);
-    backend_.linear(mlp_input(state), weight, nullptr, product, false);
+    backend_.linear(experts_input(state), weight, nullptr, product, false);
     std::vector<float> values(static_cast<std::size_t>(product.rows * product.cols));
     backend_.copy_to_host(values.data(), product.data, values.size() * sizeof(float));
     return values;
@@ -286,7 +311,7 @@ void Decoder::route(const LayerWeights& layer, ChunkState& state) {
         }
         state.routing->experts.push_back(std::move(all));
     }
-    backend_.scale(mlp_input(state), 0, experts_sum(state), false);
+    backend_.scale(experts_input(state), 0, experts_sum(state), false);
 }
 
 // What experts make is added up apart, in their order, and then to the hidden states.
@@ -296,7 +321,7 @@ void Decoder::run_expert(int stage, const LayerWeights& layer, ChunkState& state
     const TensorView inputs = stage_input(layer.layer, stage, state);
     if (!is_second_half(stage)) {
         const std::int64_t cols = this->spec(layer.layer, stage + 1).cols();
-        return expand(layer, stage, inputs, expanded(expert, cols, state));
+        return expand(layer, stage, inputs, expanded(spec, cols, state));
     }
     const TensorView output = expert_rows_.tensor(backend_.activation_type(), inputs.rows, family_.config.hidden_size);
     project(linear(layer, stage, 0), inputs, output, false);

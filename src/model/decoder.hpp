@@ -23,10 +23,11 @@ struct CacheStep {
 /// The state of one chunk between stages. Both views are the caller's memory.
 struct ChunkState {
     TensorView hidden;  // [tokens, hidden_size], the residual stream
-    TensorView inputs;  // [tokens, ≥ widest_input]; the current stage's input is its first stage.cols() columns, rows
-                        // `stride` apart. Experts find their inputs in its first hidden_size columns, add up what they
-                        // make in the next, and keep that of their second stage behind. Latent attention has what
-                        // queries are made from first, and behind it keys' and values' latent with what turns of keys.
+    TensorView inputs;  // [tokens, ≥ widest_input], without gaps; the current stage's input is its first stage.cols()
+                        // columns, rows `stride` apart. Latent attention has what queries are made from first, and
+                        // behind it keys' and values' latent with what turns of keys. Where a layer has experts, the
+                        // memory is divided otherwise: first all rows of their inputs, then the sum of what they make,
+                        // then what experts make of their rows in their first half.
     std::span<const std::int64_t> offsets;
     std::span<const RowRange> prefixes = {};  // ChunkTokens::prefixes
     const CacheStep* cache = nullptr;         // only while generating
@@ -36,12 +37,15 @@ struct ChunkState {
 class Decoder {
   public:
     /// Scratch for chunks of up to `max_tokens` tokens is allocated once.
-    Decoder(Backend& backend, const Family& family, std::int64_t max_tokens);
+    /// @param experts_at_once whose first halves may be run before any second half: each so many from expert 0 on.
+    /// Otherwise an expert's second half follows its first.
+    Decoder(Backend& backend, const Family& family, std::int64_t max_tokens, std::int64_t experts_at_once = 1);
 
     /// Columns of ChunkState::inputs.
-    static std::int64_t widest_input(const Family& family);
+    static std::int64_t widest_input(const Family& family, std::int64_t experts_at_once = 1);
     /// Of those, how many stage `stage` reads: what has to be there for it.
-    static std::int64_t input_cols(const Family& family, std::int64_t layer, int stage);
+    static std::int64_t input_cols(const Family& family, std::int64_t layer, int stage,
+                                   std::int64_t experts_at_once = 1);
     static AttentionShape attention_shape(const ModelConfig& config, std::int64_t layer);
     /// Bytes that the constructor allocates: for `plan`.
     static std::size_t scratch_bytes(const Family& family, std::int64_t max_tokens, DType activation_type);
@@ -100,14 +104,16 @@ class Decoder {
     void route(const LayerWeights& layer, ChunkState& state);
     void run_expert(int stage, const LayerWeights& layer, ChunkState& state);
     /// The three parts of ChunkState::inputs that experts use.
-    TensorView mlp_input(const ChunkState& state) const;
+    TensorView experts_input(const ChunkState& state) const;
     TensorView experts_sum(const ChunkState& state) const;
-    TensorView expanded(const Routing::Expert& expert, std::int64_t cols, const ChunkState& state) const;
+    TensorView expanded(const StageSpec& spec, std::int64_t cols, const ChunkState& state) const;
+    /// What the MLP reads, be it one or many.
+    TensorView mlp_input(std::int64_t layer, const ChunkState& state) const;
     const LinearWeights& linear(const LayerWeights& layer, int stage, std::size_t index) const;
 
     Backend& backend_;
     Family family_;
-    std::int64_t max_tokens_;
+    std::int64_t max_tokens_, experts_at_once_;
     std::vector<float> frequencies_, window_frequencies_;
     Buffer query_or_gate_, key_or_up_, value_;  // the first also holds the rows that logits are made of
     Buffer expert_rows_;                        // what goes into an expert, or comes out of it

@@ -15,8 +15,9 @@ std::size_t size(std::int64_t rows, std::int64_t cols, std::size_t element) {
 std::size_t CalibrationState::hidden_bytes(const Family& family, std::int64_t tokens, DType type) {
     return size(tokens, family.config.hidden_size, size_of(type));
 }
-std::size_t CalibrationState::inputs_bytes(const Family& family, std::int64_t tokens, DType type) {
-    return size(tokens, Decoder::widest_input(family), size_of(type));
+std::size_t CalibrationState::inputs_bytes(const Family& family, std::int64_t tokens, DType type,
+                                           std::int64_t experts_at_once) {
+    return size(tokens, Decoder::widest_input(family, experts_at_once), size_of(type));
 }
 
 std::int64_t CalibrationState::resident(const Chunks& chunks, const std::vector<std::size_t>& mine,
@@ -31,25 +32,26 @@ std::int64_t CalibrationState::resident(const Chunks& chunks, const std::vector<
 }
 
 CalibrationState::CalibrationState(Backend& backend, const Family& family, const Chunks& chunks,
-                                   const std::vector<std::size_t>& mine, std::int64_t resident_tokens)
-    : backend_(backend), family_(family) {
+                                   const std::vector<std::size_t>& mine, std::int64_t resident_tokens,
+                                   std::int64_t experts_at_once)
+    : backend_(backend), family_(family), widest_(Decoder::widest_input(family, experts_at_once)) {
     const DType type = backend.activation_type();
     const std::int64_t on_device = resident(chunks, mine, resident_tokens);
     std::int64_t tokens = 0;
     for (const std::size_t index : mine)
         tokens += chunks.all[index].tokens.tokens();
     hidden_ = backend.allocate(hidden_bytes(family, on_device, type));
-    inputs_ = backend.allocate(inputs_bytes(family, on_device, type));
+    inputs_ = backend.allocate(size(on_device, widest_, size_of(type)));
     const TensorView hidden = hidden_.tensor(type, on_device, family.config.hidden_size);
-    const TensorView inputs = inputs_.tensor(type, on_device, Decoder::widest_input(family));
+    const TensorView inputs = inputs_.tensor(type, on_device, widest_);
     if (on_device < tokens) {
         slot_tokens_ = chunks.max_tokens;
         slot_hidden_ = backend.allocate(hidden_bytes(family, slots * slot_tokens_, type));
-        slot_inputs_ = backend.allocate(inputs_bytes(family, slots * slot_tokens_, type));
+        slot_inputs_ = backend.allocate(size(slots * slot_tokens_, widest_, size_of(type)));
         incoming_ = backend.make_transfers();
         outgoing_ = backend.make_transfers();
         host_hidden_ = incoming_->allocate_host(hidden_bytes(family, tokens - on_device, type));
-        host_inputs_ = incoming_->allocate_host(inputs_bytes(family, tokens - on_device, type));
+        host_inputs_ = incoming_->allocate_host(size(tokens - on_device, widest_, size_of(type)));
     }
     std::int64_t first = 0;
     for (const std::size_t index : mine) {
@@ -61,7 +63,7 @@ CalibrationState::CalibrationState(Backend& backend, const Family& family, const
         } else {
             const std::int64_t before = first - on_device;
             spilled_.push_back({&chunk, host_hidden_.as<std::byte>() + hidden_bytes(family, before, type),
-                                host_inputs_.as<std::byte>() + inputs_bytes(family, before, type)});
+                                host_inputs_.as<std::byte>() + size(before, widest_, size_of(type))});
         }
         first += count;
     }
@@ -74,8 +76,7 @@ ChunkState CalibrationState::in_slot(const Spilled& item, std::size_t turn) cons
     const ChunkTokens& tokens = item.chunk->tokens;
     return {
         slot_hidden_.tensor(type, slots * slot_tokens_, family_.config.hidden_size).rows_from(first, tokens.tokens()),
-        slot_inputs_.tensor(type, slots * slot_tokens_, Decoder::widest_input(family_))
-            .rows_from(first, tokens.tokens()),
+        slot_inputs_.tensor(type, slots * slot_tokens_, widest_).rows_from(first, tokens.tokens()),
         tokens.offsets,
         {},
         nullptr,
@@ -115,9 +116,16 @@ void CalibrationState::for_each(const StateUse& use, const std::function<void(co
     outgoing_->finish();  // the next step fetches what this one put back
 }
 
-std::size_t StageStatistics::sum_bytes(std::int64_t widest, bool pairs) {
-    const auto one = static_cast<std::size_t>(PackedLower<double>::elements(widest)) * sizeof(double);
-    return pairs ? 2 * one : one;
+std::size_t StageStatistics::packed_bytes(std::int64_t cols) {
+    constexpr std::size_t alignment = 256;  // of what may come behind
+    const auto bytes = static_cast<std::size_t>(PackedLower<double>::elements(cols)) * sizeof(double);
+    return (bytes + alignment - 1) / alignment * alignment;
+}
+std::size_t StageStatistics::hessian_sum_bytes(std::int64_t widest, std::int64_t widest_dealt) {
+    return std::max(packed_bytes(widest), packed_bytes(widest_dealt) + matrix_bytes(widest_dealt, false));
+}
+std::size_t StageStatistics::sum_bytes(std::int64_t widest, std::int64_t widest_dealt, bool pairs) {
+    return hessian_sum_bytes(widest, widest_dealt) + (pairs ? packed_bytes(widest) : 0);
 }
 std::size_t StageStatistics::matrix_bytes(std::int64_t widest, bool pairs) {
     return size(widest, widest, sizeof(float)) * (pairs ? 2 : 1);
@@ -127,47 +135,56 @@ std::size_t StageStatistics::difference_bytes(std::int64_t widest, std::int64_t 
 }
 
 StageStatistics::StageStatistics(Backend& backend, DeviceCollectives& collectives, std::int64_t widest,
-                                 const Chunks& chunks)
+                                 std::int64_t widest_dealt, const Chunks& chunks)
     : backend_(backend),
       collectives_(collectives),
       hessian_tokens_(chunks.hessian_tokens),
       pair_columns_(chunks.pair_columns) {
     const bool pairs = pair_columns_ > 0;
-    const std::size_t sums = sum_bytes(widest, false);
     const std::size_t matrix = matrix_bytes(widest, false);
-    hessian_sum_ = backend.allocate(sums);
+    hessian_sum_ = backend.allocate(hessian_sum_bytes(widest, widest_dealt));
     hessian_buffer_ = backend.allocate(matrix);
     if (pairs) {
-        covariance_sum_ = backend.allocate(sums);
+        covariance_sum_ = backend.allocate(packed_bytes(widest));
         covariance_buffer_ = backend.allocate(matrix);
         differences_ = backend.allocate(difference_bytes(widest, chunks.max_pair_columns));
     }
 }
 
-void StageStatistics::clear(std::int64_t cols) {
-    const std::size_t bytes = static_cast<std::size_t>(PackedLower<double>::elements(cols)) * sizeof(double);
+// A chunk's product is made where H will be, which is free until the sums are finished; or, where this rank may already
+// have the H of the stage that is its own, behind the sums.
+void StageStatistics::clear(std::int64_t cols, std::optional<int> root) {
+    const std::size_t bytes = packed_bytes(cols);
     backend_.zero(hessian_sum_.data(), bytes);
     if (covariance_sum_.bytes() > 0) backend_.zero(covariance_sum_.data(), bytes);
+    root_ = root;
+    product_ = hessian_buffer_.matrix<float>(cols, cols);
+    if (!root_) return;
+    if (bytes + matrix_bytes(cols, false) > hessian_sum_.bytes())
+        throw Failure("there is no room for sums of {} columns that are dealt", cols);
+    product_ = {reinterpret_cast<float*>(hessian_sum_.as<std::byte>() + bytes), cols, cols};
 }
-
-// H's own buffer is free until the sums are finished, so it serves as scratch for a chunk's product.
 
 void StageStatistics::add_to_hessian(TensorView inputs) {
     const std::int64_t n = inputs.cols;
-    backend_.accumulate_gram(inputs, hessian_buffer_.matrix<float>(n, n), {hessian_sum_.as<double>(), n});
+    backend_.accumulate_gram(inputs, product_, {hessian_sum_.as<double>(), n});
 }
 
 void StageStatistics::add_to_covariance(std::span<const PairColumn> columns, TensorView inputs) {
     const std::int64_t n = inputs.cols;
     const MatrixView<float> differences = differences_.matrix<float>(std::ssize(columns), n);
     backend_.pair_differences(inputs, columns, differences);
-    backend_.accumulate_gram(differences, hessian_buffer_.matrix<float>(n, n), {covariance_sum_.as<double>(), n});
+    backend_.accumulate_gram(differences, product_, {covariance_sum_.as<double>(), n});
 }
 
 void StageStatistics::begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock) {
     clock.enter(Phase::all_reduce);
     if (!exchange_) exchange_.emplace(collectives_);
-    exchange_->all_reduce_sum({sum.as<double>(), static_cast<std::size_t>(PackedLower<double>::elements(cols))});
+    const std::span<double> values(sum.as<double>(), static_cast<std::size_t>(PackedLower<double>::elements(cols)));
+    if (root_)
+        exchange_->reduce_sum(values, *root_);
+    else
+        exchange_->all_reduce_sum(values);
     clock.enter(Phase::covariance);
 }
 
@@ -179,11 +196,12 @@ void StageStatistics::begin_covariance_sum(std::int64_t cols, PhaseClock& clock)
     if (pair_columns_ > 0) begin_sum(covariance_sum_, cols, clock);
 }
 
-void StageStatistics::finish(std::int64_t cols, bool reached, PhaseClock& clock) {
+void StageStatistics::finish(std::int64_t cols, bool reached, PhaseClock& clock, bool wanted) {
     clock.enter(Phase::all_reduce);
     exchange_->finish();
     exchange_.reset();
     clock.enter(Phase::covariance);
+    if (!wanted) return;
     const auto mean = [&](const Buffer& sum, const Buffer& out, std::int64_t columns) {
         const MatrixView<float> matrix = out.matrix<float>(cols, cols);
         backend_.finish_gram({sum.as<const double>(), cols}, reached ? 2.0 / static_cast<double>(columns) : 0, matrix);

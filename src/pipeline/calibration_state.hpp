@@ -27,8 +27,9 @@ struct StateUse {
 /// constructor.
 class CalibrationState {
   public:
+    /// @param experts_at_once as the Decoder's
     CalibrationState(Backend& backend, const Family& family, const Chunks& chunks, const std::vector<std::size_t>& mine,
-                     std::int64_t resident_tokens);
+                     std::int64_t resident_tokens, std::int64_t experts_at_once);
 
     /// Calls `work` for each chunk, in the order of the chunks, with its state on the device. A chunk in host memory is
     /// fetched while the one before it is computed, and put back while the next one is.
@@ -37,7 +38,8 @@ class CalibrationState {
                   const std::function<bool(const Chunk&)>& wanted = {});
 
     static std::size_t hidden_bytes(const Family& family, std::int64_t tokens, DType type);
-    static std::size_t inputs_bytes(const Family& family, std::int64_t tokens, DType type);
+    static std::size_t inputs_bytes(const Family& family, std::int64_t tokens, DType type,
+                                    std::int64_t experts_at_once);
     /// Chunks on their way to and from host memory that have room on the device.
     static constexpr std::int64_t slots = 2;
     /// Tokens of the first chunks that together have at most `resident_tokens`.
@@ -61,6 +63,7 @@ class CalibrationState {
 
     Backend& backend_;
     const Family& family_;
+    std::int64_t widest_;
     Buffer hidden_, inputs_;
     std::vector<Resident> resident_;
 
@@ -72,14 +75,18 @@ class CalibrationState {
 };
 
 /// H and C of one stage: summed over this rank's chunks, then over ranks. First H of all chunks, then C of all chunks:
-/// H's sums travel between ranks while C is made.
+/// H's sums travel between ranks while C is made. Every rank has them, or one: where stages are dealt, each rank keeps
+/// those of its own while it adds to the others'.
 class StageStatistics {
   public:
-    /// @param widest columns of the widest stage whose sums there will be (widest_quantized)
-    StageStatistics(Backend& backend, DeviceCollectives& collectives, std::int64_t widest, const Chunks& chunks);
+    /// @param widest columns of the widest stage whose sums there will be (widest_quantized); @param widest_dealt of
+    /// those that are dealt, or 0
+    StageStatistics(Backend& backend, DeviceCollectives& collectives, std::int64_t widest, std::int64_t widest_dealt,
+                    const Chunks& chunks);
 
     /// Begins the sums of a stage of so many columns.
-    void clear(std::int64_t cols);
+    /// @param root the rank that gets them, if not all do
+    void clear(std::int64_t cols, std::optional<int> root = {});
     /// Adds one chunk's stage inputs to H's sums, then to C's. (Chunk::in_hessian, and whether it has pair columns, say
     /// which chunks belong to which.)
     void add_to_hessian(TensorView inputs);
@@ -88,29 +95,36 @@ class StageStatistics {
     /// what follows is `covariance` again.
     void begin_hessian_sum(std::int64_t cols, PhaseClock& clock);
     void begin_covariance_sum(std::int64_t cols, PhaseClock& clock);
-    /// Waits for the sums, and divides by columns (docs/method.md "Objective": both are means over columns).
+    /// Waits for the sums, and, where they are wanted, divides by columns (docs/method.md "Objective": both are means
+    /// over columns).
     /// The wait is of the phase `all_reduce`, the rest `covariance`.
     /// @param reached false where no token of H's is in the sums: then H is the identity and C zero, which is rounding
     /// to nearest
-    void finish(std::int64_t cols, bool reached, PhaseClock& clock);
-    /// Valid until the next clear(). The covariance is empty where there are no pairs.
+    /// @param wanted whether this rank gets the sums
+    void finish(std::int64_t cols, bool reached, PhaseClock& clock, bool wanted = true);
+    /// Valid until the next clear() for all ranks, or finish() of what is wanted here. The covariance is empty where
+    /// there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }
     MatrixView<const float> covariance() const { return covariance_; }
-    /// Device memory for who uses H and C, until the next clear(): that of H's sums, a float32 matrix as large as H.
+    /// Device memory for who uses H and C, until the next clear(): that of H's sums, at least a float32 matrix as large
+    /// as H.
     std::span<std::byte> scratch() const { return {hessian_sum_.as<std::byte>(), hessian_sum_.bytes()}; }
 
     /// The sums' bytes, then those of H and C and their scratch, for `plan`.
-    static std::size_t sum_bytes(std::int64_t widest, bool pairs);
+    static std::size_t sum_bytes(std::int64_t widest, std::int64_t widest_dealt, bool pairs);
     static std::size_t matrix_bytes(std::int64_t widest, bool pairs);
     static std::size_t difference_bytes(std::int64_t widest, std::int64_t max_pair_columns);
 
   private:
+    static std::size_t packed_bytes(std::int64_t cols);
+    static std::size_t hessian_sum_bytes(std::int64_t widest, std::int64_t widest_dealt);
     void begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock);
     Backend& backend_;
     DeviceCollectives& collectives_;
     std::int64_t hessian_tokens_, pair_columns_;
     Buffer hessian_sum_, covariance_sum_, hessian_buffer_, covariance_buffer_, differences_;
-    MatrixView<float> hessian_, covariance_;
+    MatrixView<float> hessian_, covariance_, product_;
+    std::optional<int> root_;
     std::optional<Exchange> exchange_;  // after the memory that it works on
 };
 

@@ -34,7 +34,7 @@ std::size_t sum(const std::vector<MemoryPlan::Item>& items) {
 /// Sizes that do not depend on what waits where.
 struct Sizes {
     std::size_t layer = 0, codes = 0, solver = 0, largest = 0, gathered = 0, parts = 0, scratch = 0;
-    std::int64_t widest = 0;
+    std::int64_t widest = 0, widest_dealt = 0;
 };
 
 Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const ModuleGrids& module_grids, int ranks,
@@ -47,12 +47,14 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const Mod
         dealt += shares.by_all(run) ? 0 : 1;
         records += shares.mine(run) ? 1 : 0;
     }
-    const int solvers = dealt > 0 ? 1 : ranks;
+    const bool experts_dealt = dealt == 0 && experts_at_once(family, ranks) > 1;
     std::int64_t biased_rows = 0;
     // H of float32 inputs is made as C is.
     const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
     sizes.widest = widest_quantized(module_grids, family, settings.layers);
+    if (experts_at_once(family, ranks) > 1)
+        sizes.widest_dealt = widest_quantized(module_grids, family, settings.layers, true);
     const auto add_stage = [&](std::int64_t layer, const StageSpec& stage, std::size_t& codes) {
         std::int64_t rows = 0;  // that are solved
         std::size_t grids = 0;
@@ -68,7 +70,10 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const Mod
         }
         if (rows == 0) return;
         codes += records * grids;
-        sizes.gathered = std::max(sizes.gathered, grids);
+        // A dealt expert is one rank's; all ranks' come together, beside one's own.
+        const bool whole = experts_dealt && stage.is_routed();
+        const int solvers = dealt > 0 || whole ? 1 : ranks;
+        sizes.gathered = std::max(sizes.gathered, whole ? grids * static_cast<std::size_t>(ranks + 1) : grids);
         if (dealt < runs && (!device.gpu || stage.cols() >= cuda::shared_least))
             sizes.parts = std::max(sizes.parts, RankPeers::bytes(stage.cols(), ranks));
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
@@ -113,7 +118,8 @@ class Planner {
 
     std::size_t state_bytes(std::int64_t tokens) const {
         return CalibrationState::hidden_bytes(family_, tokens, device_.activation_type) +
-               CalibrationState::inputs_bytes(family_, tokens, device_.activation_type);
+               CalibrationState::inputs_bytes(family_, tokens, device_.activation_type,
+                                              experts_at_once(family_, ranks_));
     }
 
     MemoryPlan plan(const Residency& residency) const {
@@ -138,8 +144,8 @@ class Planner {
         const std::int64_t layers = layers_at_once(plan.residency);
         plan.device = {
             {"hidden states", CalibrationState::hidden_bytes(family_, resident, type)},
-            {"stage inputs", CalibrationState::inputs_bytes(family_, resident, type)},
-            {"sums of H and C", StageStatistics::sum_bytes(sizes_.widest, pairs)},
+            {"stage inputs", CalibrationState::inputs_bytes(family_, resident, type, experts_at_once(family_, ranks_))},
+            {"sums of H and C", StageStatistics::sum_bytes(sizes_.widest, sizes_.widest_dealt, pairs)},
             {"H and C", StageStatistics::matrix_bytes(sizes_.widest, pairs)},
             {"pair differences", StageStatistics::difference_bytes(sizes_.widest, chunks_.max_pair_columns)},
             {"forward scratch", Decoder::scratch_bytes(family_, chunks_.max_tokens, type)},

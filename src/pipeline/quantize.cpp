@@ -2,8 +2,11 @@
 #include "pipeline/quantize.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <unordered_map>
 
+#include "comm/together.hpp"
 #include "model/weights.hpp"
 #include "pipeline/calibration_state.hpp"
 #include "pipeline/layers_on_disk.hpp"
@@ -24,6 +27,8 @@ template <class Work>
 void at(const std::string& where, const Work& work) {
     try {
         work();
+    } catch (const SharedFailure& failure) {
+        throw SharedFailure(fmt::format("{}: {}", where, failure.what()), failure.exit_code, failure.speaker);
     } catch (const InvalidInput& error) {
         throw InvalidInput("{}: {}", where, error.what());
     } catch (const std::exception& error) {
@@ -44,10 +49,12 @@ class QuantizeRun {
           collectives_(resources.collectives),
           alone_(make_single_rank()),
           progress_(progress),
-          decoder_(backend_, family, chunks.max_tokens),
+          experts_at_once_(fairgptq::experts_at_once(family, comm_.size())),
+          decoder_(backend_, family, chunks.max_tokens, experts_at_once_),
           state_(backend_, family, chunks, deal_chunks(chunks, comm_.size())[static_cast<std::size_t>(comm_.rank())],
-                 resources.residency.tokens),
-          statistics_(backend_, collectives_, widest_quantized(grids, family, settings.layers), chunks),
+                 resources.residency.tokens, experts_at_once_),
+          statistics_(backend_, collectives_, widest_quantized(grids, family, settings.layers),
+                      experts_at_once_ > 1 ? widest_quantized(grids, family, settings.layers, true) : 0, chunks),
           copies_(backend_),
           share_(share_of_reading(resources)),
           source_(comm_, checkpoint, targets, disk, share_.ranks > 1),
@@ -99,26 +106,90 @@ class QuantizeRun {
         state_.for_each({.reads_hidden = true, .writes_inputs = input_cols(layer.layer, 0)},
                         [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
         const int stages = family_.stage_count(layer.layer);
-        for (int stage = 0; stage < stages; ++stage) {
-            const StageSpec& spec = spec_of(layer.layer, stage);
-            const PhaseClock::Span span(progress_.clock(), names_of(spec));
-            at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
-                if (!is_quantized(layer.layer, spec)) return forward(stage, layer);
-                accumulate(layer.layer, stage);
-                // Original weights need not wait for the solution: the sums travel meanwhile.
-                if (!sequential()) forward(stage, layer);
-                statistics_.finish(spec.cols(), is_reached(spec), progress_.clock());
-                solve(layer, spec, open, records);
-                if (sequential()) forward(stage, layer, &records.front());
-            });
-            if (family_.has_experts(layer.layer) && stage + 1 == family_.attention_stages) count_routed(layer.layer);
-            progress_.layer_done(static_cast<double>(stage + 1) / stages);
+        for (int stage = 0; stage < stages;) {
+            const int dealt = dealt_experts(layer.layer, stage, open.size());
+            if (dealt > 0) {
+                quantize_dealt(layer, stage, dealt, open, records);
+                stage += 2 * dealt;
+            } else {
+                quantize_stage(layer, stage, open, records);
+                ++stage;
+            }
+            if (family_.has_experts(layer.layer) && stage == family_.attention_stages) count_routed(layer.layer);
+            progress_.layer_done(static_cast<double>(stage) / stages);
         }
+        for (LayerRecord& record : records)
+            put_in_order(record);
         backend_.synchronize();  // before the layer's memory goes
         return records;
     }
 
   private:
+    /// One stage, for which all ranks work together.
+    void quantize_stage(const LayerWeights& layer, int stage, std::span<const std::size_t> open,
+                        std::vector<LayerRecord>& records) {
+        const StageSpec& spec = spec_of(layer.layer, stage);
+        const PhaseClock::Span span(progress_.clock(), names_of(spec));
+        at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
+            const std::array stages{stage};
+            if (!is_quantized(layer.layer, spec)) return forward(stages, layer);
+            accumulate(layer.layer, stage);
+            // Original weights need not wait for the solution: the sums travel meanwhile.
+            if (!sequential()) forward(stages, layer);
+            statistics_.finish(spec.cols(), is_reached(spec), progress_.clock());
+            solve(layer, spec, open, records);
+            if (sequential()) forward(stages, layer, &records.front());
+        });
+    }
+
+    /// How many experts are dealt whole from this stage on; 0: the stage is for all ranks.
+    int dealt_experts(std::int64_t layer, int stage, std::size_t open) const {
+        const int at_once = static_cast<int>(experts_at_once_);
+        if (at_once == 1 || open >= static_cast<std::size_t>(at_once) || !family_.has_experts(layer)) return 0;
+        const StageSpec& spec = spec_of(layer, stage);
+        const bool begins = spec.is_routed() && spec.expert % at_once == 0;
+        return begins && spec.expert + at_once <= family_.config.experts ? at_once : 0;
+    }
+
+    /// As many experts as ranks: first the first stage of each, then the second. Every rank adds to the sums of all,
+    /// and solves one.
+    void quantize_dealt(const LayerWeights& layer, int first_stage, int experts, std::span<const std::size_t> open,
+                        std::vector<LayerRecord>& records) {
+        for (const int half : {0, 1}) {
+            std::vector<int> stages, solved;
+            for (int expert = 0; expert < experts; ++expert) {
+                stages.push_back(first_stage + 2 * expert + half);
+                if (is_quantized(layer.layer, spec_of(layer.layer, stages.back()))) solved.push_back(stages.back());
+            }
+            const StageSpec& first = spec_of(layer.layer, stages.front());
+            const PhaseClock::Span span(progress_.clock(), fmt::format("{}, …", names_of(first)));
+            for (std::size_t i = 0; i < solved.size(); ++i) {
+                const StageSpec& spec = spec_of(layer.layer, solved[i]);
+                at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
+                    const auto owner = static_cast<int>(i);
+                    accumulate(layer.layer, solved[i], owner);
+                    statistics_.finish(spec.cols(), is_reached(spec), progress_.clock(), owner == comm_.rank());
+                });
+            }
+            at(fmt::format("layer {}, {} and as many modules as there are ranks", layer.layer,
+                           first.linears.front().name),
+               [&] {
+                   if (!sequential()) forward(stages, layer);
+                   if (!solved.empty()) solve_dealt(layer, solved, open, records);
+                   if (sequential()) forward(stages, layer, solved.empty() ? nullptr : &records.front());
+               });
+        }
+    }
+
+    /// Modules in the family's order, whoever solved them when.
+    void put_in_order(LayerRecord& record) const {
+        std::unordered_map<std::string, std::size_t> places;
+        for (const StageSpec& stage : family_.stages_of(record.layer))
+            for (const LinearSpec& linear : stage.linears)
+                places.emplace(linear.name, places.size());
+        std::ranges::sort(record.modules, {}, [&](const ModuleSolution& module) { return places.at(module.name); });
+    }
+
     bool sequential() const { return settings_.inputs == InputsFrom::sequential; }
 
     /// Where GPUs send to each other, each tensor is read once from the file system, which many nodes would wait for.
@@ -161,7 +232,9 @@ class QuantizeRun {
     const StageSpec& spec_of(std::int64_t layer, int stage) const {
         return family_.stages_of(layer)[static_cast<std::size_t>(stage)];
     }
-    std::int64_t input_cols(std::int64_t layer, int stage) const { return Decoder::input_cols(family_, layer, stage); }
+    std::int64_t input_cols(std::int64_t layer, int stage) const {
+        return Decoder::input_cols(family_, layer, stage, experts_at_once_);
+    }
 
     bool is_reached(const StageSpec& spec) const {
         return !spec.is_routed() || reached_[static_cast<std::size_t>(spec.expert)] > 0;
@@ -204,10 +277,11 @@ class QuantizeRun {
                 unreached == 0 ? "" : fmt::format(", {} of them by none, which are rounded to nearest", unreached));
     }
 
-    void accumulate(std::int64_t layer, int stage) {
+    /// @param owner the rank that gets the sums, if not all do
+    void accumulate(std::int64_t layer, int stage, std::optional<int> owner = {}) {
         progress_.enter(Phase::covariance);
         const StageSpec& spec = spec_of(layer, stage);
-        statistics_.clear(spec.cols());
+        statistics_.clear(spec.cols(), owner);
         const StateUse use{.reads_inputs = input_cols(layer, stage)};
         const auto inputs = [&](const ChunkState& state) { return decoder_.stage_input(layer, stage, state); };
         state_.for_each(
@@ -225,17 +299,22 @@ class QuantizeRun {
     }
 
     /// Each stage but the last makes the next one's inputs.
+    /// @param stages one, or one of each of several experts
     /// @param solved its codes come to the host while the device computes
-    void forward(int stage, const LayerWeights& layer, LayerRecord* solved = nullptr) {
+    void forward(std::span<const int> stages, const LayerWeights& layer, LayerRecord* solved = nullptr) {
         progress_.enter(Phase::forward);
-        const bool last = stage + 1 == family_.stage_count(layer.layer);
-        const bool adds = family_.adds_to_hidden(layer.layer, stage);
+        const int end = stages.back();
+        const bool last = end + 1 == family_.stage_count(layer.layer);
+        const bool adds = family_.adds_to_hidden(layer.layer, end);
         const StateUse use{.reads_hidden = adds,
                            .writes_hidden = adds,
-                           .reads_inputs = input_cols(layer.layer, stage),
-                           .writes_inputs = last ? 0 : input_cols(layer.layer, stage + 1)};
-        if (!family_.waits(stage))
-            state_.for_each(use, [&](const Chunk&, ChunkState& state) { decoder_.run_stage(stage, layer, state); });
+                           .reads_inputs = input_cols(layer.layer, stages.front()),
+                           .writes_inputs = last ? 0 : input_cols(layer.layer, end + 1)};
+        if (!family_.waits(end))
+            state_.for_each(use, [&](const Chunk&, ChunkState& state) {
+                for (const int stage : stages)
+                    decoder_.run_stage(stage, layer, state);
+            });
         if (solved != nullptr) copies_.finish(solved->modules);
     }
 
@@ -251,14 +330,40 @@ class QuantizeRun {
                                        .scratch = statistics_.scratch(),
                                        .keep_grids = shares.writes(i, layer.layer),
                                        .records = &copies_};
-            std::vector<ModuleSolution> solutions = solve_stage(
-                backend_, by_all ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]), settings_.solver, options);
-            for (ModuleSolution& solution : solutions) {
-                if (solution.damp_used > settings_.solver.damp) warn_of_damping(layer.layer, solution);
-                if (!is_reached(spec)) solution.reconstruction = 0;  // it was made by the identity
-                records[i].modules.push_back(std::move(solution));
-            }
+            add_to_record(spec,
+                          solve_stage(backend_, by_all ? comm_ : *alone_, problem(layer, spec, alphas_[open[i]]),
+                                      settings_.solver, options),
+                          records[i]);
             if (!sequential()) copies_.finish(records[i].modules);
+        }
+    }
+
+    /// The same of several stages, each of which one rank solves.
+    void solve_dealt(const LayerWeights& layer, std::span<const int> stages, std::span<const std::size_t> open,
+                     std::vector<LayerRecord>& records) {
+        const SolveShares shares(open.size(), comm_);
+        for (std::size_t i = 0; i < open.size(); ++i) {
+            std::vector<StageProblem> problems(static_cast<std::size_t>(comm_.size()));
+            for (std::size_t rank = 0; rank < stages.size(); ++rank)
+                problems[rank] = problem(layer, spec_of(layer.layer, stages[rank]), alphas_[open[i]]);
+            std::vector<std::vector<ModuleSolution>> solutions =
+                solve_dealt_stages(backend_, comm_, problems, settings_.solver,
+                                   {.clock = &progress_.clock(),
+                                    .collectives = &collectives_,
+                                    .scratch = statistics_.scratch(),
+                                    .keep_grids = shares.writes(i, layer.layer),
+                                    .records = &copies_});
+            for (std::size_t rank = 0; rank < stages.size(); ++rank)
+                add_to_record(spec_of(layer.layer, stages[rank]), std::move(solutions[rank]), records[i]);
+            if (!sequential()) copies_.finish(records[i].modules);
+        }
+    }
+
+    void add_to_record(const StageSpec& spec, std::vector<ModuleSolution> solutions, LayerRecord& record) const {
+        for (ModuleSolution& solution : solutions) {
+            if (solution.damp_used > settings_.solver.damp) warn_of_damping(record.layer, solution);
+            if (!is_reached(spec)) solution.reconstruction = 0;  // it was made by the identity
+            record.modules.push_back(std::move(solution));
         }
     }
 
@@ -295,6 +400,7 @@ class QuantizeRun {
     std::unique_ptr<Communicator> alone_;
     Progress& progress_;
     std::vector<AlphaPolicy> alphas_;
+    std::int64_t experts_at_once_;
     Decoder decoder_;
     CalibrationState state_;
     std::vector<double> reached_;  // tokens of H that reach each of this layer's experts

@@ -1,10 +1,12 @@
-// Who solves, logs and writes what, where one pass makes several runs.
+// Who solves, logs and writes what: runs that one pass makes, and experts of a layer.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 #include "comm/communicator.hpp"
+#include "model/family.hpp"
 
 namespace fairgptq {
 
@@ -33,5 +35,11 @@ class SolveShares {
     std::size_t dealt_;
     int ranks_, rank_;
 };
+
+/// Experts of a layer that are dealt whole in one round, one to each rank; 1 where none are. With fewer runs than ranks
+/// (the rest are dealt whole themselves), and where experts are as many: what is left of them is solved by all ranks.
+inline std::int64_t experts_at_once(const Family& family, int ranks) {
+    return family.config.experts >= ranks ? std::max(ranks, 1) : 1;
+}
 
 }  // namespace fairgptq

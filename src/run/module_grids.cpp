@@ -99,12 +99,13 @@ std::optional<Grid> ModuleGrids::operator()(std::int64_t layer, const std::strin
     return found == of_layer.end() ? grid_ : found->second;
 }
 
-std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers) {
+std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers, bool routed) {
     std::int64_t widest = 0;
     for (std::int64_t layer = 0; layer < layers; ++layer)
         for (const StageSpec& stage : family.stages_of(layer))
             for (const LinearSpec& linear : stage.linears)
-                if (linear.cols > widest && grids(layer, linear.name)) widest = linear.cols;
+                if (linear.cols > widest && (!routed || stage.is_routed()) && grids(layer, linear.name))
+                    widest = linear.cols;
     return widest;
 }
 

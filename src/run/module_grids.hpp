@@ -55,7 +55,8 @@ class ModuleGrids {
 };
 
 /// Columns of the widest module of the first `layers` that is quantized; 0: none is.
-std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers);
+/// @param routed of the modules of experts alone that some tokens reach
+std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers, bool routed = false);
 
 /// Adds what is not the default to a run's settings of quantization (run.json): runs made before go on.
 void add_to_json(const ModuleSettings& settings, nlohmann::json& quantization);

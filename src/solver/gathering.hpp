@@ -1,8 +1,10 @@
 // What ranks solved, each its rows of a stack of modules, brought together at every rank.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -18,12 +20,14 @@ namespace fairgptq {
 
 /// Grids of the whole stack, in its order, on the device.
 struct GatheredGrids {
-    Buffer code_buffer, scale_buffer, zero_buffer;
-    MatrixView<const std::uint8_t> codes;  // [rows, n]
-    MatrixView<const float> scales;        // [rows, groups]
-    MatrixView<const std::uint8_t> zeros;  // [rows, groups]
+    std::vector<std::shared_ptr<const Buffer>> memory;  // what the views are of
+    MatrixView<const std::uint8_t> codes;               // [rows, n]
+    MatrixView<const float> scales;                     // [rows, groups]
+    MatrixView<const std::uint8_t> zeros;               // [rows, groups]
 
-    std::size_t bytes() const { return code_buffer.bytes() + scale_buffer.bytes() + zero_buffer.bytes(); }
+    /// Its parts, in a fixed order; none has gaps.
+    std::array<std::span<const std::byte>, 3> parts() const;
+    std::size_t bytes() const;
 };
 
 /// Begins to gather the ranks' shares. Of one rank's the grids are all there are: their memory is taken, and the

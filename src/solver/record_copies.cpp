@@ -63,9 +63,9 @@ void RecordCopies::begin(GatheredGrids grids, std::vector<std::string> names) {
         stack.host = room_for(stack.grids.bytes());
         auto* place = stack.host.as<std::byte>();
         transfers_->follow_device();
-        for (const Buffer* part : {&stack.grids.scale_buffer, &stack.grids.code_buffer, &stack.grids.zero_buffer}) {
-            transfers_->store_bytes(place, part->data(), part->bytes());
-            place += part->bytes();
+        for (const std::span<const std::byte> part : stack.grids.parts()) {
+            transfers_->store_bytes(place, part.data(), part.size());
+            place += part.size();
         }
     }
     stacks_.push_back(std::move(stack));
@@ -76,13 +76,13 @@ void RecordCopies::finish(std::vector<ModuleSolution>& modules) {
     std::vector<Rows> all;
     for (const Stack& stack : stacks_) {
         const GatheredGrids& grids = stack.grids;
-        const std::byte* host = stack.host.as<const std::byte>();
         Rows rows{nullptr, grids.codes.data, grids.scales.data, grids.zeros.data};
-        if (host != nullptr)
-            rows = {
-                nullptr, reinterpret_cast<const std::uint8_t*>(host + grids.scale_buffer.bytes()),
-                reinterpret_cast<const float*>(host),
-                reinterpret_cast<const std::uint8_t*>(host + grids.scale_buffer.bytes() + grids.code_buffer.bytes())};
+        if (const std::byte* host = stack.host.as<const std::byte>(); host != nullptr) {
+            const auto [scales, codes, zeros] = grids.parts();
+            rows = {nullptr, reinterpret_cast<const std::uint8_t*>(host + scales.size()),
+                    reinterpret_cast<const float*>(host),
+                    reinterpret_cast<const std::uint8_t*>(host + scales.size() + codes.size())};
+        }
         for (const std::string& name : stack.names) {
             rows.module = &find(modules, name);
             all.push_back(rows);

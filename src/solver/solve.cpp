@@ -16,6 +16,7 @@
 #include "solver/record_copies.hpp"
 #include "solver/row_shares.hpp"
 #include "solver/share.hpp"
+#include "solver/stacks.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
@@ -25,7 +26,7 @@ class GroupSolver {
   public:
     GroupSolver(Backend& backend, Communicator& comm, DeviceCollectives& collectives, const StageProblem& problem,
                 const SolverSettings& settings, const StageOptions& options, const Diagonals& diagonals,
-                std::span<const ModuleTask* const> modules)
+                const Stack& stack)
         : backend_(backend),
           comm_(comm),
           collectives_(collectives),
@@ -33,14 +34,21 @@ class GroupSolver {
           settings_(settings),
           options_(options),
           diagonals_(diagonals),
-          modules_(modules),
-          alpha_(modules.front()->alpha),
+          stack_(stack),
+          modules_(tasks_of(problem, stack)),
+          alpha_(modules_.front()->alpha),
           n_(problem.hessian.cols),
-          shares_(rows_of(modules), comm.size()) {}
+          shares_(rows_of(modules_), comm.size()) {}
 
-    std::vector<ModuleSolution> solve();
+    SolvedStack solve();
 
   private:
+    static std::vector<const ModuleTask*> tasks_of(const StageProblem& problem, const Stack& stack) {
+        std::vector<const ModuleTask*> tasks;
+        for (const std::size_t module : stack)
+            tasks.push_back(&problem.modules[module]);
+        return tasks;
+    }
     static std::vector<std::int64_t> rows_of(std::span<const ModuleTask* const> modules) {
         std::vector<std::int64_t> rows;
         for (const ModuleTask* module : modules)
@@ -59,7 +67,6 @@ class GroupSolver {
     double slowest_since(std::chrono::steady_clock::time_point started) const;
     void measure(Share& share);
     void restore_column_order(Share& share);
-    void dequantize(const GatheredGrids& grids, const Share& share);
     std::vector<ModuleSolution> describe(Share& share, double seconds);
     ModuleSolution describe(const ModuleTask& module) const;
 
@@ -70,7 +77,8 @@ class GroupSolver {
     SolverSettings settings_;
     StageOptions options_;
     const Diagonals& diagonals_;
-    std::span<const ModuleTask* const> modules_;
+    Stack stack_;
+    std::vector<const ModuleTask*> modules_;
     double alpha_;
     std::int64_t n_;
     bool whole_rows_ = false;  // what the reference solvers do with a group of all columns depends on how it was said
@@ -153,7 +161,7 @@ void GroupSolver::quantize(MatrixView<const float> inverse, Share& share) {
     backend_.quantize_columns(columns);
 }
 
-std::vector<ModuleSolution> GroupSolver::solve() {
+SolvedStack GroupSolver::solve() {
     const auto started = std::chrono::steady_clock::now();
     whole_rows_ = settings_.grid.group_size == -1;
     settings_.grid.group_size = resolve_group_size(settings_.grid.group_size, n_, modules_.front()->name);
@@ -198,15 +206,7 @@ std::vector<ModuleSolution> GroupSolver::solve() {
     enter(Phase::exchange);
     exchange.finish();
     std::vector<ModuleSolution> solutions = describe(share, slowest_since(started));
-    enter(Phase::columns);
-    dequantize(grids, share);
-    if (options_.keep_grids) {
-        std::vector<std::string> names;
-        for (const ModuleTask* module : modules_)
-            names.push_back(module->name);
-        options_.records->begin(std::move(grids), std::move(names));
-    }
-    return solutions;
+    return {stack_, std::move(grids), std::move(solutions)};
 }
 
 /// Seconds of the slowest rank.
@@ -256,22 +256,6 @@ void GroupSolver::restore_column_order(Share& share) {
     backend_.copy_on_device(share.codes.data, natural.data, static_cast<std::size_t>(share.rows * n_));
 }
 
-/// Where a module wants its Q. The share's group indices are used up.
-void GroupSolver::dequantize(const GatheredGrids& grids, const Share& share) {
-    if (std::all_of(modules_.begin(), modules_.end(), [](const auto* module) { return module->dequantized.empty(); }))
-        return;
-    auto* group_index = share.loop_group_buffer.as<std::int32_t>();
-    backend_.copy_to_device(group_index, plan_.group_index.data(), plan_.group_index.size() * sizeof(std::int32_t));
-    std::int64_t row = 0;
-    for (const ModuleTask* module : modules_) {
-        const std::int64_t rows = module->weights.rows;
-        if (!module->dequantized.empty())
-            backend_.dequantize(grids.codes.rows_from(row, rows), grids.scales.rows_from(row, rows),
-                                grids.zeros.rows_from(row, rows), group_index, module->dequantized);
-        row += rows;
-    }
-}
-
 /// The modules' records, without their grids.
 /// @param seconds of the whole group, of which each module has its rows' part
 std::vector<ModuleSolution> GroupSolver::describe(Share& share, double seconds) {
@@ -313,44 +297,82 @@ std::vector<ModuleSolution> GroupSolver::describe(Share& share, double seconds) 
 
 }  // namespace
 
-std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
-                                        const SolverSettings& settings, const StageOptions& options) {
+SolverSettings settings_of(const ModuleTask& module, SolverSettings settings) {
+    settings.grid = module.grid.value_or(settings.grid);
+    return settings;
+}
+
+std::vector<Stack> stacks_of(const StageProblem& problem) {
+    std::vector<Stack> stacks;
+    for (std::size_t i = 0; i < problem.modules.size(); ++i) {
+        const auto equal = [&](const Stack& stack) {
+            const ModuleTask &one = problem.modules[stack.front()], &other = problem.modules[i];
+            return one.alpha == other.alpha && one.grid == other.grid;
+        };
+        const auto found = std::ranges::find_if(stacks, equal);
+        if (found == stacks.end())
+            stacks.push_back({i});
+        else
+            found->push_back(i);
+    }
+    return stacks;
+}
+
+std::vector<SolvedStack> solve_stacks(Backend& backend, Communicator& comm, DeviceCollectives& collectives,
+                                      const StageProblem& problem, const SolverSettings& settings,
+                                      const StageOptions& options) {
     if (options.clock != nullptr) options.clock->enter(Phase::columns);
     check(problem);
-    const auto settings_of = [&](const ModuleTask& module) {
-        SolverSettings own = settings;
-        own.grid = module.grid.value_or(settings.grid);
-        return own;
-    };
     for (const ModuleTask& module : problem.modules)
-        check(settings_of(module));
+        check(settings_of(module, settings));
     const Diagonals diagonals(backend, problem);
+    std::vector<SolvedStack> solved;
+    for (const Stack& stack : stacks_of(problem)) {
+        const SolverSettings own = settings_of(problem.modules[stack.front()], settings);
+        solved.push_back(GroupSolver(backend, comm, collectives, problem, own, options, diagonals, stack).solve());
+    }
+    return solved;
+}
+
+void place(Backend& backend, const StageProblem& problem, std::vector<SolvedStack> stacks, RecordCopies* records,
+           std::vector<ModuleSolution>& solutions) {
+    solutions.resize(problem.modules.size());
+    for (SolvedStack& stack : stacks) {
+        const std::vector<std::int32_t>& group_index = stack.solutions.front().group_index;
+        Buffer on_device;
+        std::int64_t row = 0;
+        std::vector<std::string> names;
+        for (std::size_t i = 0; i < stack.modules.size(); ++i) {
+            const ModuleTask& module = problem.modules[stack.modules[i]];
+            const std::int64_t rows = module.weights.rows;
+            if (!module.dequantized.empty()) {
+                if (on_device.bytes() == 0) {
+                    on_device = backend.allocate(group_index.size() * sizeof(std::int32_t));
+                    backend.copy_to_device(on_device.data(), group_index.data(), on_device.bytes());
+                }
+                backend.dequantize(stack.grids.codes.rows_from(row, rows), stack.grids.scales.rows_from(row, rows),
+                                   stack.grids.zeros.rows_from(row, rows), on_device.as<const std::int32_t>(),
+                                   module.dequantized);
+            }
+            row += rows;
+            names.push_back(module.name);
+        }
+        if (records != nullptr) records->begin(std::move(stack.grids), std::move(names));
+        for (std::size_t i = 0; i < stack.modules.size(); ++i)
+            solutions[stack.modules[i]] = std::move(stack.solutions[i]);
+    }
+}
+
+std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
+                                        const SolverSettings& settings, const StageOptions& options) {
     const auto through_host = make_host_collectives(backend, comm);
     DeviceCollectives& collectives = options.collectives != nullptr ? *options.collectives : *through_host;
     RecordCopies at_once(backend);
-    StageOptions group_options = options;
-    if (options.records == nullptr) group_options.records = &at_once;
-    std::vector<ModuleSolution> solutions(problem.modules.size());
-    std::vector<bool> solved(problem.modules.size());
-    for (std::size_t first = 0; first < problem.modules.size(); ++first) {
-        if (solved[first]) continue;
-        std::vector<std::size_t> members;
-        std::vector<const ModuleTask*> modules;
-        for (std::size_t i = first; i < problem.modules.size(); ++i) {
-            if (problem.modules[i].alpha != problem.modules[first].alpha ||
-                problem.modules[i].grid != problem.modules[first].grid)
-                continue;
-            solved[i] = true;
-            members.push_back(i);
-            modules.push_back(&problem.modules[i]);
-        }
-        std::vector<ModuleSolution> group =
-            GroupSolver(backend, comm, collectives, problem, settings_of(*modules.front()), group_options, diagonals,
-                        modules)
-                .solve();
-        for (std::size_t i = 0; i < members.size(); ++i)
-            solutions[members[i]] = std::move(group[i]);
-    }
+    RecordCopies* records = options.records != nullptr ? options.records : &at_once;
+    std::vector<SolvedStack> stacks = solve_stacks(backend, comm, collectives, problem, settings, options);
+    if (options.clock != nullptr) options.clock->enter(Phase::columns);
+    std::vector<ModuleSolution> solutions;
+    place(backend, problem, std::move(stacks), options.keep_grids ? records : nullptr, solutions);
     at_once.finish(solutions);
     return solutions;
 }

@@ -75,6 +75,17 @@ struct StageOptions {
 std::vector<ModuleSolution> solve_stage(Backend& backend, Communicator& comm, const StageProblem& problem,
                                         const SolverSettings& settings, const StageOptions& options = {});
 
+/// As many stages as there are ranks, each solved by one of them, so that nothing of a factorization travels: what
+/// solve_stage gives, byte for byte (but for the seconds, which are that rank's, and targets, which are not kept).
+/// @param problems each rank's own, in rank order, with the same modules at every rank; H and C of one's own alone are
+/// read. One without modules is none.
+/// @returns solutions of each, in rank order
+/// @throws SharedFailure, with the sentence of what solve_stage would throw
+std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Communicator& comm,
+                                                            std::span<const StageProblem> problems,
+                                                            const SolverSettings& settings,
+                                                            const StageOptions& options = {});
+
 /// @throws InvalidInput naming the module if a size disagrees with H's, or its alpha cannot be used
 void check(const StageProblem& problem);
 

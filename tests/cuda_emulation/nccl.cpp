@@ -37,6 +37,7 @@ struct Operation {
     std::vector<Broadcast> broadcasts;
     const double* addends = nullptr;  // of a sum
     double* sums = nullptr;
+    int root = -1;  // of a sum that one rank gets; or all
     std::size_t count = 0;
     cudaStream_t stream = nullptr;
 };
@@ -138,7 +139,7 @@ void receive(const ncclComm& comm, const Operation& operation, const std::string
     }
     for (std::size_t root = 0; root < all.size() && operation.sums == nullptr; ++root)
         if (at[root] != all[root].size()) emulation::fail("NCCL: ranks disagree on a broadcast's size");
-    if (operation.sums == nullptr) return;
+    if (operation.sums == nullptr || (operation.root >= 0 && operation.root != comm.rank)) return;
     emulation::require_inside(operation.sums, operation.count * sizeof(double), "NCCL (sums)");
     std::vector<double> sums(operation.count), addends(operation.count);
     for (const std::string& one : all) {
@@ -302,6 +303,16 @@ ncclResult_t ncclAllReduce(const void* from, void* to, std::size_t count, ncclDa
     sum.addends = static_cast<const double*>(from);
     sum.sums = static_cast<double*>(to);
     sum.count = count;
+    return begin(comm, stream, std::move(sum));
+}
+ncclResult_t ncclReduce(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclRedOp_t operation,
+                        int root, ncclComm_t comm, cudaStream_t stream) {
+    if (type != ncclDouble || operation != ncclSum || root < 0 || root >= comm->ranks) return ncclInvalidArgument;
+    Operation sum;
+    sum.addends = static_cast<const double*>(from);
+    sum.sums = static_cast<double*>(to);
+    sum.count = count;
+    sum.root = root;
     return begin(comm, stream, std::move(sum));
 }
 ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDataType_t type, int root,

@@ -179,6 +179,47 @@ TEST(ForwardOfOpt, RefusesSequencesBeyondItsPositions) {
     testing::expect_refused([&] { run(17); }, {"17 tokens", "16 positions"});
 }
 
+// Whichever experts are run at once, the rest of the layer finds what it would have found.
+TEST(Decoder, FirstHalvesOfSeveralExpertsMayComeBeforeTheirSecond) {
+    nlohmann::json config = testing::tiny_llama_config();
+    config.update({{"architectures", {"Qwen3MoeForCausalLM"}},
+                   {"model_type", "qwen3_moe"},
+                   {"num_experts", 5},
+                   {"num_experts_per_tok", 2},
+                   {"moe_intermediate_size", 24},
+                   {"norm_topk_prob", true}});
+    const TinyModel model({"experts", config});
+    const Family& family = model.family();
+    const Checkpoint checkpoint(model.path());
+    const auto backend = make_backend("cpu");
+    const OuterWeights outer = read_outer(*backend, family, checkpoint);
+    const LayerWeights layer = read_layer(*backend, family, checkpoint, 0);
+    const std::int64_t tokens = 50, hidden_size = family.config.hidden_size;
+    const ChunkTokens chunk{model.random_tokens(tokens, 3), {0, 20, tokens}};
+    const auto hidden_after = [&](std::int64_t at_once, std::int64_t widest) {
+        Decoder decoder(*backend, family, tokens, at_once);
+        const Buffer hidden = backend->allocate(static_cast<std::size_t>(tokens * hidden_size) * 4);
+        const Buffer inputs = backend->allocate(static_cast<std::size_t>(tokens * widest) * 4);
+        ChunkState state{hidden.tensor(DType::float32, tokens, hidden_size),
+                         inputs.tensor(DType::float32, tokens, widest), chunk.offsets};
+        decoder.embed(outer, chunk, state);
+        decoder.begin_layer(layer, state);
+        decoder.run_stage(0, layer, state);
+        decoder.run_stage(1, layer, state);
+        for (std::int64_t first = 0; first < 5; first += at_once)
+            for (const int half : {0, 1})
+                for (std::int64_t expert = first; expert < std::min<std::int64_t>(first + at_once, 5); ++expert)
+                    decoder.run_stage(static_cast<int>(2 + 2 * expert) + half, layer, state);
+        const float* values = hidden.as<const float>();
+        return std::vector<float>(values, values + tokens * hidden_size);
+    };
+    const std::vector<float> expected = hidden_after(1, Decoder::widest_input(family));
+    for (const std::int64_t at_once : {2, 3, 5, 8})
+        EXPECT_EQ(hidden_after(at_once, Decoder::widest_input(family, at_once)), expected) << at_once;
+    EXPECT_EQ(Decoder::widest_input(family, 8), Decoder::widest_input(family, 2));
+    EXPECT_THROW(hidden_after(5, Decoder::widest_input(family)), Failure);
+}
+
 TEST(Decoder, AllocatesWhatItSays) {
     // Counted by hand: heads 4 · 8 = 32 or gate 40; key 16 or up 40; value 16; hidden 24.
     const TinyModel model({"llama", testing::tiny_llama_config()});

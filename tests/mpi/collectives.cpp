@@ -35,6 +35,15 @@ void all_reduce(Communicator& comm, std::size_t count) {
         expect(values[i] == static_cast<double>(i + 1) * ranks, "the sum over ranks");
 }
 
+void reduce(Communicator& comm, std::size_t count) {
+    for (int root = 0; root < comm.size(); ++root) {
+        std::vector<double> values(count, comm.rank() + 1.5);
+        comm.reduce_sum(values, root);
+        const double sum = comm.size() * (comm.size() + 1) / 2.0 + 0.5 * comm.size();
+        if (comm.rank() == root) expect(values == std::vector(count, sum), "the sum at one rank");
+    }
+}
+
 void all_gather(Communicator& comm, std::size_t unit) {
     // Rank r gives r·unit bytes: rank 0 gives none.
     std::vector<std::size_t> sizes(static_cast<std::size_t>(comm.size()));
@@ -100,6 +109,7 @@ int main(int argc, char** argv) {
         expect(comm->local_size() == comm->size() && comm->local_rank() == comm->rank(), "one host");
         for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{1000}}) {
             all_reduce(*comm, count);
+            reduce(*comm, count);
             all_gather(*comm, count);
         }
         expect(comm->all_reduce_max(-5 - comm->rank()) == -5, "the largest value");

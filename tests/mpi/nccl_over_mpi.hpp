@@ -34,6 +34,13 @@ class NcclOverMpi final : public NcclCalls {
         MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_DOUBLE, MPI_SUM, world_,
                        &requests_.emplace_back());
     }
+    void reduce_sum(std::span<double> values, int root) override {
+        int rank = 0;
+        MPI_Comm_rank(world_, &rank);
+        const bool here = rank == root;
+        MPI_Ireduce(here ? MPI_IN_PLACE : values.data(), here ? values.data() : nullptr,
+                    static_cast<int>(values.size()), MPI_DOUBLE, MPI_SUM, root, world_, &requests_.emplace_back());
+    }
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                     std::span<const std::size_t> sizes) override {
         counts_.emplace_back(sizes.begin(), sizes.end());

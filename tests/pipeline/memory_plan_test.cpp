@@ -100,6 +100,18 @@ TEST(MemoryPlan, OfExpertsIsWhatTheirShapesSay) {
     EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * n + 1024 + hidden) * 2 / g, 1e-3);
     EXPECT_NEAR(gibibytes_of(plan.host)["experts of tokens"], tokens * 2 * 16 / g, 1e-6);
     EXPECT_EQ(gibibytes_of(llama_2_70b.plan(chunks(), 1, 80).host).count("experts of tokens"), 0U);
+    // Four ranks solve an expert each: what a token's two experts make waits until both are solved, the sums of one
+    // stage and H of another are there at once, and codes of four experts come together beside one's own.
+    const MemoryPlan dealt = Model(config).plan(chunks(), 4, 80);
+    parts = gibibytes_of(dealt.device);
+    EXPECT_NEAR(parts["stage inputs"], static_cast<double>(dealt.tokens) * (2 * hidden + 2 * n) * 2 / g, 1e-3);
+    EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g + n * n * 4 / g, 1e-3);
+    EXPECT_NEAR(parts["codes and scales of all ranks"], 5 * 2 * n * hidden * (1 + 5.0 / 128) / g, 1e-3);
+    EXPECT_GT(parts["solver"], 2 * n * hidden * 12 / g);
+    // More ranks than experts share each of them.
+    parts = gibibytes_of(Model(config).plan(chunks(), 16, 80).device);
+    EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);
+    EXPECT_LT(parts["solver"], hidden * n * 12 / g);
 }
 
 /// GLM-4.5's: three layers without experts, and then an expert that every token reaches.
@@ -126,7 +138,8 @@ TEST(MemoryPlan, OfLayersOfTwoKindsIsTheLargerOnes) {
     const auto tokens = static_cast<double>(plan.tokens);
     EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);
     EXPECT_NEAR(parts["H and C"], 2 * n * n * 4 / g, 1e-3);
-    EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
+    // Of eight experts that ranks solve at once, all that a token reaches: more than {down} in the first layers.
+    EXPECT_NEAR(parts["stage inputs"], tokens * (2 * hidden + 8 * wide) * 2 / g, 1e-3);
     EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * n + 1024 + hidden) * 2 / g, 1e-3);
     EXPECT_NEAR(host["experts of tokens"], tokens * (8 + 1) * 16 / g, 1e-6);
     const double attention = 2 * n * hidden + 2 * 1024 * hidden;
@@ -158,8 +171,8 @@ TEST(MemoryPlan, OfLatentsIsWhatTheirShapesSay) {
     const double hidden = 7168, n = 18432;  // n: of {down} in the first layers
     const auto tokens = static_cast<double>(plan.tokens);
     EXPECT_NEAR(parts["H and C"], 2 * n * n * 4 / g, 1e-3);
-    // Of {down} in the first layers, more than experts' three parts: 2 · 7168 + 2048.
-    EXPECT_NEAR(parts["stage inputs"], tokens * n * 2 / g, 1e-3);
+    // What eight experts get and give, and what a token's eight keep in between.
+    EXPECT_NEAR(parts["stage inputs"], tokens * (2 * hidden + 8 * 2048) * 2 / g, 1e-3);
     // Queries and keys of 128 heads of 192, keys and values as they are made, and what experts get.
     EXPECT_NEAR(parts["forward scratch"], 8192 * (2 * 128 * 192 + 128 * 256 + hidden) * 2 / g, 1e-3);
     const double attention = hidden * (1536 + 576) + 1536 * 128 * 192 + 512 * 128 * 256 + 128 * 128 * hidden;
@@ -329,7 +342,7 @@ TEST(MemoryPlan, WeightsGiveWayBeforeHiddenStatesAndNoMoreThanMust) {
         EXPECT_GT(plan.spilled_tokens, 0);
         // One token more would not have fitted.
         const std::size_t token = CalibrationState::hidden_bytes(model.family, 1, DType::bfloat16) +
-                                  CalibrationState::inputs_bytes(model.family, 1, DType::bfloat16);
+                                  CalibrationState::inputs_bytes(model.family, 1, DType::bfloat16, 1);
         EXPECT_GT(plan.device_peak + token, bytes);
         std::map<std::string, double> host = gibibytes_of(plan.host);
         EXPECT_NEAR(host["hidden states, page-locked"] * static_cast<double>(gib),

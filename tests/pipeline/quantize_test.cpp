@@ -325,7 +325,8 @@ TEST_F(SharedExpert, AnExpertsStatisticsAreOfWhatReachesIt) {
             const std::vector<std::int32_t>& reached = state.routing->experts[expert].rows;
             const auto reaches = [&](std::int32_t row) { return shared || std::ranges::count(reached, row) == 1; };
             const auto input_of = [&](std::int32_t row) {
-                const float* values = state.inputs.float32().row(row);
+                // Of the expert that every token reaches.
+                const float* values = decoder.stage_input(0, family.stage_count(0) - 2, state).float32().row(row);
                 return Row(values, values + 128);
             };
             const auto wide_of = [&](std::int32_t row) {
@@ -374,6 +375,22 @@ TEST_F(SharedExpert, ExpertsMayBeIgnored) {
     EXPECT_EQ(find_module(some[0], "mlp.experts.0.up_proj")->codes,
               find_module(all[0], "mlp.experts.0.up_proj")->codes);
     expect_same(some, quantize({.ranks = 3, .finished = 1}));
+    // A round of experts of which none is quantized, and one in which a rank has none to solve.
+    modules.ignore = {"*.layers.0.mlp.experts.[01].*", "*.layers.1.mlp.experts.0.down_proj"};
+    expect_same(quantize({}), quantize({.ranks = 2, .nccl = true}));
+}
+
+TEST_F(SharedExpert, DealtExpertsMayHaveGridsAndAlphasOfTheirOwn) {
+    modules.map = {{"*.experts.1.*", {.bits = 8, .symmetric = false}}, {"*.experts.2.up_proj", {.group_size = 64}}};
+    settings.alpha.map = {{"*.experts.0.gate_proj", 0.5}, {"*.experts.3.*", 0}, {"*", 0.1}};
+    for (const ColumnOrder order : {ColumnOrder::none, ColumnOrder::activation}) {
+        settings.solver.order = order;
+        const std::vector<LayerRecord> alone = quantize({});
+        EXPECT_EQ(find_module(alone[0], "mlp.experts.1.up_proj")->bits, 8);
+        EXPECT_EQ(find_module(alone[0], "mlp.experts.0.gate_proj")->alpha, 0.5);
+        for (const int ranks : {2, 4, 5})
+            expect_same(alone, quantize({.ranks = ranks, .nccl = ranks == 4, .finished = ranks == 5 ? 1 : 0}));
+    }
 }
 
 /// More experts than tokens reach.

@@ -60,6 +60,7 @@ TEST(RankPeers, ThroughAGpusHostNothingIsShared) {
         std::string name() const override { return "mpi"; }
         bool direct() const override { return false; }
         void begin_all_reduce_sum(std::span<double>) override { FAIL(); }
+        void begin_reduce_sum(std::span<double>, int) override { FAIL(); }
         void begin_all_gather(std::span<const std::byte>, std::span<std::byte>, std::span<const std::size_t>) override {
             FAIL();
         }
@@ -120,6 +121,7 @@ TEST(SharedFactorization, IsWhatASolveDoes) {
         std::string name() const override { return through_.name(); }
         bool direct() const override { return through_.direct(); }
         void begin_all_reduce_sum(std::span<double> values) override { through_.begin_all_reduce_sum(values); }
+        void begin_reduce_sum(std::span<double> values, int root) override { through_.begin_reduce_sum(values, root); }
         void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                               std::span<const std::size_t> sizes) override {
             ++gatherings_;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "comm/together.hpp"
 #include "random_problem.hpp"
 #include "solver/order.hpp"
 #include "support_files/thread_ranks.hpp"
@@ -169,6 +170,95 @@ TEST(Solve, RanksChangeNoBit) {
                 });
             }
         }
+}
+
+/// A stage for each of four ranks, of different sizes; the third has none.
+struct Dealt {
+    std::vector<RandomProblem> problems;
+    StageProblem stages[4];
+
+    Dealt() : problems{{100, 128, 31}, {70, 64, 32}, {1, 64, 33}, {129, 192, 34}} {
+        for (const std::size_t rank : {0, 1, 3})
+            stages[rank] = problems[rank].stage(0.1);
+        stages[0].modules = {{"gate", problems[0].weight_view(), 0.1},
+                             {"up", TensorView(problems[0].weight_view()).rows_from(3, 65), 0},
+                             {"both", problems[0].weight_view(), 0.1}};
+        stages[3].modules.front().grid = Grid{.bits = 8, .group_size = -1};
+    }
+    /// As a rank has them: H and C of its own alone.
+    std::vector<StageProblem> at(int rank, int ranks) const {
+        std::vector<StageProblem> all(stages, stages + ranks);
+        for (StageProblem& stage : all)
+            if (&stage != &all[static_cast<std::size_t>(rank)]) stage.hessian = stage.covariance = {};
+        return all;
+    }
+};
+
+TEST(DealtStages, AreSolvedAsByOneRank) {
+    Dealt dealt;
+    for (const ColumnOrder order : {ColumnOrder::none, ColumnOrder::activation})
+        for (const int ranks : {1, 2, 3, 4}) {
+            SCOPED_TRACE(ranks);
+            SolverSettings settings = settings_of(SolverKind::joint);
+            settings.order = order;
+            std::vector<std::vector<ModuleSolution>> expected;
+            for (int rank = 0; rank < ranks; ++rank)
+                expected.push_back(dealt.stages[rank].modules.empty()
+                                       ? std::vector<ModuleSolution>()
+                                       : solve_stage(*backend, *make_single_rank(), dealt.stages[rank], settings));
+            std::mutex lock;
+            testing::run_ranks(ranks, [&](Communicator& comm) {
+                omp_set_num_threads(1);
+                std::vector<StageProblem> stages = dealt.at(comm.rank(), ranks);
+                std::vector<std::vector<float>> values;  // of each module, at this rank
+                for (StageProblem& stage : stages)
+                    for (ModuleTask& module : stage.modules) {
+                        const std::int64_t rows = module.weights.rows, cols = module.weights.cols;
+                        std::vector<float>& own = values.emplace_back(static_cast<std::size_t>(rows * cols));
+                        module.dequantized = MatrixView<float>(own.data(), rows, cols);
+                    }
+                const auto found = solve_dealt_stages(*backend, comm, stages, settings);
+                const std::lock_guard guard(lock);
+                ASSERT_EQ(found.size(), expected.size());
+                std::size_t at = 0;
+                for (std::size_t rank = 0; rank < expected.size(); ++rank) {
+                    ASSERT_EQ(found[rank].size(), expected[rank].size());
+                    for (std::size_t i = 0; i < found[rank].size(); ++i) {
+                        const ModuleSolution &one = found[rank][i], &other = expected[rank][i];
+                        EXPECT_TRUE(same(one, other)) << other.name << " of " << rank << " at " << comm.rank();
+                        EXPECT_EQ(one.name, other.name);
+                        EXPECT_EQ(one.bits, other.bits);
+                        EXPECT_EQ(one.group_size, other.group_size);
+                        EXPECT_EQ(one.symmetric, other.symmetric);
+                        EXPECT_EQ(one.alpha, other.alpha);
+                        EXPECT_GT(one.seconds, 0);
+                        const std::vector<float>& q = values[at++];
+                        for (std::int64_t row = 0; row < one.rows; ++row)
+                            for (std::int64_t col = 0; col < one.cols; ++col) {
+                                const auto group = row * one.groups + one.group_index[col];
+                                const auto code = one.codes[row * one.cols + col] - one.zeros[group];
+                                ASSERT_EQ(q[row * one.cols + col], one.scales[group] * static_cast<float>(code));
+                            }
+                    }
+                }
+            });
+        }
+}
+
+TEST(DealtStages, WhatOneRankMeetsEveryRankHears) {
+    Dealt dealt;
+    dealt.problems[1].weights[40] = std::numeric_limits<float>::infinity();
+    testing::run_ranks(3, [&](Communicator& comm) {
+        try {
+            solve_dealt_stages(*backend, comm, dealt.at(comm.rank(), 3), settings_of(SolverKind::joint));
+            ADD_FAILURE() << "accepted an infinite weight";
+        } catch (const SharedFailure& failure) {
+            EXPECT_EQ(failure.speaker, 1);
+            EXPECT_EQ(std::string(failure.what()).find("layer: its weights hold values that are not finite") == 0,
+                      comm.rank() == 1);
+        }
+        EXPECT_THROW(solve_dealt_stages(*backend, comm, dealt.at(comm.rank(), 2), {}), Failure);
+    });
 }
 
 TEST(Solve, AModuleMayHaveAGridOfItsOwn) {

@@ -57,6 +57,20 @@ inline void check_sums(MemoryOperations& memory, DeviceCollectives& collectives,
         expect(other[i] == (static_cast<double>(i) + 0.5) * comm.size(), "the other sum over ranks");
 }
 
+/// Sums for each rank in turn, all under way at once.
+inline void check_sums_of_one(MemoryOperations& memory, DeviceCollectives& collectives, const Communicator& comm,
+                              std::size_t count) {
+    std::vector<DeviceDoubles> sums;
+    for (int root = 0; root < comm.size(); ++root)
+        sums.emplace_back(memory, std::vector(count, 10.0 * root + comm.rank() + 1));
+    Exchange exchange(collectives);
+    for (int root = 0; root < comm.size(); ++root)
+        exchange.reduce_sum(sums[static_cast<std::size_t>(root)].span(), root);
+    exchange.finish();
+    const double expected = comm.size() * (10.0 * comm.rank() + (comm.size() + 1) / 2.0);
+    expect(sums[static_cast<std::size_t>(comm.rank())].host() == std::vector(count, expected), "the sum at one rank");
+}
+
 /// Rank r gives r·unit bytes, so rank 0 gives none; and, in the same exchange, all give as much.
 inline void check_gathering(MemoryOperations& memory, DeviceCollectives& collectives, const Communicator& comm,
                             std::size_t unit) {
@@ -91,6 +105,7 @@ inline void check_gathering(MemoryOperations& memory, DeviceCollectives& collect
 inline void check_collectives(MemoryOperations& memory, DeviceCollectives& collectives, const Communicator& comm) {
     for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{1000}, std::size_t{30}}) {
         check_sums(memory, collectives, comm, count);
+        check_sums_of_one(memory, collectives, comm, count);
         check_gathering(memory, collectives, comm, count);
     }
 }

@@ -15,6 +15,7 @@ class DirectCollectives final : public DeviceCollectives {
     std::string name() const override { return "direct"; }
     bool direct() const override { return true; }
     void begin_all_reduce_sum(std::span<double> values) override { through_->begin_all_reduce_sum(values); }
+    void begin_reduce_sum(std::span<double> values, int root) override { through_->begin_reduce_sum(values, root); }
     void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                           std::span<const std::size_t> sizes) override {
         through_->begin_all_gather(mine, all, sizes);

@@ -113,20 +113,8 @@ class NcclStandIn final : public NcclCalls {
     std::string problem() override { return "remote process exited or there was a network error"; }
 
     void follow_device() override {}
-    void all_reduce_sum(std::span<double> values) override {
-        ask([this, values] {
-            if (!world_.meet(rank_, std::as_bytes(values))) return;
-            std::vector<double> sum(values.size(), world_.adds_wrongly ? 1 : 0);
-            for (const auto& span : world_.spans())
-                for (std::size_t i = 0; i < sum.size(); ++i) {
-                    double value = 0;
-                    std::memcpy(&value, span.data() + i * sizeof(double), sizeof(double));
-                    sum[i] += value;
-                }
-            std::this_thread::sleep_for(world_.travel);
-            if (world_.meet()) std::copy(sum.begin(), sum.end(), values.begin());
-        });
-    }
+    void all_reduce_sum(std::span<double> values) override { ask_for_sum(values, true); }
+    void reduce_sum(std::span<double> values, int root) override { ask_for_sum(values, root == rank_); }
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                     std::span<const std::size_t> sizes) override {
         ask([this, mine, all, own = std::vector(sizes.begin(), sizes.end())] {
@@ -161,6 +149,20 @@ class NcclStandIn final : public NcclCalls {
     }
 
   private:
+    void ask_for_sum(std::span<double> values, bool wanted) {
+        ask([this, values, wanted] {
+            if (!world_.meet(rank_, std::as_bytes(values))) return;
+            std::vector<double> sum(values.size(), world_.adds_wrongly ? 1 : 0);
+            for (const auto& span : world_.spans())
+                for (std::size_t i = 0; i < sum.size(); ++i) {
+                    double value = 0;
+                    std::memcpy(&value, span.data() + i * sizeof(double), sizeof(double));
+                    sum[i] += value;
+                }
+            std::this_thread::sleep_for(world_.travel);
+            if (world_.meet() && wanted) std::copy(sum.begin(), sum.end(), values.begin());
+        });
+    }
     void ask(std::function<void()> transfer) {
         const std::lock_guard lock(mutex_);
         queue_.push_back(std::move(transfer));

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -43,6 +44,15 @@ inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body)
                 }
             barrier();
             std::copy(sum.begin(), sum.end(), values.begin());
+        }
+        void reduce_sum(std::span<double> values, int root) override {
+            std::vector<double> sum(values.begin(), values.end());
+            all_reduce_sum(sum);
+            // Elsewhere nobody is to count on what is left.
+            if (rank_ == root)
+                std::copy(sum.begin(), sum.end(), values.begin());
+            else
+                std::fill(values.begin(), values.end(), std::numeric_limits<double>::quiet_NaN());
         }
         std::int64_t all_reduce_max(std::int64_t value) override {
             exchange(std::as_bytes(std::span(&value, 1)));

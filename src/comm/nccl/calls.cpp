@@ -78,6 +78,11 @@ class GpuCalls final : public NcclCalls {
               "ncclAllReduce");
     }
 
+    void reduce_sum(std::span<double> values, int root) override {
+        check(ncclReduce(values.data(), values.data(), values.size(), ncclDouble, ncclSum, root, comm_, stream_.get()),
+              "ncclReduce");
+    }
+
     // Shares may differ by a tile of rows, which ncclAllGather cannot: then a broadcast of each, in one launch.
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                     std::span<const std::size_t> sizes) override {
