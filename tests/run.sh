@@ -58,7 +58,7 @@ say "Thread sanitizer: the folders that start threads of their own"
 build tsan --target test_model --target test_run --target test_pipeline --target test_comm
 # GCC's OpenMP is not instrumented, and its barriers look like races: one OpenMP thread, so that the threads are ours alone.
 # Left out, as a third of the time: what repeats runs whose threads meet as those of the other tests do.
-OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline|comm)$' --exclude-regex '^pipeline\.(Gaps|LonelyExperts)\.'
+OMP_NUM_THREADS=1 run_tests tsan --label-regex '^(model|run|pipeline|comm)$' --exclude-regex '^pipeline\.(Gaps|LonelyExperts|Latents.*)\.'
 
 if command -v nvcc >/dev/null; then
     say "CUDA: the GPU code compiles and links, NCCL's too; its tests run where a GPU is"

@@ -57,9 +57,11 @@ std::int64_t part(std::int64_t cols) {
     return (cols + alignment - 1) / alignment * alignment;
 }
 
-/// `rows` of `cols`, each as long as part() says, in a chunk's inputs behind so many elements.
-TensorView rows_in(const TensorView& inputs, std::int64_t before, std::int64_t rows, std::int64_t cols) {
-    if (inputs.stride != inputs.cols || before + rows * part(cols) > inputs.rows * inputs.cols)
+/// `rows` of `cols`, each as long as part() says, in the memory of a chunk's inputs behind so many elements.
+TensorView rows_in(const ChunkState& state, std::int64_t before, std::int64_t rows, std::int64_t cols) {
+    const TensorView& inputs = state.inputs;
+    const std::int64_t room = std::max(state.room, inputs.rows * inputs.cols);
+    if (inputs.stride != inputs.cols || before + rows * part(cols) > room)
         throw Failure("a chunk's inputs have no room for what {} tokens need of experts", inputs.rows);
     const TensorView all(inputs.cols_from(before, 0).data, inputs.type, rows, part(cols));
     return all.cols_from(0, cols);
@@ -92,7 +94,11 @@ Decoder::Decoder(Backend& backend, const Family& family, std::int64_t max_tokens
     expert_rows_ = backend_.allocate(static_cast<std::size_t>(elements.expert_rows) * size);
 }
 
-std::int64_t Decoder::widest_input(const Family& family, std::int64_t experts_at_once) {
+std::int64_t Decoder::widest_input(const Family& family) {
+    return inputs_of_token(family, 1);
+}
+
+std::int64_t Decoder::inputs_of_token(const Family& family, std::int64_t experts_at_once) {
     std::int64_t widest = 0;
     for (const std::int64_t layer : family.kinds_of_layers())
         for (const StageSpec& stage : family.stages_of(layer))
@@ -113,7 +119,7 @@ std::int64_t Decoder::input_cols(const Family& family, std::int64_t layer, int s
     const ModelConfig& config = family.config;
     if (stage > 0 && stage < family.attention_stages - 1)
         return latent_begin(config) + config.latent.key_value_rank + config.rotary_dim;
-    return spec.expert < 0 ? spec.cols() : widest_input(family, experts_at_once);
+    return spec.expert < 0 ? spec.cols() : inputs_of_token(family, experts_at_once);
 }
 
 AttentionShape Decoder::attention_shape(const ModelConfig& config, std::int64_t layer) {
@@ -136,12 +142,12 @@ std::size_t Decoder::scratch_bytes(const Family& family, std::int64_t max_tokens
 }
 
 TensorView Decoder::experts_input(const ChunkState& state) const {
-    return rows_in(state.inputs, 0, state.inputs.rows, family_.config.hidden_size);
+    return rows_in(state, 0, state.inputs.rows, family_.config.hidden_size);
 }
 
 TensorView Decoder::experts_sum(const ChunkState& state) const {
     const std::int64_t before = state.inputs.rows * part(family_.config.hidden_size);
-    return rows_in(state.inputs, before, state.inputs.rows, family_.config.hidden_size);
+    return rows_in(state, before, state.inputs.rows, family_.config.hidden_size);
 }
 
 // The rows of experts that are run at once, one's behind another's.
@@ -154,7 +160,7 @@ TensorView Decoder::expanded(const StageSpec& spec, std::int64_t cols, const Chu
         for (std::int64_t other = spec.expert - spec.expert % experts_at_once_; other < spec.expert; ++other)
             first += rows_of(other);
     const std::int64_t before = 2 * state.inputs.rows * part(family_.config.hidden_size) + first * part(cols);
-    return rows_in(state.inputs, before, rows_of(spec.expert), cols);
+    return rows_in(state, before, rows_of(spec.expert), cols);
 }
 
 TensorView Decoder::mlp_input(std::int64_t layer, const ChunkState& state) const {

@@ -20,7 +20,7 @@ struct CacheStep {
     TensorView keys, values;                // this layer's cache: [rows, cols of AttentionShape]
 };
 
-/// The state of one chunk between stages. Both views are the caller's memory.
+/// The state of one chunk between stages. All memory is the caller's.
 struct ChunkState {
     TensorView hidden;  // [tokens, hidden_size], the residual stream
     TensorView inputs;  // [tokens, ≥ widest_input], without gaps; the current stage's input is its first stage.cols()
@@ -32,18 +32,21 @@ struct ChunkState {
     std::span<const RowRange> prefixes = {};  // ChunkTokens::prefixes
     const CacheStep* cache = nullptr;         // only while generating
     std::shared_ptr<Routing> routing = {};    // in a mixture of experts, from attention's last stage on
+    std::int64_t room = 0;  // elements that experts may use from inputs.data on, if more than inputs has
 };
 
 class Decoder {
   public:
     /// Scratch for chunks of up to `max_tokens` tokens is allocated once.
-    /// @param experts_at_once whose first halves may be run before any second half: each so many from expert 0 on.
-    /// Otherwise an expert's second half follows its first.
+    /// @param experts_at_once what the first halves of experts 0 to experts_at_once − 1 make is kept until their second
+    /// halves are run, then that of as many after them, and so on
     Decoder(Backend& backend, const Family& family, std::int64_t max_tokens, std::int64_t experts_at_once = 1);
 
     /// Columns of ChunkState::inputs.
-    static std::int64_t widest_input(const Family& family, std::int64_t experts_at_once = 1);
-    /// Of those, how many stage `stage` reads: what has to be there for it.
+    static std::int64_t widest_input(const Family& family);
+    /// Elements of a token in their memory: more than that where several experts are run at once (ChunkState::room).
+    static std::int64_t inputs_of_token(const Family& family, std::int64_t experts_at_once);
+    /// Of a token's elements, how many have to be there for stage `stage`: columns, or all of them.
     static std::int64_t input_cols(const Family& family, std::int64_t layer, int stage,
                                    std::int64_t experts_at_once = 1);
     static AttentionShape attention_shape(const ModelConfig& config, std::int64_t layer);

@@ -20,7 +20,7 @@ namespace fairgptq {
 /// Which parts of a chunk's state a step reads and which it writes: what travels where they are in host memory.
 struct StateUse {
     bool reads_hidden = false, writes_hidden = false;
-    std::int64_t reads_inputs = 0, writes_inputs = 0;  // the first so many columns
+    std::int64_t reads_inputs = 0, writes_inputs = 0;  // the first so many columns (Decoder::input_cols)
 };
 
 /// This rank's chunks: on the device, and beyond what is resident in host memory. All memory is allocated by the
@@ -57,13 +57,15 @@ class CalibrationState {
         std::byte *hidden, *inputs;
         std::shared_ptr<Routing> routing = std::make_shared<Routing>();
     };
+    ChunkState state_of(const Chunk& chunk, TensorView hidden, const Buffer& all, std::int64_t first) const;
     ChunkState in_slot(const Spilled& item, std::size_t turn) const;
+    static TensorView inputs_of(const ChunkState& state, std::int64_t cols);
     void fetch(const Spilled& item, const ChunkState& state, const StateUse& use);
     void store(const Spilled& item, const ChunkState& state, const StateUse& use);
 
     Backend& backend_;
     const Family& family_;
-    std::int64_t widest_;
+    std::int64_t of_token_;  // Decoder::inputs_of_token
     Buffer hidden_, inputs_;
     std::vector<Resident> resident_;
 
@@ -81,8 +83,8 @@ class StageStatistics {
   public:
     /// @param widest columns of the widest stage whose sums there will be (widest_quantized); @param widest_dealt of
     /// those that are dealt, or 0
-    StageStatistics(Backend& backend, DeviceCollectives& collectives, std::int64_t widest, std::int64_t widest_dealt,
-                    const Chunks& chunks);
+    StageStatistics(Backend& backend, DeviceCollectives& collectives, int rank, std::int64_t widest,
+                    std::int64_t widest_dealt, const Chunks& chunks);
 
     /// Begins the sums of a stage of so many columns.
     /// @param root the rank that gets them, if not all do
@@ -95,15 +97,14 @@ class StageStatistics {
     /// what follows is `covariance` again.
     void begin_hessian_sum(std::int64_t cols, PhaseClock& clock);
     void begin_covariance_sum(std::int64_t cols, PhaseClock& clock);
-    /// Waits for the sums, and, where they are wanted, divides by columns (docs/method.md "Objective": both are means
-    /// over columns).
+    /// Waits for the sums, and, where this rank gets them, divides by columns (docs/method.md "Objective": both are
+    /// means over columns).
     /// The wait is of the phase `all_reduce`, the rest `covariance`.
     /// @param reached false where no token of H's is in the sums: then H is the identity and C zero, which is rounding
     /// to nearest
-    /// @param wanted whether this rank gets the sums
-    void finish(std::int64_t cols, bool reached, PhaseClock& clock, bool wanted = true);
-    /// Valid until the next clear() for all ranks, or finish() of what is wanted here. The covariance is empty where
-    /// there are no pairs.
+    void finish(std::int64_t cols, bool reached, PhaseClock& clock);
+    /// Valid until the next clear() for all ranks, or the next finish() that is for this one. The covariance is empty
+    /// where there are no pairs.
     MatrixView<const float> hessian() const { return hessian_; }
     MatrixView<const float> covariance() const { return covariance_; }
     /// Device memory for who uses H and C, until the next clear(): that of H's sums, at least a float32 matrix as large
@@ -121,10 +122,11 @@ class StageStatistics {
     void begin_sum(const Buffer& sum, std::int64_t cols, PhaseClock& clock);
     Backend& backend_;
     DeviceCollectives& collectives_;
+    int rank_;
     std::int64_t hessian_tokens_, pair_columns_;
     Buffer hessian_sum_, covariance_sum_, hessian_buffer_, covariance_buffer_, differences_;
     MatrixView<float> hessian_, covariance_, product_;
-    std::optional<int> root_;
+    std::optional<int> root_;           // the rank that gets the sums, if not all do
     std::optional<Exchange> exchange_;  // after the memory that it works on
 };
 

@@ -47,14 +47,13 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const Mod
         dealt += shares.by_all(run) ? 0 : 1;
         records += shares.mine(run) ? 1 : 0;
     }
-    const bool experts_dealt = dealt == 0 && experts_at_once(family, ranks) > 1;
+    const bool experts_dealt = experts_at_once(family, ranks, runs) > 1;
     std::int64_t biased_rows = 0;
     // H of float32 inputs is made as C is.
     const bool covariance = pairs || device.activation_type == DType::float32;
     sizes.layer = layer_bytes(family, device.activation_type);
     sizes.widest = widest_quantized(module_grids, family, settings.layers);
-    if (experts_at_once(family, ranks) > 1)
-        sizes.widest_dealt = widest_quantized(module_grids, family, settings.layers, true);
+    if (experts_dealt) sizes.widest_dealt = widest_quantized(module_grids, family, settings.layers, true);
     const auto add_stage = [&](std::int64_t layer, const StageSpec& stage, std::size_t& codes) {
         std::int64_t rows = 0;  // that are solved
         std::size_t grids = 0;
@@ -72,9 +71,10 @@ Sizes sizes_of(const Family& family, const QuantizeSettings& settings, const Mod
         codes += records * grids;
         // A dealt expert is one rank's; all ranks' come together, beside one's own.
         const bool whole = experts_dealt && stage.is_routed();
+        const bool together = dealt < runs && (!whole || family.config.experts % ranks != 0);
         const int solvers = dealt > 0 || whole ? 1 : ranks;
         sizes.gathered = std::max(sizes.gathered, whole ? grids * static_cast<std::size_t>(ranks + 1) : grids);
-        if (dealt < runs && (!device.gpu || stage.cols() >= cuda::shared_least))
+        if (together && (!device.gpu || stage.cols() >= cuda::shared_least))
             sizes.parts = std::max(sizes.parts, RankPeers::bytes(stage.cols(), ranks));
         // A CPU's operations give their scratch back; a GPU's keep the most that they needed.
         const std::int64_t mine = rows_of_rank(rows, solvers);
@@ -105,6 +105,7 @@ class Planner {
           chunks_(chunks),
           settings_(settings),
           ranks_(ranks),
+          experts_at_once_(experts_at_once(family, ranks, runs)),
           device_(device),
           sizes_(sizes_of(family, settings, grids, ranks, device, runs, chunks.pair_columns > 0)),
           ids_(static_cast<std::size_t>(file_tokens) * 2 * sizeof(std::int32_t)) {
@@ -118,8 +119,7 @@ class Planner {
 
     std::size_t state_bytes(std::int64_t tokens) const {
         return CalibrationState::hidden_bytes(family_, tokens, device_.activation_type) +
-               CalibrationState::inputs_bytes(family_, tokens, device_.activation_type,
-                                              experts_at_once(family_, ranks_));
+               CalibrationState::inputs_bytes(family_, tokens, device_.activation_type, experts_at_once_);
     }
 
     MemoryPlan plan(const Residency& residency) const {
@@ -144,7 +144,7 @@ class Planner {
         const std::int64_t layers = layers_at_once(plan.residency);
         plan.device = {
             {"hidden states", CalibrationState::hidden_bytes(family_, resident, type)},
-            {"stage inputs", CalibrationState::inputs_bytes(family_, resident, type, experts_at_once(family_, ranks_))},
+            {"stage inputs", CalibrationState::inputs_bytes(family_, resident, type, experts_at_once_)},
             {"sums of H and C", StageStatistics::sum_bytes(sizes_.widest, sizes_.widest_dealt, pairs)},
             {"H and C", StageStatistics::matrix_bytes(sizes_.widest, pairs)},
             {"pair differences", StageStatistics::difference_bytes(sizes_.widest, chunks_.max_pair_columns)},
@@ -218,6 +218,7 @@ class Planner {
     const Chunks& chunks_;
     const QuantizeSettings& settings_;
     int ranks_;
+    std::int64_t experts_at_once_;
     PlanDevice device_;
     Sizes sizes_;
     std::size_t ids_;
@@ -231,6 +232,7 @@ MemoryPlan plan_memory(const Family& family, const Chunks& chunks, std::int64_t 
                        std::size_t runs) {
     const Planner planner(family, chunks, file_tokens, settings, grids, ranks, device, runs);
     Residency residency;
+    residency.experts_at_once = experts_at_once(family, ranks, runs);
     MemoryPlan plan = planner.plan(residency);
     const auto fits = [&] { return !device.limit || plan.needed(device.gpu) <= *device.limit; };
     // On a CPU what waits in host memory takes as much as what does not.

@@ -49,11 +49,11 @@ class QuantizeRun {
           collectives_(resources.collectives),
           alone_(make_single_rank()),
           progress_(progress),
-          experts_at_once_(fairgptq::experts_at_once(family, comm_.size())),
+          experts_at_once_(resources.residency.experts_at_once),
           decoder_(backend_, family, chunks.max_tokens, experts_at_once_),
           state_(backend_, family, chunks, deal_chunks(chunks, comm_.size())[static_cast<std::size_t>(comm_.rank())],
                  resources.residency.tokens, experts_at_once_),
-          statistics_(backend_, collectives_, widest_quantized(grids, family, settings.layers),
+          statistics_(backend_, collectives_, comm_.rank(), widest_quantized(grids, family, settings.layers),
                       experts_at_once_ > 1 ? widest_quantized(grids, family, settings.layers, true) : 0, chunks),
           copies_(backend_),
           share_(share_of_reading(resources)),
@@ -107,7 +107,7 @@ class QuantizeRun {
                         [&](const Chunk&, ChunkState& state) { decoder_.begin_layer(layer, state); });
         const int stages = family_.stage_count(layer.layer);
         for (int stage = 0; stage < stages;) {
-            const int dealt = dealt_experts(layer.layer, stage, open.size());
+            const int dealt = dealt_experts(layer.layer, stage);
             if (dealt > 0) {
                 quantize_dealt(layer, stage, dealt, open, records);
                 stage += 2 * dealt;
@@ -143,9 +143,9 @@ class QuantizeRun {
     }
 
     /// How many experts are dealt whole from this stage on; 0: the stage is for all ranks.
-    int dealt_experts(std::int64_t layer, int stage, std::size_t open) const {
+    int dealt_experts(std::int64_t layer, int stage) const {
         const int at_once = static_cast<int>(experts_at_once_);
-        if (at_once == 1 || open >= static_cast<std::size_t>(at_once) || !family_.has_experts(layer)) return 0;
+        if (at_once == 1 || !family_.has_experts(layer)) return 0;
         const StageSpec& spec = spec_of(layer, stage);
         const bool begins = spec.is_routed() && spec.expert % at_once == 0;
         return begins && spec.expert + at_once <= family_.config.experts ? at_once : 0;
@@ -163,21 +163,21 @@ class QuantizeRun {
             }
             const StageSpec& first = spec_of(layer.layer, stages.front());
             const PhaseClock::Span span(progress_.clock(), fmt::format("{}, …", names_of(first)));
+            const std::string where =
+                fmt::format("layer {}, experts {} to {}", layer.layer, first.expert, first.expert + experts - 1);
             for (std::size_t i = 0; i < solved.size(); ++i) {
                 const StageSpec& spec = spec_of(layer.layer, solved[i]);
                 at(fmt::format("layer {}, inputs of {}", layer.layer, spec.linears.front().name), [&] {
                     const auto owner = static_cast<int>(i);
                     accumulate(layer.layer, solved[i], owner);
-                    statistics_.finish(spec.cols(), is_reached(spec), progress_.clock(), owner == comm_.rank());
+                    statistics_.finish(spec.cols(), is_reached(spec), progress_.clock());
                 });
             }
-            at(fmt::format("layer {}, {} and as many modules as there are ranks", layer.layer,
-                           first.linears.front().name),
-               [&] {
-                   if (!sequential()) forward(stages, layer);
-                   if (!solved.empty()) solve_dealt(layer, solved, open, records);
-                   if (sequential()) forward(stages, layer, solved.empty() ? nullptr : &records.front());
-               });
+            at(where, [&] {
+                if (!sequential()) forward(stages, layer);
+                if (!solved.empty()) solve_dealt(layer, solved, open, records);
+                if (sequential()) forward(stages, layer, solved.empty() ? nullptr : &records.front());
+            });
         }
     }
 

@@ -1,7 +1,6 @@
 // Who solves, logs and writes what: runs that one pass makes, and experts of a layer.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -36,10 +35,11 @@ class SolveShares {
     int ranks_, rank_;
 };
 
-/// Experts of a layer that are dealt whole in one round, one to each rank; 1 where none are. With fewer runs than ranks
-/// (the rest are dealt whole themselves), and where experts are as many: what is left of them is solved by all ranks.
-inline std::int64_t experts_at_once(const Family& family, int ranks) {
-    return family.config.experts >= ranks ? std::max(ranks, 1) : 1;
+/// How many of a layer's experts are dealt at once, one to each rank: as many as there are ranks, or 1, and then all
+/// ranks solve each together. That is so where there are fewer experts, and where a pass makes so many runs that ranks
+/// are dealt those. Experts that are left over after the last round are solved by all ranks, too.
+inline std::int64_t experts_at_once(const Family& family, int ranks, std::size_t runs) {
+    return family.config.experts >= ranks && runs < static_cast<std::size_t>(ranks) ? ranks : 1;
 }
 
 }  // namespace fairgptq

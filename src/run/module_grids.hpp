@@ -55,7 +55,7 @@ class ModuleGrids {
 };
 
 /// Columns of the widest module of the first `layers` that is quantized; 0: none is.
-/// @param routed of the modules of experts alone that some tokens reach
+/// @param routed only of experts' modules, without those of one that every token reaches
 std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers, bool routed = false);
 
 /// Adds what is not the default to a run's settings of quantization (run.json): runs made before go on.

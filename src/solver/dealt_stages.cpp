@@ -1,5 +1,6 @@
 // Stages that are dealt whole. What a rank solved travels as one piece of memory from device to device; where in it a
 // stack's grids are, every rank knows from the stack's modules.
+#include <array>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -21,7 +22,7 @@ std::size_t aligned(std::size_t bytes) {
 struct Shape {
     std::int64_t rows = 0, cols = 0, groups = 0;
 
-    Shape(const StageProblem& problem, const Stack& stack, const SolverSettings& settings) {
+    Shape(const StageProblem& problem, const StackedModules& stack, const SolverSettings& settings) {
         const ModuleTask& first = problem.modules[stack.front()];
         cols = first.weights.cols;
         groups = cols / resolve_group_size(settings_of(first, settings).grid.group_size, cols, first.name);
@@ -44,7 +45,7 @@ struct Shape {
     }
 };
 
-/// What a record says beside its grids, as bytes.
+/// What the rank that solved a module knows of it alone, beside its grids, as bytes.
 class Letter {
   public:
     Letter() = default;
@@ -52,45 +53,33 @@ class Letter {
     std::string take() { return std::move(text_); }
 
     void write(const ModuleSolution& solution) {
-        each(solution,
-             [this](const auto& value) { text_.append(reinterpret_cast<const char*>(&value), sizeof(value)); });
-        append(solution.group_index);
-        append(solution.column_sensitivity);
+        for (const auto member : figures)
+            append(std::span(&(solution.*member), 1));
+        append(std::span(solution.group_index));
+        append(std::span(solution.column_sensitivity));
     }
-    ModuleSolution read(const std::string& name) {
-        ModuleSolution solution;
-        solution.name = name;
-        each(solution, [this](auto& value) { copy(&value, sizeof(value)); });
-        extract(solution.group_index, solution.cols);
-        extract(solution.column_sensitivity, solution.cols);
-        return solution;
+    void read(ModuleSolution& solution) {
+        for (const auto member : figures)
+            extract(std::span(&(solution.*member), 1));
+        solution.group_index.resize(static_cast<std::size_t>(solution.cols));
+        extract(std::span(solution.group_index));
+        solution.column_sensitivity.resize(static_cast<std::size_t>(solution.cols));
+        extract(std::span(solution.column_sensitivity));
     }
 
   private:
-    template <class Solution, class Visit>
-    static void each(Solution& s, const Visit& visit) {
-        for (auto* value : {&s.rows, &s.cols, &s.groups, &s.group_size})
-            visit(*value);
-        visit(s.bits);
-        for (auto* value : {&s.symmetric, &s.scales_float32})
-            visit(*value);
-        for (auto* value :
-             {&s.alpha, &s.damp_used, &s.reconstruction, &s.bias_before, &s.bias_after, &s.shift_norm, &s.seconds})
-            visit(*value);
+    static constexpr std::array figures{&ModuleSolution::damp_used,   &ModuleSolution::reconstruction,
+                                        &ModuleSolution::bias_before, &ModuleSolution::bias_after,
+                                        &ModuleSolution::shift_norm,  &ModuleSolution::seconds};
+    template <class T>
+    void append(std::span<const T> values) {
+        text_.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
     }
     template <class T>
-    void append(const std::vector<T>& values) {
-        text_.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
-    }
-    template <class T>
-    void extract(std::vector<T>& values, std::int64_t count) {
-        values.resize(static_cast<std::size_t>(count));
-        copy(values.data(), values.size() * sizeof(T));
-    }
-    void copy(void* to, std::size_t bytes) {
-        if (bytes > text_.size() - at_) throw Failure("what a rank says of its solutions ends early");
-        std::memcpy(to, text_.data() + at_, bytes);
-        at_ += bytes;
+    void extract(std::span<T> values) {
+        if (values.size_bytes() > text_.size() - at_) throw Failure("what a rank says of its solutions ends early");
+        std::memcpy(values.data(), text_.data() + at_, values.size_bytes());
+        at_ += values.size_bytes();
     }
 
     std::string text_;
@@ -111,10 +100,13 @@ std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Co
         throw Failure("{} stages were dealt to {} ranks", problems.size(), comm.size());
     std::vector<SolvedStack> mine;
     together(comm, [&] {
+        enter(Phase::exchange);  // in which a rank without modules waits for the others
         if (problems[here].modules.empty()) return;
         const auto alone = make_single_rank();
         const auto unshared = make_host_collectives(backend, *alone);
-        mine = solve_stacks(backend, *alone, *unshared, problems[here], settings, options);
+        StageOptions own = options;
+        own.keep_target = false;
+        mine = solve_stacks(backend, *alone, *unshared, problems[here], settings, own);
         enter(Phase::exchange);
     });
     enter(Phase::exchange);
@@ -122,7 +114,7 @@ std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Co
     std::vector<std::size_t> sizes;
     for (const StageProblem& problem : problems) {
         std::size_t& bytes = sizes.emplace_back(0);
-        for (const Stack& stack : stacks_of(problem))
+        for (const StackedModules& stack : stacks_of(problem))
             bytes += Shape(problem, stack, settings).bytes();
     }
     const auto all =
@@ -155,14 +147,16 @@ std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Co
     for (std::size_t rank = 0; rank < problems.size(); ++rank) {
         Letter from(letters[rank]);
         std::vector<SolvedStack> stacks;
-        for (const Stack& stack : stacks_of(problems[rank])) {
+        for (const StackedModules& stack : stacks_of(problems[rank])) {
             SolvedStack& solved = stacks.emplace_back();
             const Shape shape(problems[rank], stack, settings);
             solved.modules = stack;
             solved.grids = shape.at(place_of_stack, all);
             place_of_stack += shape.bytes();
-            for (const std::size_t module : stack)
-                solved.solutions.push_back(from.read(problems[rank].modules[module].name));
+            for (const std::size_t index : stack) {
+                const ModuleTask& module = problems[rank].modules[index];
+                from.read(solved.solutions.emplace_back(record_of(module, settings_of(module, settings))));
+            }
         }
         place(backend, problems[rank], std::move(stacks), options.keep_grids ? records : nullptr, solutions[rank]);
         at_once.finish(solutions[rank]);

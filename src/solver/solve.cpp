@@ -26,7 +26,7 @@ class GroupSolver {
   public:
     GroupSolver(Backend& backend, Communicator& comm, DeviceCollectives& collectives, const StageProblem& problem,
                 const SolverSettings& settings, const StageOptions& options, const Diagonals& diagonals,
-                const Stack& stack)
+                const StackedModules& stack)
         : backend_(backend),
           comm_(comm),
           collectives_(collectives),
@@ -43,7 +43,7 @@ class GroupSolver {
     SolvedStack solve();
 
   private:
-    static std::vector<const ModuleTask*> tasks_of(const StageProblem& problem, const Stack& stack) {
+    static std::vector<const ModuleTask*> tasks_of(const StageProblem& problem, const StackedModules& stack) {
         std::vector<const ModuleTask*> tasks;
         for (const std::size_t module : stack)
             tasks.push_back(&problem.modules[module]);
@@ -68,7 +68,6 @@ class GroupSolver {
     void measure(Share& share);
     void restore_column_order(Share& share);
     std::vector<ModuleSolution> describe(Share& share, double seconds);
-    ModuleSolution describe(const ModuleTask& module) const;
 
     Backend& backend_;
     Communicator& comm_;
@@ -77,7 +76,7 @@ class GroupSolver {
     SolverSettings settings_;
     StageOptions options_;
     const Diagonals& diagonals_;
-    Stack stack_;
+    StackedModules stack_;
     std::vector<const ModuleTask*> modules_;
     double alpha_;
     std::int64_t n_;
@@ -231,23 +230,6 @@ void GroupSolver::measure(Share& share) {
     share.figures.quadratic_forms(share.natural, problem_.hessian, &TileFigures::reconstruction);
 }
 
-/// The parts of a module's solution that are the same for the whole group.
-ModuleSolution GroupSolver::describe(const ModuleTask& module) const {
-    ModuleSolution solution;
-    solution.name = module.name;
-    solution.rows = module.weights.rows;
-    solution.cols = n_;
-    solution.groups = n_ / settings_.grid.group_size;
-    solution.bits = settings_.grid.bits;
-    solution.group_size = settings_.grid.group_size;
-    solution.symmetric = settings_.grid.symmetric;
-    solution.scales_float32 = settings_.grid.scale_type == ScaleType::float32;
-    solution.group_index = plan_.group_index;
-    solution.alpha = alpha_;
-    solution.damp_used = damp_used_;
-    return solution;
-}
-
 /// Codes travel in the matrix's order. share.natural is used up.
 void GroupSolver::restore_column_order(Share& share) {
     if (settings_.order == ColumnOrder::none) return;
@@ -281,7 +263,9 @@ std::vector<ModuleSolution> GroupSolver::describe(Share& share, double seconds) 
     std::int64_t row = 0;
     std::int64_t tile = 0;
     for (std::size_t i = 0; i < modules_.size(); ++i) {
-        ModuleSolution solution = describe(*modules_[i]);
+        ModuleSolution solution = record_of(*modules_[i], settings_);
+        solution.group_index = plan_.group_index;
+        solution.damp_used = damp_used_;
         solution.seconds = seconds_of_row * static_cast<double>(solution.rows);
         if (!target.empty())
             solution.target.assign(target.begin() + row * n_, target.begin() + (row + solution.rows) * n_);
@@ -302,10 +286,25 @@ SolverSettings settings_of(const ModuleTask& module, SolverSettings settings) {
     return settings;
 }
 
-std::vector<Stack> stacks_of(const StageProblem& problem) {
-    std::vector<Stack> stacks;
+ModuleSolution record_of(const ModuleTask& module, const SolverSettings& settings) {
+    const Grid& grid = settings.grid;
+    ModuleSolution solution;
+    solution.name = module.name;
+    solution.rows = module.weights.rows;
+    solution.cols = module.weights.cols;
+    solution.group_size = resolve_group_size(grid.group_size, solution.cols, module.name);
+    solution.groups = solution.cols / solution.group_size;
+    solution.bits = grid.bits;
+    solution.symmetric = grid.symmetric;
+    solution.scales_float32 = grid.scale_type == ScaleType::float32;
+    solution.alpha = module.alpha;
+    return solution;
+}
+
+std::vector<StackedModules> stacks_of(const StageProblem& problem) {
+    std::vector<StackedModules> stacks;
     for (std::size_t i = 0; i < problem.modules.size(); ++i) {
-        const auto equal = [&](const Stack& stack) {
+        const auto equal = [&](const StackedModules& stack) {
             const ModuleTask &one = problem.modules[stack.front()], &other = problem.modules[i];
             return one.alpha == other.alpha && one.grid == other.grid;
         };
@@ -327,7 +326,7 @@ std::vector<SolvedStack> solve_stacks(Backend& backend, Communicator& comm, Devi
         check(settings_of(module, settings));
     const Diagonals diagonals(backend, problem);
     std::vector<SolvedStack> solved;
-    for (const Stack& stack : stacks_of(problem)) {
+    for (const StackedModules& stack : stacks_of(problem)) {
         const SolverSettings own = settings_of(problem.modules[stack.front()], settings);
         solved.push_back(GroupSolver(backend, comm, collectives, problem, own, options, diagonals, stack).solve());
     }

@@ -45,11 +45,12 @@ struct ModuleSolution {
     std::vector<std::int32_t> group_index;  // [cols]
     double alpha = 0;
     double damp_used = 0;
-    double reconstruction = 0;              // tr((W−Q)H(W−Q)ᵀ)
-    double bias_before = 0;                 // tr(WCWᵀ)
-    double bias_after = 0;                  // tr(QCQᵀ)
-    double shift_norm = 0;                  // ‖W*−W‖ / ‖W‖
-    double seconds = 0;                     // its share of the slowest rank's solve, without what travels afterwards
+    double reconstruction = 0;  // tr((W−Q)H(W−Q)ᵀ)
+    double bias_before = 0;     // tr(WCWᵀ)
+    double bias_after = 0;      // tr(QCQᵀ)
+    double shift_norm = 0;      // ‖W*−W‖ / ‖W‖
+    double seconds =
+        0;  // its share of the slowest rank's solve (or of the only one's), without what travels afterwards
     std::vector<float> column_sensitivity;  // [cols]: C_jj · ‖error of column j‖
     std::vector<float> target;              // W* [rows, cols]; only if StageOptions::keep_target
 };

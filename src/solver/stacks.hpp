@@ -12,11 +12,11 @@
 namespace fairgptq {
 
 /// A stack's modules, by their places in the problem.
-using Stack = std::vector<std::size_t>;
-std::vector<Stack> stacks_of(const StageProblem& problem);
+using StackedModules = std::vector<std::size_t>;
+std::vector<StackedModules> stacks_of(const StageProblem& problem);
 
 struct SolvedStack {
-    Stack modules;
+    StackedModules modules;
     GatheredGrids grids;                    // on the device
     std::vector<ModuleSolution> solutions;  // a module each, without codes, scales and zeros
 };
@@ -32,5 +32,8 @@ void place(Backend& backend, const StageProblem& problem, std::vector<SolvedStac
            std::vector<ModuleSolution>& solutions);
 
 SolverSettings settings_of(const ModuleTask& module, SolverSettings settings);
+
+/// What a module's record has of the module and of its settings.
+ModuleSolution record_of(const ModuleTask& module, const SolverSettings& settings);
 
 }  // namespace fairgptq

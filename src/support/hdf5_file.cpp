@@ -201,7 +201,8 @@ File File::create(const std::filesystem::path& path) {
     H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_fapl_core(access.get(), image_growth, 0);
     H5Pset_file_image_callbacks(access.get(), &image_memory);
-    Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
+    // HDF5 would first read a file that has this name already, whole; the temporary one is empty.
+    Handle file(H5Fcreate(output->temporary.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()));
     if (file.get() < 0) throw Failure("{} cannot be created: HDF5 refused it", name);
     Handle root(H5Gopen2(file.get(), "/", H5P_DEFAULT));
     File result(std::move(file), Group(std::move(root), name), path);

@@ -39,9 +39,13 @@ def test_same_bytes_as_quantize_alone(tiny, alone, tmp_path, ranks):
 def test_experts(tmp_path, more):
     tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
     common = ("--model", ROOT / "tests/model/oracles/olmoe", "--tokens", tokens, "--group-size", "-1", "--inputs", "original", *more)
-    run(3, "sweep", *common, "--out", tmp_path / "sweep", "--alphas", "0,0.1")
     run(0, "quantize", *common, "--out", tmp_path / "alone", "--alpha", "0.1")
-    assert read_run(tmp_path / "sweep/alpha_0.1") == read_run(tmp_path / "alone")
+    # Three ranks are dealt experts, two are dealt runs, also where some are there.
+    run(3, "sweep", *common, "--out", tmp_path / "three", "--alphas", "0,0.1", "--stop-after-layers", "1", code=75)
+    run(2, "sweep", *common, "--out", tmp_path / "three", "--alphas", "0,0.1,0.5", "--resume")
+    run(2, "sweep", *common, "--out", tmp_path / "two", "--alphas", "0,0.5,0.1")
+    for name in ("three", "two"):
+        assert read_run(tmp_path / name / "alpha_0.1") == read_run(tmp_path / "alone"), name
 
 
 def test_stopped_resumed_and_uneven(tiny, alone, tmp_path):

@@ -196,12 +196,14 @@ TEST(Decoder, FirstHalvesOfSeveralExpertsMayComeBeforeTheirSecond) {
     const LayerWeights layer = read_layer(*backend, family, checkpoint, 0);
     const std::int64_t tokens = 50, hidden_size = family.config.hidden_size;
     const ChunkTokens chunk{model.random_tokens(tokens, 3), {0, 20, tokens}};
-    const auto hidden_after = [&](std::int64_t at_once, std::int64_t widest) {
+    const std::int64_t widest = Decoder::widest_input(family);
+    const auto hidden_after = [&](std::int64_t at_once, std::int64_t of_token) {
         Decoder decoder(*backend, family, tokens, at_once);
         const Buffer hidden = backend->allocate(static_cast<std::size_t>(tokens * hidden_size) * 4);
-        const Buffer inputs = backend->allocate(static_cast<std::size_t>(tokens * widest) * 4);
+        const Buffer inputs = backend->allocate(static_cast<std::size_t>(tokens * of_token) * 4);
         ChunkState state{hidden.tensor(DType::float32, tokens, hidden_size),
                          inputs.tensor(DType::float32, tokens, widest), chunk.offsets};
+        state.room = tokens * of_token;
         decoder.embed(outer, chunk, state);
         decoder.begin_layer(layer, state);
         decoder.run_stage(0, layer, state);
@@ -213,11 +215,11 @@ TEST(Decoder, FirstHalvesOfSeveralExpertsMayComeBeforeTheirSecond) {
         const float* values = hidden.as<const float>();
         return std::vector<float>(values, values + tokens * hidden_size);
     };
-    const std::vector<float> expected = hidden_after(1, Decoder::widest_input(family));
+    const std::vector<float> expected = hidden_after(1, widest);
     for (const std::int64_t at_once : {2, 3, 5, 8})
-        EXPECT_EQ(hidden_after(at_once, Decoder::widest_input(family, at_once)), expected) << at_once;
-    EXPECT_EQ(Decoder::widest_input(family, 8), Decoder::widest_input(family, 2));
-    EXPECT_THROW(hidden_after(5, Decoder::widest_input(family)), Failure);
+        EXPECT_EQ(hidden_after(at_once, Decoder::inputs_of_token(family, at_once)), expected) << at_once;
+    EXPECT_EQ(Decoder::inputs_of_token(family, 8), Decoder::inputs_of_token(family, 2));
+    EXPECT_THROW(hidden_after(5, widest), Failure);
 }
 
 TEST(Decoder, AllocatesWhatItSays) {

@@ -57,10 +57,10 @@ struct Model {
         family = describe_family(read_config(folder.path()));
         settings.layers = family.config.layers;
     }
-    MemoryPlan plan(const Chunks& work, int ranks, std::optional<double> gibibytes = {}) const {
+    MemoryPlan plan(const Chunks& work, int ranks, std::optional<double> gibibytes = {}, std::size_t runs = 1) const {
         PlanDevice device{DType::bfloat16, true, {}};
         if (gibibytes) device.limit = static_cast<std::size_t>(*gibibytes * static_cast<double>(gib));
-        return plan_memory(family, work, 300000, settings, {settings.solver, modules, family}, ranks, device);
+        return plan_memory(family, work, 300000, settings, {settings.solver, modules, family}, ranks, device, runs);
     }
     Family family;
     QuantizeSettings settings;
@@ -108,6 +108,14 @@ TEST(MemoryPlan, OfExpertsIsWhatTheirShapesSay) {
     EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g + n * n * 4 / g, 1e-3);
     EXPECT_NEAR(parts["codes and scales of all ranks"], 5 * 2 * n * hidden * (1 + 5.0 / 128) / g, 1e-3);
     EXPECT_GT(parts["solver"], 2 * n * hidden * 12 / g);
+    EXPECT_EQ(dealt.residency.experts_at_once, 4);
+    EXPECT_EQ(plan.residency.experts_at_once, 1);
+    // Where ranks are dealt runs, they are not dealt experts.
+    const MemoryPlan runs = Model(config).plan(chunks(), 4, 80, 5);
+    parts = gibibytes_of(runs.device);
+    EXPECT_EQ(runs.residency.experts_at_once, 1);
+    EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);
+    EXPECT_NEAR(parts["stage inputs"], static_cast<double>(runs.tokens) * (2 * hidden + n) * 2 / g, 1e-3);
     // More ranks than experts share each of them.
     parts = gibibytes_of(Model(config).plan(chunks(), 16, 80).device);
     EXPECT_NEAR(parts["sums of H and C"], 2 * n * (n + 1) / 2 * 8 / g, 1e-3);

@@ -214,6 +214,19 @@ TEST_F(Mixture, RanksResumptionAndMemoryChangeNoByte) {
     }
 }
 
+TEST_F(Mixture, ExpertsAreDealtAsOftenAsThereAreAsManyAsRanks) {
+    for (const auto& [ranks, dealt] : std::vector<std::pair<int, int>>{{1, 0}, {2, 6}, {4, 4}, {6, 6}, {7, 0}}) {
+        testing::Begun begun;
+        const std::vector<LayerRecord> some = quantize({.ranks = ranks, .begun = &begun});
+        // H and C of both halves of an expert, in two layers; and of two stages of attention and the other experts.
+        EXPECT_EQ(begun.sums_for_one, 2 * 2 * 2 * dealt) << ranks;
+        EXPECT_EQ(begun.sums, 2 * 2 * (2 + 2 * (6 - dealt))) << ranks;
+        begun = {};
+        expect_same(some, quantize({.ranks = ranks, .begun = &begun, .deals = false}));
+        EXPECT_EQ(begun.sums_for_one, 0) << ranks;
+    }
+}
+
 class SharedExpert : public Mixture {
   protected:
     explicit SharedExpert(std::int64_t dense_layers = 0) : Mixture(mixture_with_shared(dense_layers)) {}

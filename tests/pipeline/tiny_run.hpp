@@ -10,7 +10,9 @@
 #include "comm/nccl_collectives.hpp"
 #include "model/tiny_models.hpp"
 #include "pipeline/quantize.hpp"
+#include "pipeline/solve_shares.hpp"
 #include "run/sample.hpp"
+#include "support_files/counting_collectives.hpp"
 #include "support_files/late_copies.hpp"
 #include "support_files/nccl_stand_in.hpp"
 #include "support_files/thread_ranks.hpp"
@@ -27,6 +29,8 @@ class TinyRun : public ::testing::Test {
         /// What each rank computes with.
         std::function<std::unique_ptr<Backend>()> make = [] { return std::make_unique<LateBackend>(); };
         std::function<void(const Backend&)> at_end = {};
+        Begun* begun = nullptr;  // counts what ranks exchange
+        bool deals = true;       // experts, where it pays
         /// What happens to a run that is whole before it is resumed, and what is to be seen of it then.
         std::function<void(const RunDirectory&)> meanwhile = {}, afterwards = {};
     };
@@ -105,20 +109,23 @@ class TinyRun : public ::testing::Test {
             {{"model", {{"path", model.path().string()}, {"layers", settings.layers}}}, {"layers", settings.layers}});
         const Checkpoint checkpoint(model.path());
         const Chunks work = chunks();
+        if (way.deals) way.residency.experts_at_once = experts_at_once(model.family(), way.ranks, 1);
         NcclWorld world(way.ranks);
         const auto pass = [&](std::int64_t stop_after) {
             const RunTarget target{&run, settings.alpha, run.finished_layers(true)};
             run_ranks(way.ranks, [&](Communicator& comm) {
                 const auto backend = way.make();
-                const auto collectives =
-                    way.nccl ? make_nccl_collectives(*backend, comm, std::make_unique<NcclStandIn>(world))
-                             : make_host_collectives(*backend, comm);
+                const auto through = way.nccl
+                                         ? make_nccl_collectives(*backend, comm, std::make_unique<NcclStandIn>(world))
+                                         : make_host_collectives(*backend, comm);
+                Begun ignored;
+                CountingCollectives collectives(*through, comm, way.begun != nullptr ? *way.begun : ignored);
                 PhaseClock clock([&backend] { backend->synchronize(); });
                 const PhaseClock::Shown shown(clock, backend->make_timeline());
                 Progress progress(clock, settings.layers, false);
                 EXPECT_EQ(quantize_model(settings, {settings.solver, modules, model.family()}, model.family(),
                                          checkpoint, work, std::span(&target, 1), stop_after,
-                                         {*backend, comm, *collectives, way.residency}, progress),
+                                         {*backend, comm, collectives, way.residency}, progress),
                           stop_after > 0 ? Outcome::stopped : Outcome::done);
                 if (way.at_end) way.at_end(*backend);
             });

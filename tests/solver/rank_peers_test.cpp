@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "solver/solve.hpp"
+#include "support_files/counting_collectives.hpp"
 #include "support_files/shared_factorization.hpp"
 
 namespace fairgptq::testing {
@@ -115,33 +116,13 @@ TEST(SharedFactorization, OfWhichOneRankAloneFails) {
 
 // What solve_stage does beside gathering codes, scales and zeros.
 TEST(SharedFactorization, IsWhatASolveDoes) {
-    class Counting final : public DeviceCollectives {
-      public:
-        Counting(DeviceCollectives& through, int& gatherings) : through_(through), gatherings_(gatherings) {}
-        std::string name() const override { return through_.name(); }
-        bool direct() const override { return through_.direct(); }
-        void begin_all_reduce_sum(std::span<double> values) override { through_.begin_all_reduce_sum(values); }
-        void begin_reduce_sum(std::span<double> values, int root) override { through_.begin_reduce_sum(values, root); }
-        void begin_all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
-                              std::span<const std::size_t> sizes) override {
-            ++gatherings_;
-            through_.begin_all_gather(mine, all, sizes);
-        }
-        void finish() override { through_.finish(); }
-        void abandon() noexcept override { through_.abandon(); }
-
-      private:
-        DeviceCollectives& through_;
-        int& gatherings_;
-    };
     for (const std::int64_t n : {256, 512}) {
         HostMatrix hessian = correlated(n), weights(128, n, 0.5F);
-        int gatherings = 0;
+        Begun begun;
         run_ranks(2, [&](Communicator& comm) {
             const auto backend = cpu();
             const auto through = make_host_collectives(*backend, comm);
-            int ignored = 0;
-            Counting counting(*through, comm.rank() == 0 ? gatherings : ignored);
+            CountingCollectives counting(*through, comm, begun);
             StageOptions options;
             options.collectives = &counting;
             solve_stage(*backend, comm,
@@ -150,7 +131,7 @@ TEST(SharedFactorization, IsWhatASolveDoes) {
                          {{"module", TensorView(MatrixView<float>(weights.values.data(), 128, n))}}},
                         {}, options);
         });
-        EXPECT_EQ(gatherings > 3, n == 512) << gatherings;
+        EXPECT_EQ(begun.gatherings > 3, n == 512) << begun.gatherings;
     }
 }
 

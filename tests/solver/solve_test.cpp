@@ -183,13 +183,15 @@ struct Dealt {
         stages[0].modules = {{"gate", problems[0].weight_view(), 0.1},
                              {"up", TensorView(problems[0].weight_view()).rows_from(3, 65), 0},
                              {"both", problems[0].weight_view(), 0.1}};
-        stages[3].modules.front().grid = Grid{.bits = 8, .group_size = -1};
+        stages[3].modules.front().grid = Grid{.bits = 8, .group_size = -1, .scale_type = ScaleType::float32};
     }
     /// As a rank has them: H and C of its own alone.
     std::vector<StageProblem> at(int rank, int ranks) const {
         std::vector<StageProblem> all(stages, stages + ranks);
-        for (StageProblem& stage : all)
-            if (&stage != &all[static_cast<std::size_t>(rank)]) stage.hessian = stage.covariance = {};
+        for (int other = 0; other < ranks; ++other) {
+            StageProblem& stage = all[static_cast<std::size_t>(other)];
+            if (other != rank) stage.hessian = stage.covariance = {};
+        }
         return all;
     }
 };
@@ -227,6 +229,10 @@ TEST(DealtStages, AreSolvedAsByOneRank) {
                         const ModuleSolution &one = found[rank][i], &other = expected[rank][i];
                         EXPECT_TRUE(same(one, other)) << other.name << " of " << rank << " at " << comm.rank();
                         EXPECT_EQ(one.name, other.name);
+                        EXPECT_EQ(one.rows, other.rows);
+                        EXPECT_EQ(one.cols, other.cols);
+                        EXPECT_EQ(one.groups, other.groups);
+                        EXPECT_EQ(one.scales_float32, other.scales_float32);
                         EXPECT_EQ(one.bits, other.bits);
                         EXPECT_EQ(one.group_size, other.group_size);
                         EXPECT_EQ(one.symmetric, other.symmetric);
