@@ -18,15 +18,18 @@ std::size_t aligned(std::size_t bytes) {
     return (bytes + alignment - 1) / alignment * alignment;
 }
 
-/// A stack's grids in memory that holds several: each part is aligned.
-struct Shape {
+/// A stack of a dealt stage, as every rank knows it: where its grids are in memory that holds those of all ranks.
+/// What lies between aligned parts is never read.
+struct DealtStack {
+    StackedModules modules;
     std::int64_t rows = 0, cols = 0, groups = 0;
 
-    Shape(const StageProblem& problem, const StackedModules& stack, const SolverSettings& settings) {
-        const ModuleTask& first = problem.modules[stack.front()];
+    DealtStack(const StageProblem& problem, StackedModules stack, const SolverSettings& settings)
+        : modules(std::move(stack)) {
+        const ModuleTask& first = problem.modules[modules.front()];
         cols = first.weights.cols;
         groups = cols / resolve_group_size(settings_of(first, settings).grid.group_size, cols, first.name);
-        for (const std::size_t module : stack)
+        for (const std::size_t module : modules)
             rows += problem.modules[module].weights.rows;
     }
     std::size_t scale_bytes() const { return aligned(static_cast<std::size_t>(rows * groups) * sizeof(float)); }
@@ -35,15 +38,22 @@ struct Shape {
     std::size_t bytes() const { return scale_bytes() + code_bytes() + zero_bytes(); }
 
     /// In the order of GatheredGrids::parts.
-    GatheredGrids at(std::byte* place, const std::shared_ptr<const Buffer>& memory) const {
+    GatheredGrids grids_at(std::byte* begin, const std::shared_ptr<const Buffer>& memory) const {
         GatheredGrids grids;
         grids.memory = {memory};
-        grids.scales = {reinterpret_cast<const float*>(place), rows, groups};
-        grids.codes = {reinterpret_cast<const std::uint8_t*>(place + scale_bytes()), rows, cols};
-        grids.zeros = {reinterpret_cast<const std::uint8_t*>(place + scale_bytes() + code_bytes()), rows, groups};
+        grids.scales = {reinterpret_cast<const float*>(begin), rows, groups};
+        grids.codes = {reinterpret_cast<const std::uint8_t*>(begin + scale_bytes()), rows, cols};
+        grids.zeros = {reinterpret_cast<const std::uint8_t*>(begin + scale_bytes() + code_bytes()), rows, groups};
         return grids;
     }
 };
+
+std::vector<DealtStack> dealt_stacks_of(const StageProblem& problem, const SolverSettings& settings) {
+    std::vector<DealtStack> stacks;
+    for (StackedModules& stack : stacks_of(problem))
+        stacks.emplace_back(problem, std::move(stack), settings);
+    return stacks;
+}
 
 /// What the rank that solved a module knows of it alone, beside its grids, as bytes.
 class Letter {
@@ -86,6 +96,48 @@ class Letter {
     std::size_t at_ = 0;
 };
 
+/// What one rank sends to all.
+struct Package {
+    Buffer grids;  // on the device
+    std::string letter;
+};
+
+Package pack(Backend& backend, std::vector<SolvedStack> solved, std::size_t bytes) {
+    Package package{backend.allocate(bytes), {}};
+    Letter letter;
+    std::byte* place = package.grids.as<std::byte>();
+    for (SolvedStack& stack : solved) {
+        for (const std::span<const std::byte> part : stack.grids.parts()) {
+            backend.copy_on_device(place, part.data(), part.size());
+            place += aligned(part.size());
+        }
+        stack.grids = {};
+        for (const ModuleSolution& solution : stack.solutions)
+            letter.write(solution);
+    }
+    package.letter = letter.take();
+    return package;
+}
+
+/// @param grids all ranks' grids; @param begin where this stage's are
+std::vector<SolvedStack> unpack(const StageProblem& problem, const std::vector<DealtStack>& stacks,
+                                const SolverSettings& settings, const std::shared_ptr<const Buffer>& grids,
+                                std::byte* begin, std::string text) {
+    Letter letter(std::move(text));
+    std::vector<SolvedStack> solved;
+    for (const DealtStack& stack : stacks) {
+        SolvedStack& one = solved.emplace_back();
+        one.modules = stack.modules;
+        one.grids = stack.grids_at(begin, grids);
+        begin += stack.bytes();
+        for (const std::size_t index : stack.modules) {
+            const ModuleTask& module = problem.modules[index];
+            letter.read(one.solutions.emplace_back(record_of(module, settings_of(module, settings))));
+        }
+    }
+    return solved;
+}
+
 }  // namespace
 
 std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Communicator& comm,
@@ -100,65 +152,44 @@ std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Co
         throw Failure("{} stages were dealt to {} ranks", problems.size(), comm.size());
     std::vector<SolvedStack> mine;
     together(comm, [&] {
-        enter(Phase::exchange);  // in which a rank without modules waits for the others
-        if (problems[here].modules.empty()) return;
-        const auto alone = make_single_rank();
-        const auto unshared = make_host_collectives(backend, *alone);
-        StageOptions own = options;
-        own.keep_target = false;
-        mine = solve_stacks(backend, *alone, *unshared, problems[here], settings, own);
-        enter(Phase::exchange);
-    });
-    enter(Phase::exchange);
-
-    std::vector<std::size_t> sizes;
-    for (const StageProblem& problem : problems) {
-        std::size_t& bytes = sizes.emplace_back(0);
-        for (const StackedModules& stack : stacks_of(problem))
-            bytes += Shape(problem, stack, settings).bytes();
-    }
-    const auto all =
-        std::make_shared<const Buffer>(backend.allocate(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0})));
-    const Buffer given = backend.allocate(sizes[here]);
-    Letter letter;
-    std::byte* place_of_part = given.as<std::byte>();
-    for (SolvedStack& stack : mine) {
-        for (const std::span<const std::byte> part : stack.grids.parts()) {
-            backend.copy_on_device(place_of_part, part.data(), part.size());
-            place_of_part += aligned(part.size());
+        if (!problems[here].modules.empty()) {
+            const auto alone = make_single_rank();
+            const auto unshared = make_host_collectives(backend, *alone);
+            StageOptions own = options;
+            own.keep_target = false;
+            mine = solve_stacks(backend, *alone, *unshared, problems[here], settings, own);
         }
-        stack.grids = {};
-        for (const ModuleSolution& solution : stack.solutions)
-            letter.write(solution);
+        enter(Phase::exchange);  // in which one waits for the others
+    });
+
+    std::vector<std::vector<DealtStack>> stacks;
+    std::vector<std::size_t> bytes;
+    for (const StageProblem& problem : problems) {
+        stacks.push_back(dealt_stacks_of(problem, settings));
+        std::size_t& of_rank = bytes.emplace_back(0);
+        for (const DealtStack& stack : stacks.back())
+            of_rank += stack.bytes();
     }
-    {
-        const auto through_host = make_host_collectives(backend, comm);
-        Exchange exchange(options.collectives != nullptr ? *options.collectives : *through_host);
-        exchange.all_gather({given.as<const std::byte>(), given.bytes()}, {all->as<std::byte>(), all->bytes()}, sizes);
-        exchange.finish();
-    }
-    const std::vector<std::string> letters = comm.gather_strings(letter.take());
+    const auto grids =
+        std::make_shared<const Buffer>(backend.allocate(std::accumulate(bytes.begin(), bytes.end(), std::size_t{0})));
+    const Package package = pack(backend, std::move(mine), bytes[here]);
+    const auto through_host = make_host_collectives(backend, comm);
+    Exchange exchange(options.collectives != nullptr ? *options.collectives : *through_host);
+    exchange.all_gather({package.grids.as<const std::byte>(), package.grids.bytes()},
+                        {grids->as<std::byte>(), grids->bytes()}, bytes);
+    exchange.finish();
+    std::vector<std::string> letters = comm.gather_strings(package.letter);
 
     enter(Phase::columns);
     RecordCopies at_once(backend);
     RecordCopies* records = options.records != nullptr ? options.records : &at_once;
     std::vector<std::vector<ModuleSolution>> solutions(problems.size());
-    std::byte* place_of_stack = all->as<std::byte>();
+    std::byte* begin = grids->as<std::byte>();
     for (std::size_t rank = 0; rank < problems.size(); ++rank) {
-        Letter from(letters[rank]);
-        std::vector<SolvedStack> stacks;
-        for (const StackedModules& stack : stacks_of(problems[rank])) {
-            SolvedStack& solved = stacks.emplace_back();
-            const Shape shape(problems[rank], stack, settings);
-            solved.modules = stack;
-            solved.grids = shape.at(place_of_stack, all);
-            place_of_stack += shape.bytes();
-            for (const std::size_t index : stack) {
-                const ModuleTask& module = problems[rank].modules[index];
-                from.read(solved.solutions.emplace_back(record_of(module, settings_of(module, settings))));
-            }
-        }
-        place(backend, problems[rank], std::move(stacks), options.keep_grids ? records : nullptr, solutions[rank]);
+        std::vector<SolvedStack> solved =
+            unpack(problems[rank], stacks[rank], settings, grids, begin, std::move(letters[rank]));
+        begin += bytes[rank];
+        place(backend, problems[rank], std::move(solved), options.keep_grids ? records : nullptr, solutions[rank]);
         at_once.finish(solutions[rank]);
     }
     return solutions;

@@ -1,12 +1,15 @@
 """What machines do to a run: killed ranks, full disks, damaged files, a rank that fails alone."""
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
-from workshop import complaints, quantized, ranks_of, read_run, run, start
+from safetensors.numpy import load_file, save_file
+from workshop import ROOT, complaints, quantized, ranks_of, read_run, run, start, write_tokens
 
 
 def arguments(small, out, *more):
@@ -142,3 +145,20 @@ def test_a_rank_that_fails_alone_ends_the_job(small, whole, tmp_path):
     assert process.returncode not in (0, 2, 75), text
     sentences = complaints(text)
     assert len(sentences) == 1 and "rank 1" in sentences[0] and "layer_0004.h5" in sentences[0], text
+
+
+def test_an_expert_that_one_rank_cannot_solve_ends_the_job(tmp_path):
+    """Ranks are dealt whole experts: what one meets in its own, all hear of, once its sums have come from all."""
+    olmoe = ROOT / "tests/model/oracles/olmoe"
+    shutil.copytree(olmoe, tmp_path / "model")
+    weights = load_file(olmoe / "model.safetensors")
+    for half in ("gate_proj", "up_proj"):  # what they make, squared, is more than float32 holds
+        name = f"model.layers.1.mlp.experts.1.{half}.weight"
+        weights[name] = weights[name].astype(np.float32) * np.float32(1e12)
+    save_file(weights, tmp_path / "model/model.safetensors")
+    tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
+    process = run(2, "quantize", "--model", tmp_path / "model", "--tokens", tokens, "--out", tmp_path / "run", "--group-size", "-1", "--scale-dtype", "f32",
+                  code=1)
+    sentences = complaints(process.stderr)
+    assert len(sentences) == 1 and "rank 1: layer 1, experts 0 to 1: mlp.experts.1.down_proj: " in sentences[0], sentences
+    assert [path.name for path in (tmp_path / "run/layers").iterdir()] == ["layer_0000.h5"]
