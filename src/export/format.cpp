@@ -13,6 +13,7 @@ std::unique_ptr<ExportFormat> make_format(const ExportOptions& options) {
     if (options.format == "gptq") return make_gptq_format();
     if (options.format == "compressed-tensors") return make_compressed_tensors_format();
     if (options.format == "dense") return make_dense_format(options.dtype.value_or(DType::float16));
+    if (options.format == "gguf") throw InvalidInput("--format gguf: tools/to_gguf.py writes a run as GGUF");
     throw InvalidInput("--format must be one of gptq, compressed-tensors, dense, not '{}'", options.format);
 }
 

@@ -10,6 +10,7 @@ import pytest
 from get_smollm2 import LAYER_NAMES
 from safetensors.numpy import load_file
 from workshop import ROOT, read_run, run, write_model, write_tokens
+from workshop import refused as refused_by_program
 
 HEADS, KEY_VALUE_HEADS, EXPERTS, LAYERS = 4, 2, 3, 2
 HALVES = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
@@ -236,6 +237,7 @@ def test_refusals(inputs, plain, tmp_path):
         assert not list(tmp_path.glob("*.partial*"))
         return words
 
+    assert "tools/to_gguf.py" in refused_by_program("export", run_folder, "--format", "gguf", "--out", out)
     assert "exists already" in said(out=base)
     assert "does not exist" in said(base=tmp_path / "none.gguf") and "is not a file" in said(base=tmp_path)
     assert "not a readable GGUF file" in said(base=run_folder / "run.json")
