@@ -424,7 +424,7 @@ def test_a_model_that_changed_since_is_refused(workplace, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--format", "gguf"), ("gguf", "compressed-tensors")), ((), ("--format",)),
+    (("--format", "awq"), ("awq", "compressed-tensors")), ((), ("--format",)),
     (("--format", "gptq", "--dtype", "f32"), ("--dtype", "dense")), (("--format", "dense", "--dtype", "f8"), ("f8", "bf16")),
     (("--format", "dense", "--max-shard-size", "many"), ("--max-shard-size", "5GB")),
     (("--format", "dense", "--max-shard-size", "0"), ("--max-shard-size",)),
