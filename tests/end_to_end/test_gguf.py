@@ -1,15 +1,17 @@
 """tools/to_gguf.py: a run's codes in a GGUF file, against the program's own dense export of the same run."""
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import gguf
+import h5py
 import numpy as np
 import pytest
 from get_smollm2 import LAYER_NAMES
 from safetensors.numpy import load_file
-from workshop import ROOT, read_run, run, write_model, write_tokens
+from workshop import ROOT, read_run, run, seal, write_model, write_tokens
 from workshop import refused as refused_by_program
 
 HEADS, KEY_VALUE_HEADS, EXPERTS, LAYERS = 4, 2, 3, 2
@@ -42,16 +44,18 @@ def gguf_tensors(tensors):
     return found
 
 
-def write_base(path, model, *, change=lambda tensors: None, settings=None, as_type=Type.F16):
+def write_base(path, model, *, change=lambda tensors: None, settings=None, as_type=Type.F16, key_value_heads=KEY_VALUE_HEADS):
     tensors = gguf_tensors(load_file(model / "model.safetensors"))
     change(tensors)
     writer = gguf.GGUFWriter(path, arch="llama")
     writer.add_block_count(LAYERS)
     writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_VALUE_HEADS)
+    if key_value_heads:
+        writer.add_head_count_kv(key_value_heads)
     writer.add_name("a small one")
     writer.add_token_list([f"token {index}" for index in range(384)])
     writer.add_array("of.numbers", [1.5, 2.5])
+    writer.add_token_scores([0.5] * 384)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     for key, value in (settings or {}).items():
         writer.add_uint16(key, value)
@@ -167,6 +171,7 @@ def test_values_are_those_of_the_dense_export(inputs, tmp_path, name, more, grid
         assert (kind == Type.F16) == np.array_equal(values, original[tensor]), tensor
     assert linears == types
     assert ("with the run's values" in said) == exact
+    assert ("--bits 4 is more accurate" in said) == ("3" in more)
 
 
 def test_tokenizer_and_settings_are_the_base_s_and_say_what_was_done(plain, tmp_path):
@@ -180,16 +185,59 @@ def test_tokenizer_and_settings_are_the_base_s_and_say_what_was_done(plain, tmp_
     assert "14 as Q4_0" in said and "note:" not in said
 
 
-@pytest.mark.parametrize("as_type", [Type.BF16, Type.Q8_0, Type.Q4_1])
+@pytest.mark.parametrize("as_type", [Type.F32, Type.BF16, Type.Q8_0, Type.Q4_1])
 def test_the_base_may_be_of_any_type(inputs, plain, tmp_path, as_type):
     exact = converted(*plain, tmp_path / "exact.gguf")[0]
     base = write_base(tmp_path / "base.gguf", inputs["llama"][0], as_type=as_type)
-    found = converted(plain[0], base, tmp_path / "run.gguf")[0]
+    found, _, said = converted(plain[0], base, tmp_path / "run.gguf")
+    assert ("likeness of 14 tensors" in said) == (as_type != Type.F32)
     for tensor, (kind, values) in found.items():
         if tensor in ("token_embd.weight", "output.weight"):
             assert kind == as_type
         else:
             assert np.array_equal(values, exact[tensor][1]), tensor
+
+
+def test_a_base_that_is_not_quite_the_model_is_refused(inputs, plain, tmp_path):
+    """A fine-tuned one, say. Where types differ, likeness has to do, by blocks of rows."""
+    def base_with(name, change, as_type=Type.F16):
+        file = tmp_path / f"{name}_{as_type.name}.gguf"
+        return write_base(file, inputs["llama"][0], as_type=as_type, change=lambda tensors: tensors.update({name: change(tensors[name].copy())}))
+
+    def a_bit(weight):
+        weight[3, 5] += np.float16(0.01)
+        return weight
+
+    def some_rows(weight):
+        weight[64:] = weight[:63:-1]
+        return weight
+
+    def said(base):
+        words = refused(convert(plain[0], base, tmp_path / "run.gguf"))
+        assert not list(tmp_path.glob(".*partial"))
+        return words
+
+    assert "blk.1.ffn_up.weight of --base holds other weights" in said(base_with("blk.1.ffn_up.weight", a_bit))
+    assert "token_embd.weight of --base is not the embedding" in said(base_with("token_embd.weight", a_bit))
+    for kind in (Type.F32, Type.BF16, Type.Q8_0):
+        slightly = base_with("blk.1.ffn_up.weight", a_bit, kind)
+        if kind == Type.F32:
+            assert "blk.1.ffn_up.weight of --base holds other weights" in said(slightly)
+        else:
+            assert converted(plain[0], slightly, tmp_path / f"{kind.name}.gguf")
+        assert "blk.0.ffn_up.weight of --base holds other weights" in said(base_with("blk.0.ffn_up.weight", some_rows, kind))
+        assert "blk.0.ffn_up.weight of --base holds other weights" in said(base_with("blk.0.ffn_up.weight", lambda weight: weight * np.float16(4), kind))
+
+
+def test_a_matrix_of_zeros(inputs, tmp_path):
+    """As models that were made deeper have."""
+    def nothing(tensors):
+        tensors["model.layers.1.self_attn.o_proj.weight"][:] = 0
+    model = write_model(tmp_path / "model", layers=LAYERS, intermediate=192, change=nothing)
+    out = quantize({"llama": (model, inputs["llama"][1])}, tmp_path / "run")
+    for kind in (Type.F16, Type.BF16):
+        found = converted(out, write_base(tmp_path / f"{kind.name}.gguf", model, as_type=kind), tmp_path / f"{kind.name}.q.gguf")[0]
+        assert not found["blk.1.attn_output.weight"][1].any()
 
 
 def test_rows_lie_as_the_base_has_them(inputs, plain, tmp_path):
@@ -209,6 +257,19 @@ def test_rows_lie_as_the_base_has_them(inputs, plain, tmp_path):
         assert np.array_equal(side_by_side(found[tensor][1], heads), exact[tensor][1])
 
 
+def test_as_many_heads_of_keys_as_of_queries_where_the_base_says_no_other(inputs, tmp_path):
+    model = write_model(tmp_path / "model", layers=LAYERS, key_value_heads=HEADS, intermediate=192)
+    out = quantize({"llama": (model, inputs["llama"][1])}, tmp_path / "run")
+    base = write_base(tmp_path / "base.gguf", model, key_value_heads=None,
+                      change=lambda tensors: tensors.update({f"blk.{layer}.attn_k.weight": side_by_side(
+                          load_file(model / "model.safetensors")[f"model.layers.{layer}.self_attn.k_proj.weight"], HEADS) for layer in range(LAYERS)}))
+    found = converted(out, base, tmp_path / "run.gguf")[0]
+    values = dense(out, tmp_path / "dense")
+    expected = side_by_side(load_file(tmp_path / "dense/model.safetensors")["model.layers.1.self_attn.k_proj.weight"], HEADS)
+    assert np.array_equal(found["blk.1.attn_k.weight"][1].astype(np.float16), expected)
+    assert np.array_equal(found["blk.1.attn_q.weight"][1].astype(np.float16), values["blk.1.attn_q.weight"])
+
+
 def test_embeddings_may_be_rounded(plain, tmp_path):
     found = converted(*plain, tmp_path / "run.gguf", "--embeddings", "q8_0")[0]
     exact = converted(*plain, tmp_path / "exact.gguf")[0]
@@ -224,7 +285,7 @@ def test_fewer_layers_and_larger_groups_are_said(inputs, plain, tmp_path):
     out = quantize(inputs, tmp_path / "run", "--max-layers", "1", "--group-size", "64")
     found, _, said = converted(out, plain[1], tmp_path / "run.gguf")
     assert found["blk.0.attn_q.weight"][0] == Type.Q4_0 and found["blk.1.attn_q.weight"][0] == Type.F16
-    assert "1 of the model's 2 layers" in said and "--group-size 32 is more accurate" in said
+    assert "1 of the model's 2 layers" in said and "--bits 4 is more" not in said and "--group-size 32 is more accurate" in said
 
 
 def test_refusals(inputs, plain, tmp_path):
@@ -247,7 +308,7 @@ def test_refusals(inputs, plain, tmp_path):
     assert "no type of asymmetric 8-bit" in said(quantize(inputs, tmp_path / "asymmetric", "--bits", "8", "--asym"))
     assert "has not finished layer 1 of 2" in said(quantize(inputs, tmp_path / "half", "--stop-after-layers", "1", code=75))
     other = write_model(tmp_path / "other", layers=LAYERS, intermediate=192, seed=5)
-    assert "holds other weights" in said(base=write_base(tmp_path / "other.gguf", other))
+    assert "not the embedding that the run read" in said(base=write_base(tmp_path / "other.gguf", other))
     wider = write_model(tmp_path / "wider", layers=LAYERS, intermediate=96)
     assert "has the shape [192, 64]" in said(base=write_base(tmp_path / "wider.gguf", wider))
     piece = write_base(tmp_path / "piece.gguf", inputs["llama"][0], settings={"split.count": 3})
@@ -265,6 +326,18 @@ def test_experts_that_one_tensor_cannot_hold_are_refused(inputs, tmp_path):
     assert "all 3 experts in one tensor, and the run quantized 2" in refused(convert(some, base, tmp_path / "run.gguf"))
     mixed = quantize(inputs, tmp_path / "mixed", grids={"*.experts.1.w1": {"bits": 8}}, name="mixtral")
     assert "one type, and these have 2 (Q4_0, Q8_0)" in refused(convert(mixed, base, tmp_path / "run.gguf"))
+
+
+@pytest.mark.parametrize("change", [lambda module: module.pop("group_index"), lambda module: module.attrs.pop("sym"),
+                                    lambda module: module.attrs.modify("bits", 6), lambda module: module.attrs.modify("cols", 1 << 40),
+                                    lambda module: module["scales"].write_direct(np.full(module["scales"].shape, np.nan, np.float16))])
+def test_a_layer_file_that_is_sealed_but_odd_is_refused(plain, tmp_path, change):
+    shutil.copytree(plain[0], tmp_path / "run")
+    file = tmp_path / "run/layers/layer_0001.h5"
+    with h5py.File(file, "r+") as layer:
+        change(layer["self_attn.v_proj"])
+    seal(file)
+    assert "layer_0001.h5 is not a whole layer file" in refused(convert(tmp_path / "run", plain[1], tmp_path / "run.gguf"))
 
 
 def test_a_changed_layer_file_is_refused(inputs, plain, tmp_path):
