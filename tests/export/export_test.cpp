@@ -567,7 +567,8 @@ TEST(Export, WhatDoesNotFitAFormatIsRefusedAndNothingIsLeft) {
            "self_attn.q_proj has groups that are not neighbouring");
     refuse({.shape = {.scales_float32 = true}}, "gptq", "float32 scales");
     refuse({.finished = 1}, "dense", "1 of 2 layers");
-    refuse({}, "gguf", "--format must be one of");
+    refuse({}, "awq", "--format must be one of");
+    refuse({}, "gguf", "tools/to_gguf.py");
 }
 
 TEST(Export, AFolderInUseAChangedModelAndAStrayTypeAreRefused) {
