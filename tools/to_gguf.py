@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 
 from report_inputs import read_run
 from support import InvalidInput, Parser, run
+from token_file import SEAL_MAGIC, USER_BLOCK
 
 Type = gguf.GGMLQuantizationType
 BLOCK = 32  # columns that have a scale in Q4_0, Q4_1 and Q8_0
-BLOCK_BYTES = {Type.Q4_0: 18, Type.Q4_1: 20, Type.Q8_0: 34}
 FILE_TYPE = {Type.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0, Type.Q4_1: gguf.LlamaFileType.MOSTLY_Q4_1, Type.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0}
 PLAIN = (Type.F32, Type.F16, Type.BF16)
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
@@ -115,12 +115,12 @@ def names_of_tensors(reader, path):
 def check_seal(path):
     """A layer file that a disk has changed is refused (docs/files.md, "The seal")."""
     with open(path, "rb") as file:
-        words = file.read(512).split(b"\n")[0].split()
+        words = file.read(USER_BLOCK).split(b"\n")[0].split()
         checksum, size = xxhash.xxh3_64(), 0
         while piece := file.read(1 << 24):
             checksum.update(piece)
             size += len(piece)
-    if words != [b"fairgptq-sealed", str(size).encode(), checksum.hexdigest().encode()]:
+    if words != [SEAL_MAGIC.encode(), str(size).encode(), checksum.hexdigest().encode()]:
         raise InvalidInput(f"{path} does not match its seal; fairgptq quantize --resume does such a layer again")
 
 
@@ -220,7 +220,7 @@ def pack(grid, kind):
         stored = scales.astype(np.float16)
         lowest = (-scales * zeros).astype(np.float16)  # of Q4_1
     off = np.abs(stored.astype(np.float32) - scales) * (1 << grid.bits)
-    blocks = np.empty((rows, cols // BLOCK, BLOCK_BYTES[kind]), np.uint8)
+    blocks = np.empty((rows, cols // BLOCK, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
 
     def put(at, halves):
         blocks[:, :, at:at + 2] = np.repeat(halves, repeated, axis=1)[:, :, None].view(np.uint8)
@@ -342,8 +342,7 @@ class Conversion:
         kind = self.type(tensor)
         if kind == tensor.tensor_type:
             return tensor.data.shape
-        elements = [int(size) for size in reversed(tensor.shape.tolist())]
-        return (*elements[:-1], elements[-1] // BLOCK * BLOCK_BYTES[kind])
+        return gguf.quant_shape_to_byte_shape([int(size) for size in reversed(tensor.shape.tolist())], kind)
 
     def data(self, tensor):
         module = self.modules.get(tensor.name)
@@ -385,10 +384,8 @@ class Conversion:
         if holds_all(kind, origin):
             raise strange
         try:
-            elements, size = (1, None) if kind in (Type.F32, Type.F16) else gguf.GGML_QUANT_SIZES[kind]
-            blocks = -(-min(BLOCK_COLS, shape[-1]) // elements)
-            part = np.ascontiguousarray(data[:, :blocks * (size or 1)])
-            original = part.astype(np.float32) if size is None else gguf.dequantize(part, kind)
+            cols = min(BLOCK_COLS, shape[-1])  # 256 are whole blocks of every type
+            original = gguf.dequantize(np.ascontiguousarray(data[:, :data.shape[1] * cols // shape[-1]]), kind)
         except UNREADABLE as error:
             raise InvalidInput(f"the tensor {tensor.name} of --base cannot be read: {one_line(error)}") from None
         values = grid.values(original.shape[1])
