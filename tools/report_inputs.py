@@ -1,7 +1,7 @@
 """Reads and checks what a report is made of: REPORT.json files, run folders, and divergence files."""
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -62,8 +62,8 @@ class Run:
     model: dict
     calibration: dict
     layers: int
-    modules: list
-    finished: int  # layers that are there; one whose modules are all ignored has none
+    modules: list = field(default_factory=list)
+    finished: int = 0  # layers that are there; one whose modules are all ignored has none
     weights_hash: str = ""  # of the original model's tensors that the finished layers were made of
     title: str = ""
 
@@ -135,8 +135,8 @@ def read_divergence(path, value):
                       {name: {key: _number(path, row, key) for key in ("fdt_mean", "sdt_mean")} for name, row in by_module.items()})
 
 
-def read_run(path):
-    """Settings from run.json, figures and column sensitivities from the layer files."""
+def read_run_file(path):
+    """@returns what run.json says of a Run; of its layers nothing is known yet"""
     value = _read(path / "run.json")
     settings = value.get("settings")
     parts = [settings.get(name) for name in ("quantization", "model", "calibration")] if isinstance(settings, dict) else []
@@ -144,16 +144,22 @@ def read_run(path):
             not isinstance(value.get("fingerprint"), str) or not isinstance(settings.get("layers"), int):
         raise InvalidInput(f"{path / 'run.json'} is not the run.json of a fairgptq run")
     _check_settings(path / "run.json", parts[0])
-    modules, tensors = [], {}
+    return Run(path, value["fingerprint"], *parts, settings["layers"])
+
+
+def read_run(path):
+    """Settings from run.json, figures and column sensitivities from the layer files."""
+    run, tensors = read_run_file(path), {}
     files = sorted((path / "layers").glob("layer_*.h5"))
     for file in files:
-        found, made_of = _read_layer(file, value["fingerprint"])
-        modules += found
+        found, made_of = _read_layer(file, run.fingerprint)
+        run.modules += found
         tensors.update(made_of)
-    if not modules:
+    if not run.modules:
         raise InvalidInput(f"{path} has no finished layer{' with quantized modules' if files else ''}: go on with fairgptq quantize --resume")
-    weights_hash = xxhash.xxh3_128_hexdigest(json.dumps(tensors, sort_keys=True).encode()) if tensors else ""
-    return Run(path, value["fingerprint"], *parts, settings["layers"], modules, len(files), weights_hash)
+    run.finished = len(files)
+    run.weights_hash = xxhash.xxh3_128_hexdigest(json.dumps(tensors, sort_keys=True).encode()) if tensors else ""
+    return run
 
 
 def calibration_sources(run):

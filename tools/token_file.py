@@ -6,12 +6,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import xxhash
 
+from seal import USER_BLOCK, seal
 from support import InvalidInput
-
-USER_BLOCK = 512  # bytes before the HDF5 data, which hold the seal
-SEAL_MAGIC = "fairgptq-sealed"
 
 
 def write_token_file(path, contents):
@@ -27,7 +24,7 @@ def write_token_file(path, contents):
     try:
         with h5py.File(partial, "w", userblock_size=USER_BLOCK) as file:
             _write_contents(file, contents)
-        _seal(partial)
+        seal(partial)
         partial.rename(path)
     except OSError as error:
         raise InvalidInput(f"--out {path} cannot be written: {error.strerror or error}") from None
@@ -71,18 +68,3 @@ def _write_sequences(group, sequences):
 
 def _write_strings(group, name, strings):
     group.create_dataset(name, data=np.array(strings, dtype=object), dtype=h5py.string_dtype())
-
-
-def _seal(path):
-    """Writes size and XXH3-64 of all that follows the user block into the user block, and flushes to the disk."""
-    checksum = xxhash.xxh3_64()
-    size = 0
-    with open(path, "r+b") as file:
-        file.seek(USER_BLOCK)
-        while block := file.read(1 << 20):
-            checksum.update(block)
-            size += len(block)
-        file.seek(0)
-        file.write(f"{SEAL_MAGIC} {size} {checksum.hexdigest()}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())

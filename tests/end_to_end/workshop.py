@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-from token_file import _seal as seal  # noqa: E402,F401  (the tools are scripts, not a package)
+from seal import seal  # noqa: E402,F401  (the tools are scripts, not a package)
 from token_file import write_token_file  # noqa: E402
 
 BINARY = os.environ.get("FAIRGPTQ_BINARY", str(ROOT / "build/release/fairgptq"))
