@@ -23,8 +23,8 @@
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "support/problem.hpp"
+#include "support/restart.hpp"
 #include "support/say.hpp"
-#include "support/threads.hpp"
 
 namespace {
 using namespace fairgptq;

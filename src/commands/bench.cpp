@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <cxxopts.hpp>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "commands/bench_kernels.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "solver/settings.hpp"
 #include "support/json.hpp"
+#include "support/split.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -17,8 +18,7 @@ namespace {
 std::vector<std::string> kernels_named(const std::string& list) {
     if (list == "all") return {bench_kernels.begin(), bench_kernels.end()};
     std::vector<std::string> names;
-    std::istringstream stream(list);
-    for (std::string name; std::getline(stream, name, ',');) {
+    for (const std::string& name : split(list)) {
         if (std::ranges::find(bench_kernels, name) == bench_kernels.end())
             throw InvalidInput("--kernels must be all, or a list of {}, not '{}'", fmt::join(bench_kernels, ", "),
                                list);
@@ -53,14 +53,16 @@ int bench(int argc, char** argv, Communicator& comm) {
     const auto length = (*parsed)["sequence-length"].as<std::int64_t>();
     if (tokens < 1 || tokens > (1 << 20) || length < 1)
         throw InvalidInput("--tokens must be from 1 to 1048576 and --sequence-length at least 1");
+    SolverSettings settings;
+    settings.grid.group_size = (*parsed)["group-size"].as<std::int64_t>();
+    check(settings);
     const std::vector<std::string> kernels = kernels_named((*parsed)["kernels"].as<std::string>());
-    const int threads = use_fair_share_of_cores(comm);
+    const int threads = use_share_of_cores(comm);
     const auto backend = make_backend((*parsed)["device"].as<std::string>());
     if (kernels == std::vector<std::string>{"solve"} && backend->host_accessible())
         throw InvalidInput("--kernels solve is timed on a GPU only; on a CPU factor and columns are its parts");
-    const BenchResult result =
-        run_bench(*backend, *shape, {tokens, length, (*parsed)["group-size"].as<std::int64_t>(), kernels});
-    if (parsed->count("json") > 0) {
+    const BenchResult result = run_bench(*backend, *shape, {tokens, length, settings.grid.group_size, kernels});
+    if (flag(*parsed, "json")) {
         nlohmann::json json{{"device", backend->name()},
                             {"threads", threads},
                             {"model_shape", wanted},

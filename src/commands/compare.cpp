@@ -43,7 +43,7 @@ int compare(int argc, char** argv, Communicator&) {
         if (titles.size() != reports.size())
             throw InvalidInput("--names has {} names for {} reports", titles.size(), reports.size());
     }
-    fmt::print("{}", write(compare_reports(reports, std::move(titles), parsed->count("by-group") > 0)));
+    fmt::print("{}", write(compare_reports(reports, std::move(titles), flag(*parsed, "by-group"))));
     for (const std::string& task : tasks_of_different_data(reports))
         say("fairgptq: warning: the reports' figures of task {} come from different sequences\n", task);
     return exit_done;

@@ -96,18 +96,6 @@ std::vector<std::vector<std::int32_t>> read_prompts(const TokenFile& tokens, std
     return prompts;
 }
 
-/// @throws InvalidInput if the report cannot be written where it is to be
-void try_out(const std::filesystem::path& out) {
-    if (std::filesystem::exists(out) && !std::filesystem::is_regular_file(out))
-        throw InvalidInput("--out: {} is not an ordinary file", out.string());
-    const RemovedOnFailure guard(temporary_name(out));
-    try {
-        (void)create_file(temporary_name(out));
-    } catch (const Failure& failure) {
-        throw InvalidInput("--out: {}", failure.what());
-    }
-}
-
 void prepare(std::optional<Work>& work, int argc, char** argv, const Communicator& comm) {
     const bool first_rank = comm.rank() == 0;
     cxxopts::Options options = make_options();
@@ -154,8 +142,7 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
                                  found.original.family.config.weight_type());
     if (parsed->count("out") > 0) {
         found.out = required_path(*parsed, "out");
-        refuse_overwriting(found.out, tokens.path);
-        if (first_rank) try_out(found.out);
+        if (first_rank) check_output(found.out, {tokens.path});
     }
     work = std::move(found);
 }
@@ -189,23 +176,21 @@ struct Selection {
 std::vector<Selection> selections(const Work& work) {
     std::vector<Selection> result;
     const Family& family = work.original.family;
-    for (std::int64_t layer = 0; layer < work.run->layers(); ++layer)
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears) {
-                if (!(*work.grids)(layer, linear.name)) continue;
-                if (work.by_module == ByModule::modules)
-                    result.push_back({family.layer(layer) + linear.name, linear.name, layer});
-                else if (const std::string kind = kind_of_linear(linear.name);
-                         std::ranges::none_of(result, [&](const Selection& one) { return one.linear == kind; }))
-                    result.push_back({kind, kind, -1});
-            }
+    for_each_linear(family, work.run->layers(), [&](std::int64_t layer, const StageSpec&, const LinearSpec& linear) {
+        if (!(*work.grids)(layer, linear.name)) return;
+        if (work.by_module == ByModule::modules)
+            result.push_back({family.layer(layer) + linear.name, linear.name, layer});
+        else if (const std::string kind = kind_of_linear(linear.name);
+                 std::ranges::none_of(result, [&](const Selection& one) { return one.linear == kind; }))
+            result.push_back({kind, kind, -1});
+    });
     return result;
 }
 
 /// The run's weights in the place of the original's, all or those that are selected.
 WeightsOverride quantize(const Work& work, LinearChoice which = {}) {
-    return quantized_layers(*work.backend, *work.run, *work.grids, work.original.checkpoint, work.recorded,
-                            std::move(which));
+    return quantized_layers(*work.backend, *work.run, *work.grids, work.original.family, work.original.checkpoint,
+                            work.recorded, std::move(which));
 }
 
 LinearChoice choice(const Selection& selection) {
@@ -218,7 +203,7 @@ LinearChoice choice(const Selection& selection) {
 }  // namespace
 
 int diverge(int argc, char** argv, Communicator& comm) {
-    use_fair_share_of_cores(comm);
+    use_share_of_cores(comm);
     std::optional<Work> work;
     together(comm, [&] { prepare(work, argc, argv, comm); });
     if (!work) return exit_done;

@@ -64,7 +64,6 @@ class ReportFile {
   public:
     explicit ReportFile(const std::filesystem::path& path)
         : path_(path), temporary_(temporary_name(path)), guard_(temporary_) {
-        if (std::filesystem::is_directory(path)) throw InvalidInput("--out {} is a folder, not a file", path.string());
         try {
             file_ = create_file(temporary_);
         } catch (const Failure& failure) {
@@ -113,8 +112,11 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
     auto backend =
         make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), subject.family.config.weight_type());
     work.emplace(Work{std::move(subject), tokens_path, std::move(tasks), chunk_tokens, std::move(backend), nullptr});
-    if (parsed->count("out") > 0) refuse_overwriting(required_path(*parsed, "out"), required_path(*parsed, "tokens"));
-    if (parsed->count("out") > 0 && first_rank) work->out = std::make_unique<ReportFile>(required_path(*parsed, "out"));
+    if (parsed->count("out") > 0 && first_rank) {
+        const std::filesystem::path out = required_path(*parsed, "out");
+        check_output(out, {tokens_path});
+        work->out = std::make_unique<ReportFile>(out);
+    }
 }
 
 Subject describe(const ModelOrRun& opened) {
@@ -129,16 +131,24 @@ Subject describe(const ModelOrRun& opened) {
     return subject;
 }
 
-/// Names everything that decides scores. A model's files are told apart by size, header and time of change: reading
-/// them all would cost a minute for every hundred gigabytes.
+nlohmann::json size_and_time(const std::filesystem::path& file) {
+    return {std::filesystem::file_size(file), std::filesystem::last_write_time(file).time_since_epoch().count()};
+}
+
+/// Names everything that decides scores. A model's files are told apart by size, header and time of change, and a run's
+/// layers by size and time: reading them all would cost a minute for every hundred gigabytes.
 std::string name_evaluation(const Work& work) {
     nlohmann::json parts{
         {"version", FAIRGPTQ_VERSION}, {"device", work.backend->name()}, {"chunk_tokens", work.chunk_tokens}};
     for (const Checkpoint::FileInfo& file : work.subject.checkpoint.files()) {
-        const auto changed = std::filesystem::last_write_time(work.subject.model_dir / file.name).time_since_epoch();
-        parts["files"].push_back({file.name, file.bytes, file.header_hash, changed.count()});
+        parts["files"].push_back({file.name, file.header_hash, size_and_time(work.subject.model_dir / file.name)});
     }
-    if (work.subject.run) parts["run"] = work.subject.run->fingerprint();
+    parts["config"] = config_hash(work.subject.model_dir);
+    if (work.subject.run) {
+        parts["run"] = work.subject.run->fingerprint();
+        for (std::int64_t layer = 0; layer < work.subject.run->layers(); ++layer)
+            parts["layers"].push_back(size_and_time(work.subject.run->layer_path(layer)));
+    }
     for (const Task& task : work.tasks)
         parts["tasks"].push_back({task.name, hash_of_data(task)});
     return hash_of(json_text(parts));
@@ -157,7 +167,7 @@ std::optional<ScoreJournal> open_journal(const Work& work) {
 }  // namespace
 
 int eval(int argc, char** argv, Communicator& comm) {
-    use_fair_share_of_cores(comm);
+    use_share_of_cores(comm);
     std::optional<Work> work;
     together(comm, [&] { prepare(work, argc, argv, comm); });
     if (!work) return exit_done;

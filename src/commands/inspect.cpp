@@ -24,7 +24,7 @@ int inspect(int argc, char** argv, Communicator&) {
     if (!parsed) return exit_done;
     if (parsed->count("run") == 0) throw InvalidInput("the run directory is missing: fairgptq inspect RUN");
     const auto report = inspect_json(RunDirectory::open((*parsed)["run"].as<std::string>()));
-    fmt::print("{}\n", parsed->count("json") > 0 ? json_text(report, 2) : inspect_text(report));
+    fmt::print("{}\n", flag(*parsed, "json") ? json_text(report, 2) : inspect_text(report));
     return exit_done;
 }
 

@@ -38,16 +38,14 @@ int logits(int argc, char** argv, Communicator& comm) {
     const auto parsed = parse(options, argc, argv);
     if (!parsed) return exit_done;
     const std::filesystem::path out = required_path(*parsed, "out");
-    // The finished file takes the place of what is there: never of a folder or a device.
-    if (std::filesystem::exists(out) && !std::filesystem::is_regular_file(out))
-        throw InvalidInput("--out: {} is not an ordinary file", out.string());
+    const std::filesystem::path tokens_path = required_path(*parsed, "tokens");
+    check_output(out, {tokens_path});
     const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
     if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
     const bool round_frequencies = choose<bool>(*parsed, "rotary-frequencies", {{"exact", false}, {"weights", true}});
-    use_fair_share_of_cores(comm);
+    use_share_of_cores(comm);
 
-    refuse_overwriting(out, required_path(*parsed, "tokens"));
-    const TokenFile tokens = read_token_file(required_path(*parsed, "tokens"));
+    const TokenFile tokens = read_token_file(tokens_path);
     if (tokens.text.count() == 0) throw InvalidInput("{} has no /text to compute logits of", tokens.path.string());
     ModelOrRun subject = open_model_or_run(*parsed);
     ModelConfig& config = subject.family.config;

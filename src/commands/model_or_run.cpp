@@ -47,7 +47,7 @@ ModelOrRun open_model_or_run(const cxxopts::ParseResult& parsed) {
 
 WeightsOverride ModelOrRun::override_weights(Backend& backend) const {
     if (!run) return {};
-    return quantized_layers(backend, *run, recorded_grids(run->settings(), family), checkpoint, recorded);
+    return quantized_layers(backend, *run, recorded_grids(run->settings(), family), family, checkpoint, recorded);
 }
 
 }  // namespace fairgptq::commands

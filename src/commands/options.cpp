@@ -1,9 +1,12 @@
 #include "commands/options.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 #include <system_error>
 
@@ -76,10 +79,22 @@ bool flag(const cxxopts::ParseResult& parsed, const std::string& option) {
     return parsed.count(option) > 0 && parsed[option].as<bool>();
 }
 
-void refuse_overwriting(const std::filesystem::path& out, const std::filesystem::path& input) {
+void check_output(const std::filesystem::path& out, std::initializer_list<std::filesystem::path> inputs) {
+    namespace fs = std::filesystem;
     std::error_code ignored;
-    if (std::filesystem::equivalent(out, input, ignored))
-        throw InvalidInput("--out {} is an input of this command; name another file", out.string());
+    if (fs::is_directory(out, ignored)) throw InvalidInput("--out {} is a folder, not a file", out.string());
+    // What is renamed to the name of a device would take its place.
+    if (fs::exists(out, ignored) && !fs::is_regular_file(out, ignored))
+        throw InvalidInput("--out {} is not an ordinary file", out.string());
+    for (const fs::path& input : inputs)
+        if (fs::equivalent(out, input, ignored))
+            throw InvalidInput("--out {} is an input of this command; name another file", out.string());
+    const fs::path folder = out.has_parent_path() ? out.parent_path() : ".";
+    if (!fs::is_directory(folder, ignored))
+        throw InvalidInput("--out {}: the folder {} does not exist", out.string(), folder.string());
+    if (::access(folder.c_str(), W_OK | X_OK) != 0)
+        throw InvalidInput("--out {}: nothing can be written in the folder {}: {}", out.string(), folder.string(),
+                           std::strerror(errno));
 }
 
 }  // namespace fairgptq::commands

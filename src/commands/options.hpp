@@ -3,14 +3,15 @@
 
 #include <cxxopts.hpp>
 #include <filesystem>
+#include <initializer_list>
 #include <istream>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "comm/shared_limits.hpp"
 #include "comm/together.hpp"
 #include "support/error.hpp"
-#include "support/threads.hpp"
 
 namespace fairgptq::commands {
 
@@ -36,8 +37,10 @@ double real(const cxxopts::ParseResult& parsed, const std::string& option);
 /// Whether a switch is on: "--resume", and "--resume=false" is not.
 bool flag(const cxxopts::ParseResult& parsed, const std::string& option);
 
-/// @throws InvalidInput if `out` is `input` itself, which writing it would destroy
-void refuse_overwriting(const std::filesystem::path& out, const std::filesystem::path& input);
+/// --out, a file that is written whole when the work is done: before it is.
+/// @throws InvalidInput if it is one of the command's inputs, is there and no ordinary file, or lies where nothing can
+/// be written
+void check_output(const std::filesystem::path& out, std::initializer_list<std::filesystem::path> inputs);
 
 /// An option that takes one of a few words. @throws InvalidInput listing them
 template <class Choice>

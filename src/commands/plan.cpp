@@ -52,7 +52,7 @@ int plan(int argc, char** argv, Communicator& comm) {
     const int ranks = (*parsed)["ranks"].as<int>();
     if (ranks < 1 || ranks > 1 << 20) throw InvalidInput("--ranks must be at least 1, not {}", ranks);
     const std::optional<std::size_t> limit = read_device_memory(*parsed);
-    const int threads = use_fair_share_of_cores(comm);
+    const int threads = use_share_of_cores(comm);
     const RunInputs inputs = read_run_inputs(*parsed, Weights::if_there);
     std::vector<AlphaSettings> alphas{inputs.settings.alpha};
     if (parsed->count("alphas") > 0) alphas = sweep_settings(read_alphas(*parsed), inputs);

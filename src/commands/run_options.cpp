@@ -102,17 +102,15 @@ ModuleSettings read_modules(const cxxopts::ParseResult& parsed) {
 
 /// @throws InvalidInput naming the first module whose groups do not divide its row
 void check_group_sizes(const ModuleGrids& grids, const Family& family) {
-    for (std::int64_t layer = 0; layer < family.config.layers; ++layer)
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears) {
-                const std::optional<Grid> grid = grids(layer, linear.name);
-                if (!grid) continue;
-                try {
-                    resolve_group_size(grid->group_size, linear.cols, family.layer(layer) + linear.name);
-                } catch (const InvalidInput& error) {
-                    throw InvalidInput("{}; or leave it as it is with --ignore", error.what());
-                }
-            }
+    for_each_linear(family, family.config.layers, [&](std::int64_t layer, const StageSpec&, const LinearSpec& linear) {
+        const std::optional<Grid> grid = grids(layer, linear.name);
+        if (!grid) return;
+        try {
+            resolve_group_size(grid->group_size, linear.cols, family.layer(layer) + linear.name);
+        } catch (const InvalidInput& error) {
+            throw InvalidInput("{}; or leave it as it is with --ignore", error.what());
+        }
+    });
 }
 
 const char* name_of(HessianSource source) {

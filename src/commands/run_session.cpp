@@ -234,7 +234,7 @@ cxxopts::Options make_options(const RunCommand& command) {
 int make_runs(const RunCommand& command, int argc, char** argv, Communicator& comm) {
     PhaseClock clock;
     catch_stop_signals();
-    const int threads = use_fair_share_of_cores(comm);
+    const int threads = use_share_of_cores(comm);
     std::unique_ptr<Backend> backend;
     std::optional<RunInputs> inputs;
     std::vector<PlannedRun> planned;
@@ -257,10 +257,16 @@ int make_runs(const RunCommand& command, int argc, char** argv, Communicator& co
     if (!inputs) return exit_done;
     const MemoryPlan memory = plan_run(*inputs, *backend, comm, planned.size());
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
+    const auto folder = [&](const PlannedRun& run) { return run.folder.empty() ? out : out / run.folder; };
+    together(comm, [&] {  // before the first of them is made
+        if (comm.rank() != 0 || resume) return;
+        for (const PlannedRun& run : planned)
+            RunDirectory::require_empty(folder(run));
+    });
     std::vector<OpenedRun> opened;
     for (const PlannedRun& run : planned) {
         inputs->settings.alpha = run.alpha;
-        opened.push_back(open_run(run.folder.empty() ? out : out / run.folder, resume, run_settings(*inputs), comm));
+        opened.push_back(open_run(folder(run), resume, run_settings(*inputs), comm));
     }
     if (comm.rank() == 0) warn_of_settings(*inputs);
     return finish_runs(*inputs, opened, planned, stop_after, threads, {*backend, comm, *collectives, memory.residency},

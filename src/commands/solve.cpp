@@ -1,6 +1,5 @@
 // `fairgptq solve`: one matrix, from CASE.h5 to RESULT.h5.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cxxopts.hpp>
 
@@ -10,24 +9,6 @@
 #include "solver/matrix_case.hpp"
 
 namespace fairgptq::commands {
-namespace {
-
-/// Before the work: a result that has nowhere to go is the user's to mend.
-void check_output(const std::filesystem::path& out, const std::filesystem::path& input) {
-    const std::filesystem::path folder = out.has_parent_path() ? out.parent_path() : ".";
-    std::error_code ignored;
-    if (std::filesystem::is_directory(out, ignored))
-        throw InvalidInput("--out {} is a folder; name a file", out.string());
-    if (!std::filesystem::is_directory(folder, ignored))
-        throw InvalidInput("--out {}: the folder {} does not exist", out.string(), folder.string());
-    if (::access(folder.c_str(), W_OK | X_OK) != 0)
-        throw InvalidInput("--out {}: nothing can be written in the folder {}", out.string(), folder.string());
-    if (std::filesystem::equivalent(out, input, ignored))
-        throw InvalidInput("--out {} is the case itself; name another file", out.string());
-}
-
-}  // namespace
-
 int solve(int argc, char** argv, Communicator& comm) {
     cxxopts::Options options("fairgptq solve", "Quantize one matrix: W with H and C, or with X, the inputs of pairs");
     options.add_options()                                                                              //
@@ -49,15 +30,15 @@ int solve(int argc, char** argv, Communicator& comm) {
     const double alpha = read_alpha(*parsed);
     const int repeats = (*parsed)["repeat"].as<int>();
     if (repeats < 1) throw InvalidInput("--repeat is {}; it must be at least 1", repeats);
+    check_output(out, {input});
 
-    use_fair_share_of_cores(comm);
+    use_share_of_cores(comm);
     const auto backend = make_backend((*parsed)["device"].as<std::string>());
     const MatrixCase matrix_case = read_case(input, *backend);
     if (alpha > 0 && matrix_case.covariance.empty())
         throw InvalidInput("{} has no C, which the bias term needs; give C, or --alpha 0 for plain GPTQ",
                            input.string());
     resolve_group_size(settings.grid.group_size, matrix_case.cols, input.string() + ":/W");
-    check_output(out, input);
     ModuleSolution solution;
     for (int repeat = 0; repeat < repeats; ++repeat)
         solution = solve_case(*backend, matrix_case, input.string() + ":/W", alpha, settings);

@@ -5,6 +5,7 @@
 
 #include "commands/options.hpp"
 #include "support/error.hpp"
+#include "support/split.hpp"
 
 namespace fairgptq::commands {
 
@@ -19,16 +20,15 @@ std::vector<double> read_alphas(const cxxopts::ParseResult& parsed) {
     if (parsed.count("alpha") > 0) throw InvalidInput("sweep takes its values from --alphas; leave --alpha out");
     const auto& list = parsed["alphas"].as<std::string>();
     std::vector<double> alphas;
-    for (std::size_t begin = 0; begin <= list.size();) {
-        const std::size_t end = std::min(list.find(',', begin), list.size());
-        const double alpha = read_real(std::string_view(list).substr(begin, end - begin)).value_or(-1);
-        if (alpha < 0)
-            throw InvalidInput("--alphas must be numbers of 0 or more with commas between, like 0,0.1,1; '{}' is none",
-                               list.substr(begin, end - begin));
+    if (list.empty()) throw InvalidInput("--alphas names no number; --alphas 0,0.01,0.1,1 would be four");
+    for (const std::string& text : split(list)) {
+        const double alpha = read_real(text).value_or(-1);
+        if (!(alpha >= 0 && alpha <= 1e6))
+            throw InvalidInput("--alphas must be numbers from 0 to 1e6 with commas between, like 0,0.1,1; '{}' is none",
+                               text);
         if (std::find(alphas.begin(), alphas.end(), alpha) != alphas.end())
             throw InvalidInput("--alphas has {} twice", alpha);
         alphas.push_back(alpha);
-        begin = end + 1;
     }
     return alphas;
 }

@@ -99,7 +99,7 @@ int watch(int argc, char** argv, Communicator&) {
         fmt::print("{}", text);
         std::fflush(stdout);
         lines_shown = std::count(text.begin(), text.end(), '\n');
-        if (parsed->count("once") > 0) return exit_done;
+        if (flag(*parsed, "once")) return exit_done;
         if (status.state != RunState::running && status.state != RunState::stalled) return exit_code_of(status.state);
     }
 }

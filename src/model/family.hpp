@@ -91,6 +91,15 @@ struct Family {
     std::string loaded_name(const std::string& stored_name) const;
 };
 
+/// Calls visit(layer, stage, linear) for each linear of the first `layers`, in the order of computation.
+template <class Visit>
+void for_each_linear(const Family& family, std::int64_t layers, const Visit& visit) {
+    for (std::int64_t layer = 0; layer < layers; ++layer)
+        for (const StageSpec& stage : family.stages_of(layer))
+            for (const LinearSpec& linear : stage.linears)
+                visit(layer, stage, linear);
+}
+
 /// What a linear is called where experts are not told apart: "mlp.experts.*.gate_proj".
 std::string kind_of_linear(const std::string& name);
 

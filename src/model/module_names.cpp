@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "support/error.hpp"
 #include "support/json.hpp"
@@ -19,16 +18,6 @@ bool fits_name(const std::string& pattern, const std::string& full) {
 
 bool is_named(const std::string& name, const std::string& module, const std::string& full) {
     return name == module || name == last_name(module) || fits_name(name, full);
-}
-
-template <class Visit>  // of the name below the layer's prefix and the full one
-void visit_modules(const Family& family, const Visit& visit) {
-    for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {
-        const std::string prefix = family.layer(layer);
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                visit(linear.name, prefix + linear.name);
-    }
 }
 
 /// "q_proj, k_proj, …" of all kinds of layers.
@@ -53,14 +42,6 @@ std::string last_name(const std::string& module) {
     return module.substr(module.rfind('.') + 1);
 }
 
-std::vector<std::string> split_list(const std::string& list) {
-    std::vector<std::string> parts;
-    std::istringstream stream(list);
-    for (std::string part; std::getline(stream, part, ',');)
-        parts.push_back(part);
-    return parts;
-}
-
 ModulePatterns::ModulePatterns(std::vector<std::string> patterns) : patterns_(std::move(patterns)) {
     for (std::size_t i = 0; i < patterns_.size(); ++i) {
         if (patterns_[i].find_first_of("*?[\\") == std::string::npos)
@@ -82,7 +63,8 @@ std::optional<std::size_t> ModulePatterns::first(const std::string& full) const 
 
 void ModulePatterns::check(const std::string& option, const Family& family) const {
     std::vector<bool> fits(patterns_.size(), false);
-    visit_modules(family, [&](const std::string&, const std::string& full) {
+    for_each_linear(family, family.config.layers, [&](std::int64_t layer, const StageSpec&, const LinearSpec& linear) {
+        const std::string full = family.layer(layer) + linear.name;
         if (const auto exact = exact_.find(full); exact != exact_.end()) fits[exact->second] = true;
         for (const std::size_t i : others_)
             fits[i] = fits[i] || fits_name(patterns_[i], full);
@@ -97,9 +79,10 @@ ModuleList::ModuleList(std::vector<std::string> names, const std::string& option
     : names_(std::move(names)) {
     if (names_.empty()) throw InvalidInput("{} names no module", option);
     std::vector<bool> fits(names_.size(), false);
-    visit_modules(family, [&](const std::string& module, const std::string& full) {
+    for_each_linear(family, family.config.layers, [&](std::int64_t layer, const StageSpec&, const LinearSpec& linear) {
+        const std::string full = family.layer(layer) + linear.name;
         for (std::size_t i = 0; i < names_.size(); ++i)
-            fits[i] = fits[i] || is_named(names_[i], module, full);
+            fits[i] = fits[i] || is_named(names_[i], linear.name, full);
     });
     const auto idle = std::ranges::find(fits, false);
     if (idle != fits.end())

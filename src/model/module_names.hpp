@@ -17,9 +17,6 @@ namespace fairgptq {
 /// "o_proj" of "self_attn.o_proj".
 std::string last_name(const std::string& module);
 
-/// Parts of a list with commas between, empty ones too.
-std::vector<std::string> split_list(const std::string& list);
-
 /// Patterns, as a shell has them, over full names ("model.layers.3.mlp.down_proj", "*.o_proj"), in an order.
 class ModulePatterns {
   public:

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/error.hpp"
+#include "support/split.hpp"
 
 namespace fairgptq {
 namespace {
@@ -27,7 +28,7 @@ std::int64_t parse_layer(const std::string& text, const std::string& whole, std:
 std::vector<bool> parse_layers(const std::string& text, std::int64_t layers) {
     if (text == "all") return std::vector<bool>(static_cast<std::size_t>(layers), true);
     std::vector<bool> chosen(static_cast<std::size_t>(layers), false);
-    for (const std::string& part : split_list(text)) {
+    for (const std::string& part : split(text)) {
         if (const auto colon = part.find(':'); colon != std::string::npos) {
             const std::string side = part.substr(0, colon);
             double percent = -1;
@@ -82,7 +83,7 @@ AlphaPolicy::AlphaPolicy(const AlphaSettings& settings, const Family& family)
       layers_(parse_layers(settings.layers, family.config.layers)),
       patterns_(patterns_of(settings.map)) {
     check_alpha(settings.alpha, "--alpha");
-    if (settings.modules != "all") modules_ = ModuleList(split_list(settings.modules), "--alpha-modules", family);
+    if (settings.modules != "all") modules_ = ModuleList(split(settings.modules), "--alpha-modules", family);
     patterns_.check("--alpha-map", family);
 }
 
@@ -94,11 +95,12 @@ double AlphaPolicy::operator()(std::int64_t layer, const std::string& module) co
 }
 
 bool AlphaPolicy::any(const ModuleGrids& grids) const {
-    for (std::int64_t layer = 0; layer < family_.config.layers; ++layer)
-        for (const StageSpec& stage : family_.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                if ((*this)(layer, linear.name) != 0 && grids(layer, linear.name)) return true;
-    return false;
+    bool found = false;
+    for_each_linear(family_, family_.config.layers,
+                    [&](std::int64_t layer, const StageSpec&, const LinearSpec& linear) {
+                        found = found || ((*this)(layer, linear.name) != 0 && grids(layer, linear.name));
+                    });
+    return found;
 }
 
 }  // namespace fairgptq

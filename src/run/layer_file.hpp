@@ -14,7 +14,7 @@ namespace fairgptq {
 
 struct LayerRecord {
     std::int64_t layer = 0;
-    std::string fingerprint;  // of the run (run/fingerprint.hpp)
+    std::string fingerprint;  // of the run (run/run_directory.hpp)
     std::vector<ModuleSolution> modules;
     /// The original model's tensors that were read for this layer: its own; in layer 0 also those outside all layers.
     TensorHashes source_tensors = {};

@@ -68,25 +68,21 @@ ModuleGrids::ModuleGrids(const SolverSettings& solver, const ModuleSettings& set
     if (settings.map.empty() && ignored.empty()) return;
     std::vector<Changed> changed(static_cast<std::size_t>(family.config.layers));
     std::vector<bool> used(settings.map.size(), false);
-    for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {
+    for_each_linear(family, family.config.layers, [&](std::int64_t layer, const StageSpec&, const LinearSpec& linear) {
         Changed& of_layer = changed[static_cast<std::size_t>(layer)];
-        const std::string prefix = family.layer(layer);
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears) {
-                const std::string full = prefix + linear.name;
-                if (ignored.contains(linear.name, full)) {
-                    of_layer.emplace(linear.name, std::nullopt);
-                } else if (const auto entry = patterns.first(full)) {
-                    const GridChange& change = settings.map[*entry].second;
-                    Grid grid = grid_;
-                    grid.bits = change.bits.value_or(grid.bits);
-                    grid.group_size = change.group_size.value_or(grid.group_size);
-                    grid.symmetric = change.symmetric.value_or(grid.symmetric);
-                    of_layer.emplace(linear.name, grid);
-                    used[*entry] = true;
-                }
-            }
-    }
+        const std::string full = family.layer(layer) + linear.name;
+        if (ignored.contains(linear.name, full)) {
+            of_layer.emplace(linear.name, std::nullopt);
+        } else if (const auto entry = patterns.first(full)) {
+            const GridChange& change = settings.map[*entry].second;
+            Grid grid = grid_;
+            grid.bits = change.bits.value_or(grid.bits);
+            grid.group_size = change.group_size.value_or(grid.group_size);
+            grid.symmetric = change.symmetric.value_or(grid.symmetric);
+            of_layer.emplace(linear.name, grid);
+            used[*entry] = true;
+        }
+    });
     for (std::size_t i = 0; i < used.size(); ++i)
         if (!used[i]) idle_.push_back(settings.map[i].first);
     changed_ = std::make_shared<const std::vector<Changed>>(std::move(changed));
@@ -101,11 +97,9 @@ std::optional<Grid> ModuleGrids::operator()(std::int64_t layer, const std::strin
 
 std::int64_t widest_quantized(const ModuleGrids& grids, const Family& family, std::int64_t layers, bool routed) {
     std::int64_t widest = 0;
-    for (std::int64_t layer = 0; layer < layers; ++layer)
-        for (const StageSpec& stage : family.stages_of(layer))
-            for (const LinearSpec& linear : stage.linears)
-                if (linear.cols > widest && (!routed || stage.is_routed()) && grids(layer, linear.name))
-                    widest = linear.cols;
+    for_each_linear(family, layers, [&](std::int64_t layer, const StageSpec& stage, const LinearSpec& linear) {
+        if (linear.cols > widest && (!routed || stage.is_routed()) && grids(layer, linear.name)) widest = linear.cols;
+    });
     return widest;
 }
 

@@ -1,5 +1,6 @@
 #include "run/quantized_model.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -81,23 +82,28 @@ WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& check
 }
 
 WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const ModuleGrids& grids,
-                                 const Checkpoint& checkpoint, TensorHashes recorded, LinearChoice which) {
+                                 const Family& family, const Checkpoint& checkpoint, TensorHashes recorded,
+                                 LinearChoice which) {
     WeightsOverride original = original_layers(run, checkpoint, std::move(recorded));
     const auto replaces = [layers = run.layers(), grids, which = std::move(which)](std::int64_t layer,
                                                                                    const std::string& linear) {
         return layer < layers && grids(layer, linear) && (!which || which(layer, linear));
     };
-    const auto replace = [&backend, run, replaces, check = std::move(original.layer),
+    const auto replaces_any = [replaces, family](std::int64_t layer) {
+        return layer < family.config.layers &&
+               std::ranges::any_of(family.stages_of(layer), [&](const StageSpec& stage) {
+                   return std::ranges::any_of(stage.linears,
+                                              [&](const LinearSpec& linear) { return replaces(layer, linear.name); });
+               });
+    };
+    const auto replace = [&backend, run, replaces, replaces_any, check = std::move(original.layer),
                           records = std::make_shared<RecordReader>(run)](LayerWeights& weights) {
         check(weights);
         std::set<std::string> wanted;
-        bool more = false;
-        for (const auto& [name, linear] : weights.linears) {
+        for (const auto& [name, linear] : weights.linears)
             if (replaces(weights.layer, name)) wanted.insert(name);
-            more = more || replaces(weights.layer + 1, name);
-        }
         if (wanted.empty()) return;
-        LayerRecord record = records->layer(weights.layer, more);
+        LayerRecord record = records->layer(weights.layer, replaces_any(weights.layer + 1));
         std::erase_if(record.modules, [&](const ModuleSolution& module) {
             // What the model does not have is not wanted either, and is refused below.
             return weights.linears.contains(module.name) && wanted.erase(module.name) == 0;

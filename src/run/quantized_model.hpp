@@ -41,6 +41,7 @@ WeightsOverride original_layers(const RunDirectory& run, const Checkpoint& check
 /// @throws InvalidInput when called, as above, and as RunDirectory::layer and dequantize_layer say; if the run lacks
 /// one
 WeightsOverride quantized_layers(Backend& backend, const RunDirectory& run, const ModuleGrids& grids,
-                                 const Checkpoint& checkpoint, TensorHashes recorded, LinearChoice which = {});
+                                 const Family& family, const Checkpoint& checkpoint, TensorHashes recorded,
+                                 LinearChoice which = {});
 
 }  // namespace fairgptq

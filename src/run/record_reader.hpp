@@ -18,8 +18,8 @@ class RecordReader {
     /// @param next whether the layer after it, which is there, will be asked for next
     /// @throws InvalidInput as RunDirectory::layer does
     LayerRecord layer(std::int64_t index, bool next) {
-        LayerRecord record = ahead_.valid() && index == ahead_of_ ? ahead_.get() : run_.layer(index);
-        ahead_ = {};  // another one, where layers are not asked for in order
+        if (index != ahead_of_) ahead_ = {};  // waits for another one, where layers are not asked for in order
+        LayerRecord record = ahead_.valid() ? ahead_.get() : run_.layer(index);
         ahead_of_ = index + 1;
         if (next) ahead_ = std::async([this, index = ahead_of_] { return run_.layer(index); });
         return record;

@@ -37,11 +37,11 @@ class RunLock {
     /// Makes the folder if it is missing. A holder that is dead (same host: its process is gone, or
     /// orphaned and gone within `timing.orphan`; another host: its heartbeat stands still for `timing.stale`) loses the
     /// lock to this process.
-    /// @param lost called from a thread if another process took the lock over meanwhile, or its file was removed: this
-    ///        process was taken for dead (stopped, or cut off from the file system), and must write nothing more. By
-    ///        default it says so and ends the process with exit code 1.
+    /// If another process takes the lock over meanwhile, or its file is removed, this process was taken for dead
+    /// (stopped, or cut off from the file system) and must write nothing more: it says so and ends with exit code 1.
     /// @throws InvalidInput naming the holder if it lives; InvalidInput if the folder cannot be written
     static std::unique_ptr<RunLock> acquire(const std::filesystem::path& run);
+    /// @param lost called from a thread in place of that end
     RunLock(const std::filesystem::path& run, Timing timing, std::function<void(const std::string&)> lost);
     RunLock(const RunLock&) = delete;
     RunLock& operator=(const RunLock&) = delete;

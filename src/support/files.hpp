@@ -41,8 +41,8 @@ void flush_folder(const std::filesystem::path& folder);
 
 /// The name under which `path` is written until it is whole, in the same folder.
 std::filesystem::path temporary_name(const std::filesystem::path& path);
-/// Gives a whole, flushed file (or folder) its final name, replacing what bore it. @throws Failure naming both and the
-/// reason
+/// Gives a whole, flushed file (or folder) its final name, replacing what bore it. @throws InvalidInput if that is a
+/// device; Failure naming both and the reason
 void rename_into_place(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
 /// Removes a file or folder when it goes, unless `keep` was called: what an exception leaves half-written.

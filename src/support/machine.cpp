@@ -13,6 +13,8 @@
 #include <sstream>
 #include <utility>
 
+#include "support/split.hpp"
+
 namespace fairgptq {
 namespace {
 
@@ -26,10 +28,7 @@ struct Hierarchy {
 };
 
 bool lists(const std::string& words, const std::string& word) {
-    std::istringstream stream(words);
-    for (std::string each; std::getline(stream, each, ',');)
-        if (each == word) return true;
-    return false;
+    return std::ranges::count(split(words), word) > 0;
 }
 
 /// The process's cgroup in the hierarchy of `controller` (version 1), or in the one of version 2.

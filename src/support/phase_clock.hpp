@@ -16,7 +16,7 @@ namespace fairgptq {
 
 /// What a rank can be busy with: all of a run's time is one of these.
 enum class Phase : std::uint8_t {
-    setup,       // options, checks, hashing the model, measuring the machine
+    setup,       // options, checks, measuring the machine
     read,        // waiting for the next layer's weights (or its file, when it is replayed)
     forward,     // the model's own matrix products
     covariance,  // H and C of this rank's tokens

@@ -2,6 +2,7 @@
 #include "comm/shared_limits.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <mutex>
 
@@ -35,6 +36,30 @@ TEST(SharedLimitsTest, RanksWithoutALimitDoNotShareIt) {
         for (const SharedLimit& limit : shared)
             EXPECT_EQ(limit.ranks, 1);
     });
+}
+
+/// As `mpirun` binds several ranks to one socket: not all have the same cores, and some do.
+TEST(ShareOfCoresTest, RanksThatHaveTheSameCoresShareThem) {
+    cpu_set_t all;
+    ASSERT_EQ(::sched_getaffinity(0, sizeof(all), &all), 0);
+    const int cores = CPU_COUNT(&all);
+    if (cores < 2) GTEST_SKIP() << "needs two cores";
+    std::vector<int> threads(3);
+    testing::run_ranks(3, [&](Communicator& comm) {  // each a thread, with cores of its own
+        if (comm.rank() == 2) {
+            int first = 0;
+            while (!CPU_ISSET(first, &all))
+                ++first;
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(first, &one);
+            ASSERT_EQ(::sched_setaffinity(0, sizeof(one), &one), 0);
+        }
+        threads[static_cast<std::size_t>(comm.rank())] = share_of_cores(comm);
+    });
+    EXPECT_LE(threads[0], cores / 2);  // less where a container has less time than cores
+    EXPECT_EQ(threads[0], threads[1]);
+    EXPECT_EQ(threads[2], 1);
 }
 
 }  // namespace

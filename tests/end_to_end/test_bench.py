@@ -20,6 +20,7 @@ def test_the_kernels_asked_for_are_timed():
 def test_unknown_kernels_are_refused():
     assert "--kernels must be all, or a list of covariance, factor" in refused("bench", "--kernels", "columns,matmul")
     assert "names no kernel" in refused("bench", "--kernels", "")
+    assert "--group-size is 8" in refused("bench", "--group-size", "8")
     assert "solve is timed on a GPU only" in refused("bench", "--kernels", "solve", "--device", "cpu", "--model-shape", "smollm2-135m")
 
 

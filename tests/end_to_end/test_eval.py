@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -127,7 +128,9 @@ def check_formats(folder, original, quantized, stars):
 def test_an_interrupted_evaluation_goes_on(small, bench, tmp_path):
     """Killed between passes of 16 chunks: what is finished is not done again, and the report is the same."""
     _, tokens, _ = bench
-    command = ("eval", "--model", small[0], "--tokens", tokens, "--chunk-tokens", "64")
+    quantized = tmp_path / "run"
+    run(0, "quantize", "--model", small[0], "--tokens", small[1], "--group-size", "32", "--out", quantized)
+    command = ("eval", "--run", quantized, "--tokens", tokens, "--chunk-tokens", "64")
     run(0, *command, "--out", tmp_path / "whole.json")
     scores = tmp_path / "r.json.scores"
     process = start(0, *command, "--out", tmp_path / "r.json")
@@ -139,7 +142,8 @@ def test_an_interrupted_evaluation_goes_on(small, bench, tmp_path):
         time.sleep(0.005)
     process.wait()
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "r.json").exists()
-    finished = scores.read_bytes().count(b"\n") - 1
+    kept = scores.read_bytes()
+    finished = kept.count(b"\n") - 1
     resumed = run(2, *command, "--out", tmp_path / "r.json")
     assert f"going on with what {scores} holds" in resumed.stderr
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads((tmp_path / "whole.json").read_text())
@@ -148,6 +152,33 @@ def test_an_interrupted_evaluation_goes_on(small, bench, tmp_path):
     scores.write_text("of something else\n")
     again = run(0, *command, "--tasks", "pairs", "--out", tmp_path / "r.json")
     assert "going on" not in again.stderr and not scores.exists()
+    # So it is where the run was made again: another machine gives other codes under the same settings.
+    layer = quantized / "layers/layer_0000.h5"
+    made = layer.stat().st_mtime_ns
+    for time_of_change in (made, made + 10**9):
+        os.utime(layer, ns=(time_of_change, time_of_change))
+        scores.write_bytes(kept)
+        again = run(0, *command, "--out", tmp_path / "r.json")
+        assert ("going on" in again.stderr) == (time_of_change == made)
+
+
+def test_scores_under_other_settings_of_the_model_are_not_mixed(small, bench, tmp_path):
+    """A journal names what its scores are of in its first line."""
+    model, scores = tmp_path / "model", tmp_path / "r.json.scores"
+    shutil.copytree(small[0], model)
+    config = json.loads((model / "config.json").read_text())
+    names = []
+    for change in ({}, {}, {"rms_norm_eps": 1e-4}):
+        (model / "config.json").write_text(json.dumps(config | change))
+        scores.unlink(missing_ok=True)
+        process = start(0, "eval", "--model", model, "--tokens", bench[1], "--chunk-tokens", "64", "--out", tmp_path / "r.json")
+        while not (scores.exists() and b"\n" in scores.read_bytes()):
+            assert process.poll() is None
+            time.sleep(0.002)
+        names.append(scores.read_bytes().split(b"\n")[0])
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert names[0] == names[1] != names[2]
 
 
 def test_chunks_change_nothing_but_last_bits(bench, tmp_path):
@@ -171,6 +202,8 @@ def test_refusals(bench, tmp_path):
     assert "no task 'none' (it has pairs, stereo, words)" in refused("eval", "--model", model, "--tokens", tokens, "--tasks", "none")
     assert str(tmp_path / "no/r.json") in refused("eval", "--model", model, "--tokens", tokens, "--out", tmp_path / "no/r.json", ranks=2)
     assert "is a folder" in refused("eval", "--model", model, "--tokens", tokens, "--out", tmp_path)
+    assert "is not an ordinary file" in refused("eval", "--model", model, "--tokens", tokens, "--out", "/dev/null")
+    assert "an input of this command" in refused("eval", "--model", model, "--tokens", tokens, "--out", tokens)
     assert "no report is given" in refused("compare")
     (tmp_path / "other.json").write_text("{}")
     assert "is not a report" in refused("compare", tmp_path / "other.json")

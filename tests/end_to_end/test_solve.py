@@ -189,7 +189,7 @@ def test_wrong_options(tmp_path):
     assert "33" in refused("solve", case, *out, "--group-size", "33")
     assert "--out" in refused("solve", case, "--group-size", "32")
     assert "CASE" in refused("solve", *out)
-    for place in (tmp_path, tmp_path / "no/result.h5", case):
+    for place in (tmp_path, tmp_path / "no/result.h5", case, "/dev/null"):
         assert str(place) in refused("solve", case, "--out", place, "--group-size", "32")
     assert list(tmp_path.iterdir()) == [case]
 

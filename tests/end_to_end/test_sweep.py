@@ -2,7 +2,7 @@
 import subprocess
 
 import pytest
-from workshop import ROOT, command, read_run, refused, run, write_tokens
+from workshop import ROOT, command, read_run, refused, run, write_model, write_tokens
 
 ALPHAS = ("0", "0.05", "1")
 
@@ -80,10 +80,27 @@ def test_what_cannot_be_shared_is_refused(tiny, tmp_path):
     original = (*basic, "--inputs", "original")
     assert "--alphas" in refused(*original)
     assert "--alpha " in refused(*original, "--alphas", "0,1", "--alpha", "0.5")
-    for wrong in ("", ",", "0,", "0,x", "-1", "nan", "inf", "0.1;0.2", "0 ,1"):
+    for wrong in ("", ",", "0,", "0,x", "-1", "nan", "inf", "0.1;0.2", "0 ,1", "0,1e7"):
         assert "--alphas" in refused(*original, f"--alphas={wrong}"), wrong
     assert "twice" in refused(*original, "--alphas", "0.1,1,0.10")
     assert not (tmp_path / "sweep").exists()
+    # A later one of the folders is not empty: none is made.
+    (tmp_path / "sweep/alpha_0.1/notes").mkdir(parents=True)
+    for ranks in (0, 2):
+        assert "alpha_0.1 exists and is not empty" in refused(*original, "--alphas", "0,0.1", ranks=ranks)
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["alpha_0.1"]
+
+
+def test_damping_is_told_of_runs_that_other_ranks_solve(tmp_path):
+    """Two sentences of four tokens cannot fill a Hessian of 64 columns. Of two runs each rank solves one."""
+    def kill_channel(tensors):
+        tensors["model.layers.0.input_layernorm.weight"][3] = 0
+    inputs = (write_model(tmp_path / "model", change=kill_channel), write_tokens(tmp_path / "tokens.h5", pairs=1, texts=0))
+    for ranks in (0, 2):
+        said = run(ranks, *arguments(inputs, "sweep", tmp_path / f"sweep{ranks}", "--alphas", "0,100", "--damp", "1e-12")).stderr
+        found = {name: read_run(tmp_path / f"sweep{ranks}/alpha_{name}")["layer_0000.h5/mlp.down_proj@damp_used"] for name in ("0", "100")}
+        for damp in found.values():
+            assert damp > 1e-12 and f"layer 0, mlp.down_proj: its Hessian did not factor; damped by {damp:g}" in said, said
 
 
 def test_without_pairs_all_alphas_are_0(tiny, tmp_path):

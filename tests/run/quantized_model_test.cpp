@@ -45,6 +45,17 @@ ModuleGrids everything() {
     return {{}, {}, Family()};
 }
 
+/// Three layers with those modules, and one that is not in all: mlp.down_proj, from layer 1 on.
+Family three_layers() {
+    Family family;
+    family.config.layers = 3;
+    family.config.experts = 1;
+    family.config.dense = {true, false, false};
+    family.dense_stages = {{{{"self_attn.q_proj"}}}};
+    family.stages = {{{{"self_attn.q_proj"}}}, {{{"mlp.down_proj"}}}};
+    return family;
+}
+
 nlohmann::json settings_of(int layers) {
     return {{"model", {{"path", "/m"}, {"layers", 3}}}, {"layers", layers}};
 }
@@ -83,7 +94,7 @@ TEST(QuantizedModel, AFinishedTrialReplacesItsLayersAndLeavesTheRest) {
     write_layer(run.layer_path(0), {0, run.fingerprint(), sample_modules()});
     EXPECT_THROW((void)run.require_finished(), InvalidInput) << "half a run was taken for a whole one";
     write_layer(run.layer_path(1), {1, run.fingerprint(), sample_modules()});
-    const WeightsOverride change = quantized_layers(backend, run, everything(), checkpoint, {});
+    const WeightsOverride change = quantized_layers(backend, run, everything(), three_layers(), checkpoint, {});
     // As a model's layers come, and once more; a layer on its own, too.
     for (const std::int64_t layer : {0, 1, 2, 0, 1, 2, 1}) {
         LayerWeights weights = sevens(backend, layer, sample_modules());
@@ -104,7 +115,7 @@ TEST(QuantizedModel, OnlyTheChosenLinearsAreReplacedAndNoneMayBeMissing) {
     const auto choose = [](std::int64_t layer, const std::string& linear) {
         return layer == 1 && linear == "mlp.down_proj";
     };
-    const WeightsOverride change = quantized_layers(backend, run, everything(), checkpoint, {}, choose);
+    const WeightsOverride change = quantized_layers(backend, run, everything(), three_layers(), checkpoint, {}, choose);
     for (const std::int64_t layer : {0, 1}) {
         LayerWeights weights = sevens(backend, layer, sample_modules());
         change.layer(weights);
@@ -116,7 +127,8 @@ TEST(QuantizedModel, OnlyTheChosenLinearsAreReplacedAndNoneMayBeMissing) {
     auto shapes = sample_modules();
     shapes.push_back(sample_module("mlp.up_proj", {.rows = 2, .cols = 32}, 3));
     LayerWeights weights = sevens(backend, 0, shapes);
-    EXPECT_THROW(quantized_layers(backend, run, everything(), checkpoint, {}).layer(weights), InvalidInput);
+    EXPECT_THROW(quantized_layers(backend, run, everything(), three_layers(), checkpoint, {}).layer(weights),
+                 InvalidInput);
 }
 
 TEST(RecordReader, GivesLayersInAnyOrderAndFailsForTheOneThatIsMissing) {

@@ -1,19 +1,9 @@
-// How many threads this process may use.
+// What libraries read from their environment before main.
 #pragma once
 
 #include <string>
 
-#include "comm/communicator.hpp"
-
 namespace fairgptq {
-
-/// Sets OpenMP's thread count to this rank's share of the cores it may run on, unless OMP_NUM_THREADS says otherwise:
-/// all of them if the launcher bound each rank to cores of its own, an equal part where the ranks of a host share
-/// theirs, and no more than a cgroup's quota of processor time (a container's) allows: threads beyond it would wait for
-/// each other while the kernel holds some of them back.
-/// @returns the count
-/// @throws InvalidInput if OMP_NUM_THREADS asks for thousands
-int use_fair_share_of_cores(Communicator& comm);
 
 /// Starts the program anew, once, with what libraries read from their environment before main. Call it first.
 /// OpenMP: a short time for which its threads spin while they wait (then they sleep). GNU's spin for milliseconds,
