@@ -18,7 +18,6 @@ class SingleRank final : public Communicator {
     int rank() const override { return 0; }
     int size() const override { return 1; }
     int local_rank() const override { return 0; }
-    int local_size() const override { return 1; }
     void all_reduce_sum(std::span<double>) override {}
     void reduce_sum(std::span<double>, int) override {}
     std::int64_t all_reduce_max(std::int64_t value) override { return value; }

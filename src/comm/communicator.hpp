@@ -17,9 +17,8 @@ class Communicator {
     virtual ~Communicator() = default;
     virtual int rank() const = 0;
     virtual int size() const = 0;
-    /// Rank among those on this host, and how many there are: for choosing a GPU and a share of the cores.
+    /// Rank among those on this host: for choosing a GPU.
     virtual int local_rank() const = 0;
-    virtual int local_size() const = 0;
 
     /// Sums over ranks, in place.
     virtual void all_reduce_sum(std::span<double> values) = 0;

@@ -38,7 +38,6 @@ class MpiRanks final : public Communicator {
         MPI_Comm host = MPI_COMM_NULL;
         check(MPI_Comm_split_type(world_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
         check(MPI_Comm_rank(host, &local_rank_), "MPI_Comm_rank");
-        check(MPI_Comm_size(host, &local_size_), "MPI_Comm_size");
         check(MPI_Comm_free(&host), "MPI_Comm_free");
     }
     MpiRanks(const MpiRanks&) = delete;
@@ -52,7 +51,6 @@ class MpiRanks final : public Communicator {
     int rank() const override { return rank_; }
     int size() const override { return size_; }
     int local_rank() const override { return local_rank_; }
-    int local_size() const override { return local_size_; }
 
     void all_reduce_sum(std::span<double> values) override {
         for (std::size_t at = 0; at < values.size(); at += piece) {
@@ -124,7 +122,7 @@ class MpiRanks final : public Communicator {
   private:
     MPI_Comm world_ = MPI_COMM_NULL;
     MPI_Request barrier_ = MPI_REQUEST_NULL;
-    int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+    int rank_ = 0, size_ = 1, local_rank_ = 0;
     int exceptions_;
 };
 

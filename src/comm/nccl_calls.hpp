@@ -24,6 +24,8 @@ class NcclCalls {
     virtual ~NcclCalls() = default;
     /// "2.28.9"
     virtual std::string version() const = 0;
+    /// Bytes with which each call is tried out before there is work to lose: so many that the ways are those of a run.
+    virtual std::size_t trial_bytes() const = 0;
     /// The unique id that rank 0 gives to the others.
     virtual Id make_id() = 0;
     /// Begins to join the ranks that have this id.

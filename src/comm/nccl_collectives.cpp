@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <thread>
+#include <vector>
 
 #include "comm/together.hpp"
 #include "support/error.hpp"
@@ -105,21 +107,51 @@ class NcclCollectives final : public DeviceCollectives {
         bytes_ += bytes;
     }
 
-    /// The first exchange makes NCCL's connections; one that does not work is found before there is work to lose.
+    /// The first exchange of a kind makes NCCL's connections for it; one that does not work is found before there is
+    /// work to lose. Each rank gives its number, from 1.
     void try_out() {
-        const Buffer buffer = memory_.allocate(sizeof(double));
-        double value = comm_.rank() + 1;
-        memory_.copy_to_device(buffer.data(), &value, sizeof(value));
-        calls_->follow_device();
-        calls_->all_reduce_sum({buffer.as<double>(), 1});
-        until("a first sum over ranks", deadlines_.joining, [&] { return ready(); });
-        calls_->mark_end();
-        until("a first sum over ranks", deadlines_.joining, [&] { return calls_->finished(); });
-        memory_.copy_to_host(&value, buffer.data(), sizeof(value));
-        const double expected = 0.5 * comm_.size() * (comm_.size() + 1);
-        if (value != expected)
-            throw Failure("NCCL {} adds wrongly over these ranks: {} instead of {}; use --comm mpi", calls_->version(),
-                          value, expected);
+        const auto ranks = static_cast<std::size_t>(comm_.size()), rank = static_cast<std::size_t>(comm_.rank());
+        const std::size_t count = std::max(calls_->trial_bytes() / sizeof(double), 2 * ranks);
+        const Buffer buffer = memory_.allocate(count * sizeof(double));
+        const std::span<double> all(buffer.as<double>(), count);
+        const auto try_call = [&](const char* what, std::span<double> mine, const auto& call) {
+            const std::vector<double> numbers(mine.size(), comm_.rank() + 1);
+            memory_.copy_to_device(mine.data(), numbers.data(), mine.size_bytes());
+            calls_->follow_device();
+            call();
+            until(what, deadlines_.joining, [&] { return ready(); });
+            calls_->mark_end();
+            until(what, deadlines_.joining, [&] { return calls_->finished(); });
+        };
+        const auto expect = [&](std::span<const double> values, double expected) {
+            for (const double* place : {&values.front(), &values.back()}) {
+                double value = 0;
+                memory_.copy_to_host(&value, place, sizeof(value));
+                if (value == expected) continue;
+                abandon();  // the others wait for this rank
+                throw Failure("NCCL {} exchanges wrongly between these ranks: {} instead of {}; use --comm mpi",
+                              calls_->version(), value, expected);
+            }
+        };
+        const double sum = 0.5 * comm_.size() * (comm_.size() + 1);
+        try_call("a first sum over ranks", all, [&] { calls_->all_reduce_sum(all); });
+        expect(all, sum);
+        try_call("a first sum at a rank", all, [&] { calls_->reduce_sum(all, 0); });
+        if (rank == 0) expect(all, sum);
+        for (const std::size_t first_more : {std::size_t{0}, count % ranks == 0 ? ranks : count % ranks}) {
+            // Equal shares, and others.
+            std::vector<std::size_t> sizes(ranks, (count - first_more) / ranks * sizeof(double)), begins(ranks);
+            sizes.front() += first_more * sizeof(double);
+            std::exclusive_scan(sizes.begin(), sizes.end(), begins.begin(), std::size_t{0});
+            const std::span<std::byte> bytes = std::as_writable_bytes(all).first(begins.back() + sizes.back());
+            const auto share = [&](std::size_t of) {
+                return all.subspan(begins[of] / sizeof(double), sizes[of] / sizeof(double));
+            };
+            try_call("a first gathering from all ranks", share(rank),
+                     [&] { calls_->all_gather(std::as_bytes(share(rank)), bytes, sizes); });
+            for (std::size_t of = 0; of < ranks; ++of)
+                expect(share(of), static_cast<double>(of) + 1);
+        }
     }
 
     bool ready() { return calls_->state() == NcclCalls::State::ready; }

@@ -18,13 +18,13 @@ struct NcclDeadlines {
     /// For a transfer once all ranks have come, beyond what its bytes take on a slow network.
     std::chrono::milliseconds transfer = std::chrono::seconds(20);
     double slowest_bytes_per_second = 50e6;
-    /// For all ranks to join, which they begin together, and for their first sum.
+    /// For all ranks to join, which they begin together, and for their first exchange of each kind.
     std::chrono::milliseconds joining = std::chrono::minutes(2);
 };
 
-/// A collective: ranks exchange NCCL's id through `comm`, meet, and add a number each as a test of the way between
-/// them. All arguments but the deadlines must outlive the object.
-/// @throws SharedFailure if they do not meet in time, or the test's sum is wrong
+/// A collective: ranks exchange NCCL's id through `comm`, meet, and try out every kind of exchange between them. All
+/// arguments but the deadlines must outlive the object.
+/// @throws SharedFailure if they do not meet in time, or what comes out of a trial is wrong
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(MemoryOperations& memory, Communicator& comm,
                                                          std::unique_ptr<NcclCalls> calls,
                                                          const NcclDeadlines& deadlines = {});

@@ -35,7 +35,7 @@ std::vector<std::string> what_waits(const MemoryPlan& plan) {
     return lines;
 }
 
-MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicator& comm, std::size_t runs) {
+MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicator& comm, bool nccl, std::size_t runs) {
     const int sharing = ranks_on_device(gather_devices(backend, comm), comm.rank());
     const std::vector<SharedLimit> limits = shared_limits(memory_limits(), comm);
     PlanDevice device{backend.activation_type(), !backend.host_accessible(), inputs.device_memory};
@@ -44,8 +44,8 @@ MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicato
         // A little stays free: an allocator rounds up.
         constexpr double usable = 0.97;
         if (const auto available = backend.available(); available && !device.limit)
-            device.limit =
-                gpu_context_bytes + static_cast<std::size_t>(usable * static_cast<double>(*available) / sharing);
+            device.limit = gpu_context_bytes + (nccl ? nccl_bytes : 0) +
+                           static_cast<std::size_t>(usable * static_cast<double>(*available) / sharing);
         plan = plan_memory(inputs.family, inputs.chunks, inputs.file_tokens, inputs.settings, inputs.grids, comm.size(),
                            device, runs);
         if (!plan.fits)

@@ -20,6 +20,6 @@ std::vector<std::string> what_waits(const MemoryPlan& plan);
 /// What this rank keeps on its device: as `plan` says for --device-memory, or for its share of what the device has
 /// free. A collective. @throws SharedFailure, with a sentence that says how much is missing, if the run does not fit
 /// @param runs made in one pass
-MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicator& comm, std::size_t runs);
+MemoryPlan plan_run(const RunInputs& inputs, const Backend& backend, Communicator& comm, bool nccl, std::size_t runs);
 
 }  // namespace fairgptq::commands

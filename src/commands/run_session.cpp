@@ -255,8 +255,8 @@ int make_runs(const RunCommand& command, int argc, char** argv, Communicator& co
             make_backend((*parsed)["device"].as<std::string>(), comm.local_rank(), inputs->family.config.weight_type());
     });
     if (!inputs) return exit_done;
-    const MemoryPlan memory = plan_run(*inputs, *backend, comm, planned.size());
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
+    const MemoryPlan memory = plan_run(*inputs, *backend, comm, collectives->direct(), planned.size());
     const auto folder = [&](const PlannedRun& run) { return run.folder.empty() ? out : out / run.folder; };
     together(comm, [&] {  // before the first of them is made
         if (comm.rank() != 0 || resume) return;

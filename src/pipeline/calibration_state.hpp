@@ -71,8 +71,8 @@ class CalibrationState {
 
     Buffer slot_hidden_, slot_inputs_;
     std::int64_t slot_tokens_ = 0;
-    std::unique_ptr<Transfers> incoming_, outgoing_;
     Buffer host_hidden_, host_inputs_;
+    std::unique_ptr<Transfers> incoming_, outgoing_;  // which wait for copies of all that is above when they go
     std::vector<Spilled> spilled_;
 };
 

@@ -17,8 +17,6 @@ namespace fairgptq {
 namespace {
 
 constexpr std::int64_t real = sizeof(float);
-// NCCL's own buffers and kernels, for ranks beyond one. An estimate, as gpu_context_bytes is.
-constexpr std::size_t nccl_bytes = std::size_t{512} << 20U;
 // Page-locked pieces that weights go through, and as much on the device (cuda/transfers.hpp).
 constexpr std::size_t upload_bytes = std::size_t{128} << 20U;
 

@@ -52,5 +52,7 @@ std::optional<std::string> missing_host_memory(const MemoryPlan& plan, std::span
 
 /// What a GPU's driver and libraries take before anything is allocated. An estimate: it has not been measured.
 constexpr std::size_t gpu_context_bytes = std::size_t{768} << 20U;
+/// NCCL's own buffers and kernels, for ranks beyond one. An estimate as well.
+constexpr std::size_t nccl_bytes = std::size_t{512} << 20U;
 
 }  // namespace fairgptq

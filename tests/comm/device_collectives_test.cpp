@@ -110,7 +110,7 @@ std::vector<std::string> failures(NcclWorld& world, int ranks, const std::functi
 
 TEST(NcclCollectives, ALostConnectionEndsEveryRankAtOnce) {
     NcclWorld world(3);
-    world.lost_from = 1;
+    world.lost_from = NcclWorld::tried_out;
     // With the deadlines of a real run: it is not they that end it.
     for (const std::string& message : failures(
              world, 3, [](int) { return true; }, NcclDeadlines{}))
@@ -119,7 +119,7 @@ TEST(NcclCollectives, ALostConnectionEndsEveryRankAtOnce) {
 
 TEST(NcclCollectives, ATransferThatDoesNotEndIsGivenUp) {
     NcclWorld world(2);
-    world.stuck_from = 1;
+    world.stuck_from = NcclWorld::tried_out;
     expect_said(failures(world, 2, [](int) { return true; }), "a transfer that all ranks had come to");
 }
 
@@ -141,10 +141,23 @@ TEST(NcclCollectives, ASlowRankIsWaitedForBeyondATransfersDeadline) {
     });
 }
 
-TEST(NcclCollectives, WhatDoesNotAddRightlyIsRefusedBeforeWorkBegins) {
-    NcclWorld world(2);
-    world.adds_wrongly = true;
-    expect_said(failures(world, 2, [](int) { return true; }), "4 instead of 3; use --comm mpi");
+TEST(NcclCollectives, WhatDoesNotComeOutRightIsRefusedBeforeWorkBegins) {
+    for (bool NcclWorld::*wrong :
+         {&NcclWorld::adds_wrongly, &NcclWorld::reduces_wrongly, &NcclWorld::gathers_wrongly}) {
+        NcclWorld world(2);
+        world.*wrong = true;
+        expect_said(failures(world, 2, [](int) { return true; }), wrong == &NcclWorld::gathers_wrongly
+                                                                      ? "1 instead of 2; use --comm mpi"
+                                                                      : "4 instead of 3; use --comm mpi");
+    }
+}
+
+TEST(NcclCollectives, EachKindOfExchangeIsTriedOutBeforeWorkBegins) {
+    for (int kind = 0; kind < NcclWorld::tried_out; ++kind) {
+        NcclWorld world(2);
+        world.stuck_from = kind;
+        expect_said(failures(world, 2, [](int) { return true; }), "(a first ");
+    }
 }
 
 TEST(NcclCollectives, RanksThatDoNotMeetAreGivenUp) {
@@ -189,7 +202,7 @@ TEST(NcclCollectives, WhereItDoesNotComeAboutTheHostsDo) {
 
 TEST(NcclCollectives, AnExceptionInTheMiddleLeavesNothingUnderWay) {
     NcclWorld world(2);
-    world.stuck_from = 1;
+    world.stuck_from = NcclWorld::tried_out;
     run_ranks(2, [&](Communicator& comm) {
         const auto cpu = make_backend("cpu");
         const auto collectives = make_nccl_collectives(*cpu, comm, std::make_unique<NcclStandIn>(world));

@@ -18,6 +18,7 @@ class NcclOverMpi final : public NcclCalls {
     ~NcclOverMpi() override {
         if (left_) MPI_Comm_free(&world_);
     }
+    std::size_t trial_bytes() const override { return 1000; }
     std::string version() const override { return "0.0.0"; }
     Id make_id() override {
         Id id{};

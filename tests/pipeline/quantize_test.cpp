@@ -564,7 +564,7 @@ TEST_F(Gaps, WhatWasMadeAfterAnotherLayerIsDoneAgain) {
 
 TEST_F(QuantizeTest, ALostConnectionEndsTheRunAtEveryRank) {
     NcclWorld world(2);
-    world.lost_from = 20;
+    world.lost_from = NcclWorld::tried_out + 19;
     const test::ScratchFolder folder;
     const RunDirectory run = RunDirectory::create(
         folder / "run", {{"model", {{"path", model.path().string()}, {"layers", 2}}}, {"layers", 2}});

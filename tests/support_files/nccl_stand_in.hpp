@@ -27,12 +27,14 @@ class NcclWorld {
 
     /// How long a transfer takes.
     std::chrono::milliseconds travel{2};
-    /// From this transfer on (the first is 0, the test that a communicator makes), none ends.
+    /// What a communicator tries out before there is work: transfers 0 to 3.
+    static constexpr int tried_out = 4;
+    /// From this transfer on, none ends.
     int stuck_from = never;
     /// From this transfer on, every rank's communicator reports a lost connection.
     int lost_from = never;
-    /// Sums are wrong.
-    bool adds_wrongly = false;
+    /// Sums are wrong, of all ranks or of one; what is gathered is another rank's.
+    bool adds_wrongly = false, reduces_wrongly = false, gathers_wrongly = false;
     /// Rank 0 gets no id; this rank does not join.
     bool no_id = false;
     int joins_not = -1;
@@ -88,6 +90,7 @@ class NcclStandIn final : public NcclCalls {
     }
 
     std::string version() const override { return "0.0.0"; }
+    std::size_t trial_bytes() const override { return 1000; }
     Id make_id() override {
         if (world_.no_id) throw Failure("no id");
         Id id{};
@@ -113,8 +116,10 @@ class NcclStandIn final : public NcclCalls {
     std::string problem() override { return "remote process exited or there was a network error"; }
 
     void follow_device() override {}
-    void all_reduce_sum(std::span<double> values) override { ask_for_sum(values, true); }
-    void reduce_sum(std::span<double> values, int root) override { ask_for_sum(values, root == rank_); }
+    void all_reduce_sum(std::span<double> values) override { ask_for_sum(values, true, world_.adds_wrongly); }
+    void reduce_sum(std::span<double> values, int root) override {
+        ask_for_sum(values, root == rank_, world_.reduces_wrongly);
+    }
     void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                     std::span<const std::size_t> sizes) override {
         ask([this, mine, all, own = std::vector(sizes.begin(), sizes.end())] {
@@ -122,7 +127,7 @@ class NcclStandIn final : public NcclCalls {
             std::this_thread::sleep_for(world_.travel);
             std::size_t at = 0;
             for (std::size_t root = 0; root < own.size(); at += own[root++]) {
-                const auto& span = world_.spans()[root];
+                const auto& span = world_.spans()[world_.gathers_wrongly ? 0 : root];
                 if (span.size() != own[root] || at + span.size() > all.size())
                     throw std::logic_error("a rank's bytes do not have the size that was agreed on");
                 // In place already; and others read it now.
@@ -149,10 +154,10 @@ class NcclStandIn final : public NcclCalls {
     }
 
   private:
-    void ask_for_sum(std::span<double> values, bool wanted) {
-        ask([this, values, wanted] {
+    void ask_for_sum(std::span<double> values, bool wanted, bool wrongly) {
+        ask([this, values, wanted, wrongly] {
             if (!world_.meet(rank_, std::as_bytes(values))) return;
-            std::vector<double> sum(values.size(), world_.adds_wrongly ? 1 : 0);
+            std::vector<double> sum(values.size(), wrongly ? 1 : 0);
             for (const auto& span : world_.spans())
                 for (std::size_t i = 0; i < sum.size(); ++i) {
                     double value = 0;

@@ -32,7 +32,6 @@ inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body)
         int rank() const override { return rank_; }
         int size() const override { return size_; }
         int local_rank() const override { return rank_; }
-        int local_size() const override { return size_; }
         void all_reduce_sum(std::span<double> values) override {
             exchange(std::as_bytes(values));
             std::vector<double> sum(values.size(), 0.0);

@@ -18,6 +18,10 @@ class StreamTransfers final : public Transfers {
 
     /// The memory must outlive the object.
     explicit StreamTransfers(Memory& memory) : memory_(made_current(memory)) {}
+    StreamTransfers(const StreamTransfers&) = delete;
+    StreamTransfers& operator=(const StreamTransfers&) = delete;
+    /// Waits for what is on its way: an exception may come between that and finish().
+    ~StreamTransfers() override { cudaStreamSynchronize(stream_.get()); }
 
     Buffer allocate_host(std::size_t bytes) override { return memory_.allocate_host(bytes); }
     void upload(TensorView to, const void* host, DType type) override;

@@ -37,6 +37,9 @@ class GpuCalls final : public NcclCalls {
         return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
     }
 
+    // NCCL chooses its ways by size, and since version 2.22 connects each at its first use.
+    std::size_t trial_bytes() const override { return std::size_t{16} << 20U; }
+
     Id make_id() override {
         ncclUniqueId made;
         check(ncclGetUniqueId(&made), "ncclGetUniqueId");
