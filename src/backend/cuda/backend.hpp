@@ -12,6 +12,7 @@
 #include "backend/cuda/kept.hpp"
 #include "backend/cuda/memory.hpp"
 #include "backend/cuda/products.hpp"
+#include "backend/cuda/small_uploads.hpp"
 #include "backend/cuda/strips.hpp"
 #include "backend/cuda/transfers.hpp"
 
@@ -113,11 +114,11 @@ class CudaBackend final : public Backend {
     /// Takes from columns `begin` to `end`, below row `begin`, what the columns before them account for.
     void update_panel(MatrixView<float> matrix, std::int64_t begin, std::int64_t end, Peers& peers);
 
-    /// Copies host values into scratch memory on the device.
+    /// Copies host values into scratch memory on the device, and does not wait for it.
     template <class T>
     const T* on_device(std::span<const T> values, cuda::Scratch& scratch) {
         T* place = scratch.get<T>(std::ssize(values));
-        memory_.copy_to_device(place, values.data(), values.size_bytes());
+        uploads_.copy(place, values.data(), values.size_bytes());
         return place;
     }
 
@@ -129,7 +130,8 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Solver> solver_;
     // Kept from call to call. One operation at a time uses them: they are the stream's.
     cuda::Scratch first_{memory_}, second_{memory_}, indices_{memory_}, flags_{memory_};
-    cuda::Kept positions_{memory_}, frequencies_{memory_};  // rotary's
+    cuda::SmallUploads uploads_{memory_};
+    cuda::Kept positions_{memory_, uploads_}, frequencies_{memory_, uploads_};  // rotary's
 };
 
 }  // namespace fairgptq

@@ -7,14 +7,14 @@
 #include <vector>
 
 #include "backend/cuda/memory.hpp"
+#include "backend/cuda/small_uploads.hpp"
 
 namespace fairgptq::cuda {
 
-/// Values on the device, copied there only when they are not the last ones: a copy waits until the device has done all
-/// that it was asked before.
+/// Values on the device, copied there only when they are not the last ones.
 class Kept {
   public:
-    explicit Kept(Memory& memory) : memory_(memory), scratch_(memory) {}
+    Kept(Memory& memory, SmallUploads& uploads) : uploads_(uploads), scratch_(memory) {}
 
     /// @returns the values on the device, until the next call
     template <class T>
@@ -23,14 +23,14 @@ class Kept {
         T* place = scratch_.get<T>(std::ssize(values));  // grows only for values that are not the last ones
         if (!std::ranges::equal(bytes, last_)) {
             last_.clear();  // a copy that fails leaves nothing to be taken for it
-            memory_.copy_to_device(place, values.data(), values.size_bytes());
+            uploads_.copy(place, values.data(), values.size_bytes());
             last_.assign(bytes.begin(), bytes.end());
         }
         return place;
     }
 
   private:
-    Memory& memory_;
+    SmallUploads& uploads_;
     Scratch scratch_;
     std::vector<std::byte> last_;
 };
