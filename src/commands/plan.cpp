@@ -13,6 +13,7 @@
 #include "commands/sweep_options.hpp"
 #include "pipeline/arithmetic.hpp"
 #include "pipeline/memory_plan.hpp"
+#include "support/table.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -23,11 +24,6 @@ std::string mebibytes(std::size_t bytes) {
 
 double gibibytes(std::size_t bytes) {
     return static_cast<double>(bytes) / (1U << 30U);
-}
-
-std::string duration(double seconds) {
-    if (seconds < 120) return fmt::format("{:.0f} s", seconds);
-    return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
 }
 
 void print(const char* title, const std::vector<MemoryPlan::Item>& items, std::size_t peak) {
@@ -89,7 +85,7 @@ int plan(int argc, char** argv, Communicator& comm) {
             "\ntime: {0:.2f} TFLOP; about {4} where every rank has what this process has, {1:.0f} GFLOP/s with {2} "
             "thread{3}\n",
             arithmetic.total() * 1e-12, rate * 1e-9, threads, threads == 1 ? "" : "s",
-            duration(overhead * arithmetic.total() / (rate * ranks)));
+            format_duration(overhead * arithmetic.total() / (rate * ranks)));
     } else {
         fmt::print("\ntime: {:.2f} TFLOP; how long they take is not known here, where there is no GPU\n",
                    arithmetic.total() * 1e-12);

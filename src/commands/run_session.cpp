@@ -36,7 +36,7 @@ std::int64_t peak_memory_kib(Communicator& comm) {
     return comm.all_reduce_max(usage.ru_maxrss);
 }
 
-const char* plural(std::size_t count) {
+const char* plural(int count) {
     return count == 1 ? "" : "s";
 }
 
@@ -91,130 +91,152 @@ std::int64_t read_stop_after(const cxxopts::ParseResult& parsed) {
     return layers;
 }
 
-/// Does what is left of the runs in one pass, logs it, and says at rank 0 how it went.
-/// @param planned the runs that were opened, in their order
-/// @param memory this rank's plan, for the log
-/// @returns the exit code
-int finish_runs(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const PlannedRun> planned,
-                std::int64_t stop_after_layers, int threads, const RunResources& resources, const MemoryPlan& memory,
-                PhaseClock& clock) {
-    Backend& backend = resources.backend;
-    Communicator& comm = resources.comm;
-    const std::int64_t layers = inputs.settings.layers;
-    std::vector<RunTarget> targets;
-    std::int64_t finished = layers, there = layers;
-    for (std::size_t i = 0; i < opened.size(); ++i) {
-        const OpenedRun& one = opened[i];
-        finished = std::min(finished, one.layers.first_missing());
-        there = std::min(there, one.layers.count());
-        if (!one.layers.is_complete()) targets.push_back({&one.run, planned[i].alpha, one.layers, one.source_tensors});
-    }
-    if (targets.empty()) {
-        if (comm.rank() == 0)
-            for (const OpenedRun& one : opened)
-                say("{} is already complete: {} layers\n", one.run.path().string(), layers);
-        return exit_done;
-    }
-    std::vector<AlphaPolicy> alphas;
-    for (const RunTarget& target : targets)
-        alphas.emplace_back(target.alpha, inputs.family);
-    const std::vector<double> work = layer_work(inputs.family, inputs.chunks, inputs.grids, alphas, layers);
-    if (comm.rank() == 0) {
-        double tokens = 0, squared_lengths = 0;
-        for (const Chunk& chunk : inputs.chunks.all)
-            for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
-                const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
-                tokens += length;
-                squared_lengths += length * length;
-            }
-        for (const RunTarget& target : targets) {
-            nlohmann::json event{{"event", "start"},
-                                 {"ranks", comm.size()},
-                                 {"threads", threads},
-                                 {"device", backend.name()},
-                                 {"comm", resources.collectives.name()},
-                                 {"planned_device_bytes", memory.device_peak},
-                                 {"spilled_tokens", memory.spilled_tokens},
-                                 {"version", FAIRGPTQ_VERSION},
-                                 {"layers", layers},
-                                 {"forward_tokens", static_cast<std::int64_t>(tokens)},
-                                 {"squared_lengths", squared_lengths},
-                                 {"hessian_tokens", inputs.chunks.hessian_tokens},
-                                 {"pair_columns", inputs.chunks.pair_columns},
-                                 {"chunks", inputs.chunks.all.size()},
-                                 {"finished_layers", target.layers.count()}};
-            if (!work.empty()) event["layer_work"] = work;
-            target.run->log(std::move(event));
+/// What one pass makes: the layers that runs lack.
+class Pass {
+  public:
+    /// @param planned the runs that were opened, in their order
+    /// @param memory this rank's plan, for the log
+    Pass(const RunInputs& inputs, std::span<const OpenedRun> opened, std::span<const PlannedRun> planned, int threads,
+         const RunResources& resources, const MemoryPlan& memory)
+        : inputs_(inputs), resources_(resources), memory_(memory), threads_(threads), layers_(inputs.settings.layers) {
+        finished_ = there_ = layers_;
+        for (std::size_t i = 0; i < opened.size(); ++i) {
+            const OpenedRun& one = opened[i];
+            finished_ = std::min(finished_, one.layers.first_missing());
+            there_ = std::min(there_, one.layers.count());
+            if (one.layers.is_complete()) continue;
+            targets_.push_back({&one.run, planned[i].alpha, one.layers, one.source_tensors});
+            alphas_.emplace_back(planned[i].alpha, inputs.family);
         }
-        for (const std::string& line : what_waits(memory))
-            say("{}\n", line);
-        const std::string what = there > finished
-                                     ? fmt::format("resuming {} layers, of which {} are there,", layers, there)
-                                 : finished > 0 ? fmt::format("resuming after layer {} of {} layers", finished, layers)
-                                                : fmt::format("quantizing {} layers", layers);
-        say("{} with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n", what,
-            inputs.chunks.hessian_tokens, inputs.chunks.pair_columns, inputs.chunks.all.size(), comm.size(),
-            plural(static_cast<std::size_t>(comm.size())), backend.name(),
-            targets.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets.size()));
     }
-    const double rate = measure_matrix_rate(backend, comm);
-    clock.settle_with([&backend] { backend.synchronize(); });
-    clock.charge();
-    const double setup = clock.elapsed();
-    const PhaseClock::Shown shown(clock, backend.make_timeline());
-    Progress progress(clock, layers, comm.rank() == 0, work);
-    Outcome outcome{};
-    try {
-        outcome = quantize_model(inputs.settings, inputs.grids, inputs.family, inputs.checkpoint, inputs.chunks,
-                                 targets, stop_after_layers, resources, progress);
-    } catch (const SharedFailure& problem) {
-        if (comm.rank() == problem.speaker) log_failure(targets, comm, problem.what());
-        throw;
-    } catch (const std::exception& problem) {
-        log_failure(targets, comm, problem.what());
-        throw;
-    }
-    progress.close();
-    clock.enter(Phase::exchange);
-    const std::int64_t peak_kib = peak_memory_kib(comm);
-    const std::int64_t peak_device = comm.all_reduce_max(static_cast<std::int64_t>(backend.taken().value_or(0)));
-    clock.charge();
-    const double seconds = clock.elapsed();
-    const std::vector<RankTimes> times = gather_times(comm, {clock.seconds(), seconds});
-    if (comm.rank() != 0) return outcome == Outcome::stopped ? exit_stopped : exit_done;
+    bool is_empty() const { return targets_.empty(); }
 
-    nlohmann::json event{
-        {"event", outcome == Outcome::stopped ? "stopped" : "done"}, {"seconds", seconds}, {"peak_rss_kib", peak_kib}};
-    add_times(event, times);
-    std::string of_gpu;
-    if (peak_device > 0) {
-        event["peak_device_bytes"] = peak_device;
-        of_gpu = fmt::format(", {:.2f} of its GPU's, where {:.2f} were planned",
-                             static_cast<double>(peak_device) / (1U << 30U),
-                             static_cast<double>(memory.device_peak) / (1U << 30U));
+    /// Does it, logs it, and says at rank 0 how it went. @returns the exit code
+    int run(std::int64_t stop_after_layers, PhaseClock& clock) {
+        Backend& backend = resources_.backend;
+        Communicator& comm = resources_.comm;
+        const std::vector<double> work = layer_work(inputs_.family, inputs_.chunks, inputs_.grids, alphas_, layers_);
+        if (comm.rank() == 0) {
+            for (const RunTarget& target : targets_)
+                target.run->log(start_event(target, work));
+            announce();
+        }
+        const double rate = measure_matrix_rate(backend, comm);
+        clock.settle_with([&backend] { backend.synchronize(); });
+        clock.charge();
+        const double setup = clock.elapsed();
+        const PhaseClock::Shown shown(clock, backend.make_timeline());
+        Progress progress(clock, layers_, comm.rank() == 0, work);
+        Outcome outcome{};
+        try {
+            outcome = quantize_model(inputs_.settings, inputs_.grids, inputs_.family, inputs_.checkpoint,
+                                     inputs_.chunks, targets_, stop_after_layers, resources_, progress);
+        } catch (const SharedFailure& problem) {
+            if (comm.rank() == problem.speaker) log_failure(targets_, comm, problem.what());
+            throw;
+        } catch (const std::exception& problem) {
+            log_failure(targets_, comm, problem.what());
+            throw;
+        }
+        progress.close();
+        clock.enter(Phase::exchange);
+        End end{outcome, peak_memory_kib(comm),
+                comm.all_reduce_max(static_cast<std::int64_t>(backend.taken().value_or(0)))};
+        clock.charge();
+        end.seconds = clock.elapsed();
+        end.times = gather_times(comm, {clock.seconds(), end.seconds});
+        if (comm.rank() == 0) conclude(end, rate, end.seconds - setup);
+        return outcome == Outcome::stopped ? exit_stopped : exit_done;
     }
-    std::string ratio;
-    const bool whole =
-        std::all_of(targets.begin(), targets.end(), [](const auto& one) { return one.layers.count() == 0; });
-    if (outcome == Outcome::done && whole) {  // otherwise it was only a part of it
-        const double flop = count_arithmetic(inputs.family, inputs.chunks, inputs.grids, alphas, layers).total();
-        const double ratio_to_arithmetic = (seconds - setup) * rate / flop;
-        event.update({{"arithmetic_flop", flop}, {"matrix_rate", rate}, {"times_arithmetic", ratio_to_arithmetic}});
-        ratio = fmt::format(": {:.2f} times what its {:.2f} TFLOP take at this machine's {:.0f} GFLOP/s",
-                            ratio_to_arithmetic, flop * 1e-12, rate * 1e-9);
+
+  private:
+    /// What all ranks know of how it went.
+    struct End {
+        Outcome outcome{};
+        std::int64_t peak_kib = 0, peak_device = 0;  // of the rank that took most
+        double seconds = 0;
+        std::vector<RankTimes> times = {};
+    };
+
+    nlohmann::json start_event(const RunTarget& target, const std::vector<double>& work) const {
+        const Lengths lengths(inputs_.chunks);
+        nlohmann::json event{{"event", "start"},
+                             {"ranks", resources_.comm.size()},
+                             {"threads", threads_},
+                             {"device", resources_.backend.name()},
+                             {"comm", resources_.collectives.name()},
+                             {"planned_device_bytes", memory_.device_peak},
+                             {"spilled_tokens", memory_.spilled_tokens},
+                             {"version", FAIRGPTQ_VERSION},
+                             {"layers", layers_},
+                             {"forward_tokens", static_cast<std::int64_t>(lengths.tokens)},
+                             {"squared_lengths", lengths.squared},
+                             {"hessian_tokens", inputs_.chunks.hessian_tokens},
+                             {"pair_columns", inputs_.chunks.pair_columns},
+                             {"chunks", inputs_.chunks.all.size()},
+                             {"finished_layers", target.layers.count()}};
+        if (!work.empty()) event["layer_work"] = work;
+        return event;
     }
-    for (const RunTarget& target : targets)
-        target.run->log(event);
-    if (outcome == Outcome::stopped) {
-        say("stopped on request; every finished layer is saved, start again with --resume\n");
-        return exit_stopped;
+
+    void announce() const {
+        for (const std::string& line : what_waits(memory_))
+            say("{}\n", line);
+        const std::string what =
+            there_ > finished_ ? fmt::format("resuming {} layers, of which {} are there,", layers_, there_)
+            : finished_ > 0    ? fmt::format("resuming after layer {} of {} layers", finished_, layers_)
+                               : fmt::format("quantizing {} layers", layers_);
+        const int ranks = resources_.comm.size();
+        say("{} with {} calibration tokens and {} pair columns in {} chunks, {} rank{} on {}{}\n", what,
+            inputs_.chunks.hessian_tokens, inputs_.chunks.pair_columns, inputs_.chunks.all.size(), ranks, plural(ranks),
+            resources_.backend.name(),
+            targets_.size() == 1 ? "" : fmt::format(", {} runs in one pass", targets_.size()));
     }
-    say("done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank{}\n", seconds, comm.size(),
-        plural(static_cast<std::size_t>(comm.size())), threads, plural(static_cast<std::size_t>(threads)), ratio,
-        static_cast<double>(peak_kib) / (1 << 20), of_gpu);
-    say("time: {}\n", times_text(times));
-    return exit_done;
-}
+
+    /// @param rate of all ranks together, operations a second; @param busy seconds without the setup
+    void conclude(const End& end, double rate, double busy) const {
+        constexpr double gibibyte = 1U << 30U;
+        const bool stopped = end.outcome == Outcome::stopped;
+        nlohmann::json event{
+            {"event", stopped ? "stopped" : "done"}, {"seconds", end.seconds}, {"peak_rss_kib", end.peak_kib}};
+        add_times(event, end.times);
+        std::string of_gpu;
+        if (end.peak_device > 0) {
+            event["peak_device_bytes"] = end.peak_device;
+            of_gpu = fmt::format(", {:.2f} of its GPU's, where {:.2f} were planned",
+                                 static_cast<double>(end.peak_device) / gibibyte,
+                                 static_cast<double>(memory_.device_peak) / gibibyte);
+        }
+        std::string ratio;
+        const bool whole = std::ranges::all_of(targets_, [](const auto& one) { return one.layers.count() == 0; });
+        if (!stopped && whole) {  // otherwise it was only a part of it
+            const double flop =
+                count_arithmetic(inputs_.family, inputs_.chunks, inputs_.grids, alphas_, layers_).total();
+            event.update({{"arithmetic_flop", flop}, {"matrix_rate", rate}, {"times_arithmetic", busy * rate / flop}});
+            ratio = fmt::format(": {:.2f} times what its {:.2f} TFLOP take at this machine's {:.0f} GFLOP/s",
+                                busy * rate / flop, flop * 1e-12, rate * 1e-9);
+        }
+        for (const RunTarget& target : targets_)
+            target.run->log(event);
+        if (stopped) {
+            say("stopped on request; every finished layer is saved, start again with --resume\n");
+            return;
+        }
+        const int ranks = resources_.comm.size();
+        say("done in {:.1f} s with {} rank{} of {} thread{}{}; peak memory {:.2f} GiB a rank{}\n", end.seconds, ranks,
+            plural(ranks), threads_, plural(threads_), ratio, static_cast<double>(end.peak_kib) * 1024 / gibibyte,
+            of_gpu);
+        say("time: {}\n", times_text(end.times));
+    }
+
+    const RunInputs& inputs_;
+    const RunResources& resources_;
+    const MemoryPlan& memory_;
+    int threads_;
+    std::int64_t layers_, finished_ = 0, there_ = 0;  // there: not only the first ones
+    std::vector<RunTarget> targets_;
+    std::vector<AlphaPolicy> alphas_;
+};
 
 cxxopts::Options make_options(const RunCommand& command) {
     cxxopts::Options options(fmt::format("fairgptq {}", command.name), command.summary);
@@ -269,8 +291,13 @@ int make_runs(const RunCommand& command, int argc, char** argv, Communicator& co
         opened.push_back(open_run(folder(run), resume, run_settings(*inputs), comm));
     }
     if (comm.rank() == 0) warn_of_settings(*inputs);
-    return finish_runs(*inputs, opened, planned, stop_after, threads, {*backend, comm, *collectives, memory.residency},
-                       memory, clock);
+    const RunResources resources{*backend, comm, *collectives, memory.residency};
+    Pass pass(*inputs, opened, planned, threads, resources, memory);
+    if (!pass.is_empty()) return pass.run(stop_after, clock);
+    if (comm.rank() == 0)
+        for (const OpenedRun& one : opened)
+            say("{} is already complete: {} layers\n", one.run.path().string(), inputs->settings.layers);
+    return exit_done;
 }
 
 }  // namespace fairgptq::commands

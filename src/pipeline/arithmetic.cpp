@@ -11,20 +11,6 @@ namespace fairgptq {
 namespace {
 
 /// What does not depend on the layer.
-struct Lengths {
-    double tokens = 0, squared = 0;
-
-    explicit Lengths(const Chunks& chunks) {
-        for (const Chunk& chunk : chunks.all) {
-            tokens += static_cast<double>(chunk.tokens.tokens());
-            for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
-                const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
-                squared += length * length;
-            }
-        }
-    }
-};
-
 void add_layer(const Family& family, const Chunks& chunks, const ModuleGrids& grids, const Lengths& lengths,
                std::span<const AlphaPolicy> alphas, std::int64_t layer, Arithmetic& sum) {
     const bool pairs = chunks.pair_columns > 0;
@@ -61,6 +47,16 @@ void add_layer(const Family& family, const Chunks& chunks, const ModuleGrids& gr
 }
 
 }  // namespace
+
+Lengths::Lengths(const Chunks& chunks) {
+    for (const Chunk& chunk : chunks.all) {
+        tokens += static_cast<double>(chunk.tokens.tokens());
+        for (std::size_t s = 0; s + 1 < chunk.tokens.offsets.size(); ++s) {
+            const auto length = static_cast<double>(chunk.tokens.offsets[s + 1] - chunk.tokens.offsets[s]);
+            squared += length * length;
+        }
+    }
+}
 
 Arithmetic count_arithmetic(const Family& family, const Chunks& chunks, const ModuleGrids& grids,
                             std::span<const AlphaPolicy> alphas, std::int64_t layers) {

@@ -12,6 +12,12 @@
 
 namespace fairgptq {
 
+/// Tokens that go through the model, and the sum of their sequences' squared lengths.
+struct Lengths {
+    double tokens = 0, squared = 0;
+    explicit Lengths(const Chunks& chunks);
+};
+
 /// Floating-point operations (a multiply-add is two) of a whole run, summed over ranks. A symmetric product counts
 /// n²·tokens, a Cholesky factorization and a triangular inverse n³/3 each (once: ranks share those that take long), the
 /// column loop rows·n², the shift 4·rows·n², each quadratic form 2·rows·n².

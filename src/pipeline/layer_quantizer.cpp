@@ -238,7 +238,7 @@ void LayerQuantizer::count_routed(std::int64_t layer) {
 void LayerQuantizer::accumulate(std::int64_t layer, int stage, std::optional<int> owner) {
     progress_.enter(Phase::covariance);
     const StageSpec& spec = spec_of(layer, stage);
-    statistics_.clear(spec.cols(), owner);
+    statistics_.begin(spec.cols(), owner);
     const StateUse use{.reads_inputs = input_cols(layer, stage)};
     const auto inputs = [&](const ChunkState& state) { return decoder_.stage_input(layer, stage, state); };
     state_.for_each(

@@ -14,6 +14,7 @@
 #include "pipeline/layers_on_disk.hpp"
 #include "pipeline/quantize.hpp"
 #include "pipeline/source_weights.hpp"
+#include "pipeline/stage_statistics.hpp"
 #include "run/record_reader.hpp"
 #include "solver/record_copies.hpp"
 #include "solver/solve.hpp"

@@ -10,6 +10,7 @@
 #include "backend/cuda/scratch.hpp"
 #include "pipeline/calibration_state.hpp"
 #include "pipeline/solve_shares.hpp"
+#include "pipeline/stage_statistics.hpp"
 #include "solver/rank_peers.hpp"
 #include "solver/solve.hpp"
 

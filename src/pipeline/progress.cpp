@@ -9,18 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "support/say.hpp"
+#include "support/table.hpp"
 
 namespace fairgptq {
-namespace {
-
-std::string duration(double seconds) {
-    const auto whole = static_cast<std::int64_t>(seconds + 0.5);
-    if (whole >= 3600) return fmt::format("{}h{:02}m", whole / 3600, whole / 60 % 60);
-    return whole >= 60 ? fmt::format("{}m{:02}s", whole / 60, whole % 60) : fmt::format("{}s", whole);
-}
-
-}  // namespace
-
 Progress::Progress(PhaseClock& clock, std::int64_t layers, bool visible, std::vector<double> work)
     : clock_(clock),
       layers_(layers),
@@ -99,7 +90,7 @@ void Progress::draw(double share) {
         for (std::int64_t layer = layers_ - missing_; layer < layers_; ++layer)
             missing += work_of(layer);
         const double seconds = seconds_solving_ + (replayed_ ? 0 : layer_times().elapsed);
-        left = fmt::format(", {} left", duration(seconds / (work_solved_ + solving) * (missing - solving)));
+        left = fmt::format(", {} left", format_duration(seconds / (work_solved_ + solving) * (missing - solving)));
     }
     const double done = layers_ > 0 ? (static_cast<double>(layer_) + share) / static_cast<double>(layers_) : 1;
     const std::string text =

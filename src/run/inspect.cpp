@@ -20,20 +20,11 @@ using Json = nlohmann::ordered_json;
 constexpr std::array summed{"reconstruction", "bias_before", "bias_after", "seconds"};
 
 Json describe(std::int64_t layer, const ModuleSolution& module) {
-    return {{"layer", layer},
-            {"module", module.name},
-            {"rows", module.rows},
-            {"cols", module.cols},
-            {"bits", module.bits},
-            {"group_size", module.group_size},
-            {"sym", module.symmetric},
-            {"alpha", module.alpha},
-            {"damp_used", module.damp_used},
-            {"reconstruction", module.reconstruction},
-            {"bias_before", module.bias_before},
-            {"bias_after", module.bias_after},
-            {"shift_norm", module.shift_norm},
-            {"seconds", module.seconds}};
+    Json json{{"layer", layer},      {"module", module.name},           {"rows", module.rows},    {"cols", module.cols},
+              {"bits", module.bits}, {"group_size", module.group_size}, {"sym", module.symmetric}};
+    for (const auto& [name, member] : module_figures)
+        json[name] = module.*member;
+    return json;
 }
 
 void add_to_totals(Json& totals, const Json& module) {

@@ -46,12 +46,4 @@ LayerRecord read_layer_header(const std::filesystem::path& file);
 /// range
 LayerRecord read_layer_file(const std::filesystem::path& file);
 
-/// Codes of `bits` bits, least significant first, each row padded to whole bytes; and back.
-/// @param codes [rows, cols]
-/// @param packed [rows, ⌈cols · bits / 8⌉]
-void pack_codes(std::span<const std::uint8_t> codes, std::int64_t rows, std::int64_t cols, int bits,
-                std::span<std::uint8_t> packed);
-void unpack_codes(std::span<const std::uint8_t> packed, std::int64_t rows, std::int64_t cols, int bits,
-                  std::span<std::uint8_t> codes);
-
 }  // namespace fairgptq

@@ -8,6 +8,7 @@
 
 #include "support/error.hpp"
 #include "support/json.hpp"
+#include "support/table.hpp"
 #include "support/utc_time.hpp"
 
 namespace fairgptq {
@@ -65,11 +66,6 @@ std::vector<double> work_of_layers(const json& start) {
 }
 double work_of(const std::vector<double>& work, std::int64_t layer) {
     return layer >= 0 && layer < std::ssize(work) ? work[static_cast<std::size_t>(layer)] : 1;
-}
-
-std::string duration(double seconds) {
-    if (seconds < 120) return fmt::format("{:.0f} s", seconds);
-    return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
 }
 
 const char* name_of(RunState state) {
@@ -155,10 +151,10 @@ std::string status_text(const std::string& name, const RunStatus& status) {
                     status.state == RunState::running && status.replaying ? " (replaying finished ones)" : "");
     if (status.seconds_a_layer > 0) text += fmt::format(", {:.2f} s a layer", status.seconds_a_layer);
     if (status.state == RunState::running && status.seconds_a_layer > 0)
-        text += fmt::format(", {} left", duration(status.seconds_left));
+        text += fmt::format(", {} left", format_duration(status.seconds_left));
     text += fmt::format("\n  since {} with {} rank{} of {} thread{} on {}; last event {} ago\n", status.begun,
                         status.ranks, status.ranks == 1 ? "" : "s", status.threads, status.threads == 1 ? "" : "s",
-                        status.device, duration(status.age));
+                        status.device, format_duration(status.age));
     if (!status.waiting.empty()) {
         constexpr std::size_t shown = 8;
         std::vector<std::size_t> ranks(status.waiting.size());

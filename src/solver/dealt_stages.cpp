@@ -1,6 +1,5 @@
 // Stages that are dealt whole. What a rank solved travels as one piece of memory from device to device; where in it a
 // stack's grids are, every rank knows from the stack's modules.
-#include <array>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -48,12 +47,16 @@ struct DealtStack {
     }
 };
 
-std::vector<DealtStack> dealt_stacks_of(const StageProblem& problem, const SolverSettings& settings) {
+/// What one rank solves, as every rank knows it.
+struct DealtStage {
     std::vector<DealtStack> stacks;
-    for (StackedModules& stack : stacks_of(problem))
-        stacks.emplace_back(problem, std::move(stack), settings);
-    return stacks;
-}
+    std::size_t bytes = 0;  // of their grids
+
+    DealtStage(const StageProblem& problem, const SolverSettings& settings) {
+        for (StackedModules& stack : stacks_of(problem))
+            bytes += stacks.emplace_back(problem, std::move(stack), settings).bytes();
+    }
+};
 
 /// What the rank that solved a module knows of it alone, beside its grids, as bytes.
 class Letter {
@@ -63,13 +66,13 @@ class Letter {
     std::string take() { return std::move(text_); }
 
     void write(const ModuleSolution& solution) {
-        for (const auto member : figures)
+        for (const auto& [name, member] : module_figures)
             append(std::span(&(solution.*member), 1));
         append(std::span(solution.group_index));
         append(std::span(solution.column_sensitivity));
     }
     void read(ModuleSolution& solution) {
-        for (const auto member : figures)
+        for (const auto& [name, member] : module_figures)
             extract(std::span(&(solution.*member), 1));
         solution.group_index.resize(static_cast<std::size_t>(solution.cols));
         extract(std::span(solution.group_index));
@@ -78,9 +81,6 @@ class Letter {
     }
 
   private:
-    static constexpr std::array figures{&ModuleSolution::damp_used,   &ModuleSolution::reconstruction,
-                                        &ModuleSolution::bias_before, &ModuleSolution::bias_after,
-                                        &ModuleSolution::shift_norm,  &ModuleSolution::seconds};
     template <class T>
     void append(std::span<const T> values) {
         text_.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
@@ -120,12 +120,11 @@ Package pack(Backend& backend, std::vector<SolvedStack> solved, std::size_t byte
 }
 
 /// @param grids all ranks' grids; @param begin where this stage's are
-std::vector<SolvedStack> unpack(const StageProblem& problem, const std::vector<DealtStack>& stacks,
-                                const SolverSettings& settings, const std::shared_ptr<const Buffer>& grids,
-                                std::byte* begin, std::string text) {
+std::vector<SolvedStack> unpack(const StageProblem& problem, const DealtStage& stage, const SolverSettings& settings,
+                                const std::shared_ptr<const Buffer>& grids, std::byte* begin, std::string text) {
     Letter letter(std::move(text));
     std::vector<SolvedStack> solved;
-    for (const DealtStack& stack : stacks) {
+    for (const DealtStack& stack : stage.stacks) {
         SolvedStack& one = solved.emplace_back();
         one.modules = stack.modules;
         one.grids = stack.grids_at(begin, grids);
@@ -162,14 +161,10 @@ std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Co
         enter(Phase::exchange);  // in which one waits for the others
     });
 
-    std::vector<std::vector<DealtStack>> stacks;
+    std::vector<DealtStage> stages;
     std::vector<std::size_t> bytes;
-    for (const StageProblem& problem : problems) {
-        stacks.push_back(dealt_stacks_of(problem, settings));
-        std::size_t& of_rank = bytes.emplace_back(0);
-        for (const DealtStack& stack : stacks.back())
-            of_rank += stack.bytes();
-    }
+    for (const StageProblem& problem : problems)
+        bytes.push_back(stages.emplace_back(problem, settings).bytes);
     const auto grids =
         std::make_shared<const Buffer>(backend.allocate(std::accumulate(bytes.begin(), bytes.end(), std::size_t{0})));
     const Package package = pack(backend, std::move(mine), bytes[here]);
@@ -187,7 +182,7 @@ std::vector<std::vector<ModuleSolution>> solve_dealt_stages(Backend& backend, Co
     std::byte* begin = grids->as<std::byte>();
     for (std::size_t rank = 0; rank < problems.size(); ++rank) {
         std::vector<SolvedStack> solved =
-            unpack(problems[rank], stacks[rank], settings, grids, begin, std::move(letters[rank]));
+            unpack(problems[rank], stages[rank], settings, grids, begin, std::move(letters[rank]));
         begin += bytes[rank];
         place(backend, problems[rank], std::move(solved), options.keep_grids ? records : nullptr, solutions[rank]);
         at_once.finish(solutions[rank]);

@@ -180,13 +180,8 @@ void write_result(const std::filesystem::path& file, const ModuleSolution& solut
     root.set("bits", solution.bits);
     root.set("group_size", solution.group_size);
     root.set("sym", solution.symmetric);
-    root.set("alpha", solution.alpha);
-    root.set("damp_used", solution.damp_used);
-    root.set("reconstruction", solution.reconstruction);
-    root.set("bias_before", solution.bias_before);
-    root.set("bias_after", solution.bias_after);
-    root.set("shift_norm", solution.shift_norm);
-    root.set("seconds", solution.seconds);
+    for (const auto& [name, member] : module_figures)
+        root.set(name, solution.*member);
     result.seal();
 }
 

@@ -1,6 +1,7 @@
 // Fair-GPTQ for the modules of one stage: those that share a Hessian.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -54,6 +55,17 @@ struct ModuleSolution {
     std::vector<float> column_sensitivity;  // [cols]: C_jj · ‖error of column j‖
     std::vector<float> target;              // W* [rows, cols]; only if StageOptions::keep_target
 };
+
+/// The numbers of a module's record, by their names in files.
+inline constexpr std::array<std::pair<const char*, double ModuleSolution::*>, 7> module_figures{{
+    {"alpha", &ModuleSolution::alpha},
+    {"damp_used", &ModuleSolution::damp_used},
+    {"reconstruction", &ModuleSolution::reconstruction},
+    {"bias_before", &ModuleSolution::bias_before},
+    {"bias_after", &ModuleSolution::bias_after},
+    {"shift_norm", &ModuleSolution::shift_norm},
+    {"seconds", &ModuleSolution::seconds},
+}};
 
 class RecordCopies;
 

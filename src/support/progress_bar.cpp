@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "support/say.hpp"
+#include "support/table.hpp"
 
 namespace fairgptq {
 namespace {
@@ -17,12 +18,6 @@ constexpr int bar_width = 30;
 constexpr double seconds_between_lines = 30;  // where there is no terminal
 
 }  // namespace
-
-std::string format_duration(double seconds) {
-    const auto whole = static_cast<std::int64_t>(seconds + 0.5);
-    if (whole >= 3600) return fmt::format("{}h{:02}m", whole / 3600, whole / 60 % 60);
-    return whole >= 60 ? fmt::format("{}m{:02}s", whole / 60, whole % 60) : fmt::format("{}s", whole);
-}
 
 ProgressBar::ProgressBar(std::string what, bool visible)
     : what_(std::move(what)),

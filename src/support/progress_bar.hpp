@@ -25,7 +25,4 @@ class ProgressBar {
     Clock::time_point start_, shown_;
 };
 
-/// "4s", "3m05s", "2h07m".
-std::string format_duration(double seconds);
-
 }  // namespace fairgptq

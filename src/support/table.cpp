@@ -60,4 +60,10 @@ std::string format_figure(double value) {
     return fmt::format("{:.{}f}", value, decimals);
 }
 
+std::string format_duration(double seconds) {
+    const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+    if (whole >= 3600) return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+    return whole >= 60 ? fmt::format("{} min {:02} s", whole / 60, whole % 60) : fmt::format("{} s", whole);
+}
+
 }  // namespace fairgptq

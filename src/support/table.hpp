@@ -17,4 +17,7 @@ std::string format_table(std::vector<std::vector<std::string>> rows);
 /// A measured value in four digits or so; counts in full.
 std::string format_figure(double value);
 
+/// "4 s", "3 min 05 s", "2 h 07 min".
+std::string format_duration(double seconds);
+
 }  // namespace fairgptq

@@ -32,5 +32,13 @@ TEST(Table, FiguresHaveFourDigits) {
     EXPECT_EQ(format_figure(std::numeric_limits<double>::infinity()), "inf");
 }
 
+TEST(FormatDuration, HasTwoUnitsAtMost) {
+    EXPECT_EQ(format_duration(0.4), "0 s");
+    EXPECT_EQ(format_duration(59.4), "59 s");
+    EXPECT_EQ(format_duration(59.6), "1 min 00 s");
+    EXPECT_EQ(format_duration(3599), "59 min 59 s");
+    EXPECT_EQ(format_duration(7620), "2 h 07 min");
+}
+
 }  // namespace
 }  // namespace fairgptq
