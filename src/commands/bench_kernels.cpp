@@ -15,6 +15,7 @@
 #include "model/decoder.hpp"
 #include "pipeline/arithmetic.hpp"
 #include "solver/solve.hpp"
+#include "support/pseudorandom.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -160,11 +161,7 @@ class Bench {
     Buffer random_matrix(std::int64_t rows, std::int64_t cols, float scale) {
         Buffer buffer = backend_.allocate(static_cast<std::size_t>(rows * cols) * size_of(backend_.activation_type()));
         std::vector<float> values(static_cast<std::size_t>(rows * cols));
-        std::uint32_t state = 12345;
-        for (float& value : values) {  // a plain generator: billions of normal variates would take minutes
-            state = state * 1664525U + 1013904223U;
-            value = scale * (static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F);
-        }
+        fill_pseudorandom(values, scale, 12345);
         backend_.upload(buffer.tensor(backend_.activation_type(), rows, cols), values.data(), DType::float32);
         return buffer;
     }
@@ -228,11 +225,7 @@ class Bench {
         const Buffer index = backend_.allocate(group_of_column.size() * sizeof(std::int32_t));
         backend_.copy_to_device(index.data(), group_of_column.data(), index.bytes());
         std::vector<float> weights(count(rows, n));
-        std::uint32_t state = 99;
-        for (float& value : weights) {
-            state = state * 1664525U + 1013904223U;
-            value = 0.05F * (static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F);
-        }
+        fill_pseudorandom(weights, 0.05F, 99);
         const Buffer targets = backend_.allocate(count(rows, n) * sizeof(float));
         backend_.copy_to_device(targets.data(), weights.data(), targets.bytes());
         const Buffer work = backend_.allocate(targets.bytes());

@@ -27,8 +27,9 @@ int compare(int argc, char** argv, Communicator&) {
     const auto parsed = parse(options, argc, argv);
     if (!parsed) return exit_done;
     using Writer = std::string (*)(const Comparison&);
-    const auto write = choose<Writer>(
-        *parsed, "format", {{"table", &as_table}, {"markdown", &as_markdown}, {"csv", &as_csv}, {"json", &as_json}});
+    constexpr Names<Writer, 4> writers{
+        {{&as_table, "table"}, {&as_markdown, "markdown"}, {&as_csv, "csv"}, {&as_json, "json"}}};
+    const Writer write = choose(*parsed, "format", writers);
     if (parsed->count("reports") == 0)
         throw InvalidInput("no report is given: fairgptq compare REPORT.json REPORT.json …");
 

@@ -105,8 +105,8 @@ void prepare(std::optional<Work>& work, int argc, char** argv, const Communicato
         throw InvalidInput("one of --run RUN and --other DIR is needed, and not both");
     Work found{open_model(required_path(*parsed, "model")), {}, {}, {}, {}, {}, 0, 0, ByModule::no, {}, nullptr};
     if (parsed->count("by-module") > 0) {
-        found.by_module =
-            choose<ByModule>(*parsed, "by-module", {{"kinds", ByModule::kinds}, {"modules", ByModule::modules}});
+        constexpr Names<ByModule, 2> words{{{ByModule::kinds, "kinds"}, {ByModule::modules, "modules"}}};
+        found.by_module = choose(*parsed, "by-module", words);
         if (parsed->count("run") == 0) throw InvalidInput("--by-module takes a run's codes: give --run, not --other");
     }
     if (parsed->count("run") > 0) {

@@ -7,8 +7,9 @@
 namespace fairgptq::commands {
 
 CommChoice read_comm_choice(const cxxopts::ParseResult& parsed) {
-    const auto asked = choose<CommChoice>(
-        parsed, "comm", {{"auto", CommChoice::automatic}, {"mpi", CommChoice::mpi}, {"nccl", CommChoice::nccl}});
+    constexpr Names<CommChoice, 3> ways{
+        {{CommChoice::automatic, "auto"}, {CommChoice::mpi, "mpi"}, {CommChoice::nccl, "nccl"}}};
+    const CommChoice asked = choose(parsed, "comm", ways);
     check_comm_choice(asked, built_with_nccl());
     return asked;
 }

@@ -45,9 +45,8 @@ int export_model(int argc, char** argv, Communicator&) {
     if (!parsed) return exit_done;
     ExportOptions wanted;
     wanted.format = required_path(*parsed, "format").string();
-    if (parsed->count("dtype") > 0)
-        wanted.dtype = choose<DType>(*parsed, "dtype",
-                                     {{"f16", DType::float16}, {"bf16", DType::bfloat16}, {"f32", DType::float32}});
+    constexpr Names<DType, 3> types{{{DType::float16, "f16"}, {DType::bfloat16, "bf16"}, {DType::float32, "f32"}}};
+    if (parsed->count("dtype") > 0) wanted.dtype = choose(*parsed, "dtype", types);
     wanted.max_shard_bytes = read_size((*parsed)["max-shard-size"].as<std::string>());
     const std::filesystem::path out = required_path(*parsed, "out");
     if (parsed->count("run") == 0)

@@ -42,7 +42,8 @@ int logits(int argc, char** argv, Communicator& comm) {
     check_output(out, {tokens_path});
     const auto chunk_tokens = (*parsed)["chunk-tokens"].as<std::int64_t>();
     if (chunk_tokens < 1) throw InvalidInput("--chunk-tokens must be at least 1, not {}", chunk_tokens);
-    const bool round_frequencies = choose<bool>(*parsed, "rotary-frequencies", {{"exact", false}, {"weights", true}});
+    const bool round_frequencies =
+        choose(*parsed, "rotary-frequencies", Names<bool, 2>{{{false, "exact"}, {true, "weights"}}});
     use_share_of_cores(comm);
 
     const TokenFile tokens = read_token_file(tokens_path);

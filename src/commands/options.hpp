@@ -12,6 +12,7 @@
 #include "comm/shared_limits.hpp"
 #include "comm/together.hpp"
 #include "support/error.hpp"
+#include "support/names.hpp"
 
 namespace fairgptq::commands {
 
@@ -43,16 +44,9 @@ bool flag(const cxxopts::ParseResult& parsed, const std::string& option);
 void check_output(const std::filesystem::path& out, std::initializer_list<std::filesystem::path> inputs);
 
 /// An option that takes one of a few words. @throws InvalidInput listing them
-template <class Choice>
-Choice choose(const cxxopts::ParseResult& parsed, const std::string& option,
-              std::initializer_list<std::pair<const char*, Choice>> choices) {
-    const std::string given = parsed[option].as<std::string>();
-    std::string known;
-    for (const auto& [name, choice] : choices) {
-        if (given == name) return choice;
-        known += (known.empty() ? "" : ", ") + std::string(name);
-    }
-    throw InvalidInput("--{} must be one of {}, not '{}'", option, known, given);
+template <class T, std::size_t Size>
+T choose(const cxxopts::ParseResult& parsed, const std::string& option, const Names<T, Size>& names) {
+    return value_named(names, "--" + option, parsed[option].as<std::string>());
 }
 
 }  // namespace fairgptq::commands

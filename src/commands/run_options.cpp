@@ -50,6 +50,17 @@ void add_run_options(cxxopts::Options& options) {
 
 namespace {
 
+constexpr Names<HessianSource, 3> hessian_sources{
+    {{HessianSource::pairs, "pairs"}, {HessianSource::text, "text"}, {HessianSource::both, "both"}}};
+constexpr Names<InputsFrom, 2> input_sources{
+    {{InputsFrom::sequential, "sequential"}, {InputsFrom::original, "original"}}};
+constexpr Names<PairAlignment, 4> pair_alignments{{{PairAlignment::position, "position"},
+                                                   {PairAlignment::common, "common"},
+                                                   {PairAlignment::context, "context"},
+                                                   {PairAlignment::mean, "mean"}}};
+constexpr Names<PairControl, 3> pair_controls{
+    {{PairControl::as_given, "as-given"}, {PairControl::shuffled, "shuffled"}, {PairControl::unrelated, "unrelated"}}};
+
 QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFile& tokens, const Family& family) {
     QuantizeSettings settings;
     settings.solver = read_solver_settings(parsed);
@@ -59,21 +70,10 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
     if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
     settings.hessian_from = tokens.text.count() > 0 ? HessianSource::both : HessianSource::pairs;
-    if (parsed.count("hessian-from") > 0)
-        settings.hessian_from = choose<HessianSource>(
-            parsed, "hessian-from",
-            {{"pairs", HessianSource::pairs}, {"text", HessianSource::text}, {"both", HessianSource::both}});
-    settings.inputs = choose<InputsFrom>(parsed, "inputs",
-                                         {{"sequential", InputsFrom::sequential}, {"original", InputsFrom::original}});
-    settings.alignment = choose<PairAlignment>(parsed, "pair-alignment",
-                                               {{"position", PairAlignment::position},
-                                                {"common", PairAlignment::common},
-                                                {"context", PairAlignment::context},
-                                                {"mean", PairAlignment::mean}});
-    settings.pairs = choose<PairControl>(parsed, "pairs",
-                                         {{"as-given", PairControl::as_given},
-                                          {"shuffled", PairControl::shuffled},
-                                          {"unrelated", PairControl::unrelated}});
+    if (parsed.count("hessian-from") > 0) settings.hessian_from = choose(parsed, "hessian-from", hessian_sources);
+    settings.inputs = choose(parsed, "inputs", input_sources);
+    settings.alignment = choose(parsed, "pair-alignment", pair_alignments);
+    settings.pairs = choose(parsed, "pairs", pair_controls);
     if (settings.alignment == PairAlignment::context && settings.pairs == PairControl::shuffled)
         throw InvalidInput(
             "--pairs shuffled leaves sentences that end alike by chance alone; the control of --pair-alignment context "
@@ -111,23 +111,6 @@ void check_group_sizes(const ModuleGrids& grids, const Family& family) {
             throw InvalidInput("{}; or leave it as it is with --ignore", error.what());
         }
     });
-}
-
-const char* name_of(HessianSource source) {
-    return source == HessianSource::pairs ? "pairs" : source == HessianSource::text ? "text" : "both";
-}
-const char* name_of(PairAlignment alignment) {
-    switch (alignment) {
-        case PairAlignment::position:
-            return "position";
-        case PairAlignment::common:
-            return "common";
-        case PairAlignment::context:
-            return "context";
-        case PairAlignment::mean:
-            break;
-    }
-    return "mean";
 }
 
 }  // namespace
@@ -206,14 +189,13 @@ nlohmann::json run_settings(const RunInputs& inputs) {
                          {"alpha_modules", settings.alpha.modules},
                          {"alpha_layers", settings.alpha.layers},
                          {"alpha_map", map},
-                         {"hessian_from", name_of(settings.hessian_from)},
-                         {"inputs", settings.inputs == InputsFrom::sequential ? "sequential" : "original"},
-                         {"pair_alignment", name_of(settings.alignment)},
+                         {"hessian_from", name_of(hessian_sources, settings.hessian_from)},
+                         {"inputs", name_of(input_sources, settings.inputs)},
+                         {"pair_alignment", name_of(pair_alignments, settings.alignment)},
                          {"chunk_tokens", settings.chunk_tokens}});
     add_to_json(inputs.modules, quantization);
     // Only where it is not the default: runs made before there were controls go on.
-    if (settings.pairs != PairControl::as_given)
-        quantization["pairs"] = settings.pairs == PairControl::shuffled ? "shuffled" : "unrelated";
+    if (settings.pairs != PairControl::as_given) quantization["pairs"] = name_of(pair_controls, settings.pairs);
     if (!inputs.unrelated_digest.empty()) quantization["unrelated_digest"] = inputs.unrelated_digest;
     return {{"model",
              {{"path", std::filesystem::absolute(inputs.model_dir).lexically_normal().string()},

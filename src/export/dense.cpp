@@ -21,16 +21,7 @@ class DenseFormat final : public ExportFormat {
     }
 
     std::vector<std::vector<std::byte>> encode(const QuantizedModelInfo&, const ModuleSolution& module) const override {
-        std::vector<float> values(module.codes.size());
-#pragma omp parallel for schedule(static)
-        for (std::int64_t row = 0; row < module.rows; ++row) {
-            for (std::int64_t col = 0; col < module.cols; ++col) {
-                const std::int64_t group = row * module.groups + module.group_index[col];
-                const int steps = module.codes[row * module.cols + col] - module.zeros[group];
-                values[row * module.cols + col] = module.scales[group] * static_cast<float>(steps);
-            }
-        }
-        return {to_bytes(values, dtype_)};
+        return {to_bytes(dequantized(module), dtype_)};
     }
 
     std::vector<std::pair<std::string, nlohmann::ordered_json>> describe(

@@ -65,20 +65,6 @@ QuantizedModelInfo describe_run(const RunDirectory& run, const ModuleGrids& grid
     return info;
 }
 
-/// A module as the run's settings have it: sizes without contents.
-ModuleSolution sizes_of(const LinearSpec& linear, const Grid& grid, const std::string& name) {
-    ModuleSolution module;
-    module.name = linear.name;
-    module.rows = linear.rows;
-    module.cols = linear.cols;
-    module.bits = grid.bits;
-    module.group_size = resolve_group_size(grid.group_size, linear.cols, name);
-    module.groups = linear.cols / module.group_size;
-    module.symmetric = grid.symmetric;
-    module.scales_float32 = grid.scale_type == ScaleType::float32;
-    return module;
-}
-
 /// @throws InvalidInput if a layer's file holds another module than the settings say
 void check_module(const std::string& name, const ModuleSolution& module, const ModuleSolution& planned) {
     if (module.name != planned.name || module.rows != planned.rows || module.cols != planned.cols ||
@@ -235,7 +221,7 @@ class Exporter {
         for (const StageSpec& stage : family_.stages_of(layer))
             for (const LinearSpec& linear : stage.linears)
                 if (const std::optional<Grid> grid = grids_(layer, linear.name))
-                    modules.push_back(sizes_of(linear, *grid, family_.layer(layer) + linear.name));
+                    modules.push_back(record_of(linear.name, linear.rows, linear.cols, *grid));
         return modules;
     }
 

@@ -14,17 +14,13 @@
 #include <thread>
 #include <utility>
 
+#include "support/aligned.hpp"
 #include "support/checksum.hpp"
 #include "support/deal.hpp"
 #include "support/error.hpp"
 
 namespace fairgptq {
 namespace {
-
-constexpr std::size_t alignment = 64;
-std::size_t aligned(std::size_t bytes) {
-    return (bytes + alignment - 1) / alignment * alignment;
-}
 
 /// One tensor that a layer (or the outer part) wants, and where its place on the device is to be noted.
 struct Wanted {

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "support/pseudorandom.hpp"
+
 namespace fairgptq {
 
 namespace {
@@ -100,11 +102,7 @@ void MatrixRate::make_matrices(std::int64_t n) {
     n_ = n;
     const std::int64_t first_rows = std::min<std::int64_t>(n, 64);  // the rest repeats them, copied on the device
     std::vector<float> values(static_cast<std::size_t>(first_rows * n));
-    std::uint32_t state = 1;
-    for (float& value : values) {
-        state = state * 1664525U + 1013904223U;
-        value = static_cast<float>(state >> 8U) * 0x1p-23F - 1.0F;
-    }
+    fill_pseudorandom(values, 1, 1);
     for (Buffer* buffer : {&left_, &right_, &product_}) {
         *buffer = backend_.allocate(static_cast<std::size_t>(n * n) * size_of(type_));
         const TensorView all = buffer->tensor(type_, n, n);

@@ -17,8 +17,6 @@ struct Residency {
 
     /// experts_at_once of the pass (pipeline/solve_shares.hpp): the same at every rank.
     std::int64_t experts_at_once = 1;
-
-    bool spills(std::int64_t of_rank) const { return tokens < of_rank; }
 };
 
 }  // namespace fairgptq

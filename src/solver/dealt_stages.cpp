@@ -8,14 +8,10 @@
 #include "comm/together.hpp"
 #include "solver/solve.hpp"
 #include "solver/stacks.hpp"
+#include "support/aligned.hpp"
 
 namespace fairgptq {
 namespace {
-
-constexpr std::size_t alignment = 64;
-std::size_t aligned(std::size_t bytes) {
-    return (bytes + alignment - 1) / alignment * alignment;
-}
 
 /// A stack of a dealt stage, as every rank knows it: where its grids are in memory that holds those of all ranks.
 /// What lies between aligned parts is never read.

@@ -147,18 +147,6 @@ ModuleSolution solve_case(Backend& backend, const MatrixCase& matrix_case, const
     return std::move(solve_stage(backend, *make_single_rank(), problem, settings, options).front());
 }
 
-std::vector<float> dequantized(const ModuleSolution& solution) {
-    std::vector<float> values(solution.codes.size());
-    for (std::int64_t row = 0; row < solution.rows; ++row) {
-        for (std::int64_t col = 0; col < solution.cols; ++col) {
-            const std::int64_t group = row * solution.groups + solution.group_index[col];
-            const std::int64_t at = row * solution.cols + col;
-            values[at] = solution.scales[group] * static_cast<float>(solution.codes[at] - solution.zeros[group]);
-        }
-    }
-    return values;
-}
-
 void write_result(const std::filesystem::path& file, const ModuleSolution& solution) {
     const std::vector<std::int64_t> matrix{solution.rows, solution.cols};
     const std::vector<std::int64_t> groups{solution.rows, solution.groups};

@@ -32,9 +32,6 @@ void check_case(const MatrixCase& matrix_case, const std::string& where);
 ModuleSolution solve_case(Backend& backend, const MatrixCase& matrix_case, const std::string& name, double alpha,
                           const SolverSettings& settings);
 
-/// Q [rows, cols]: scales · (codes − zeros).
-std::vector<float> dequantized(const ModuleSolution& solution);
-
 /// @throws Failure if the file cannot be written
 void write_result(const std::filesystem::path& file, const ModuleSolution& solution);
 

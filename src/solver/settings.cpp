@@ -3,16 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <string_view>
-#include <utility>
 
 #include "support/error.hpp"
+#include "support/names.hpp"
 
 namespace fairgptq {
 namespace {
-
-template <class T, std::size_t Size>
-using Names = std::array<std::pair<T, std::string_view>, Size>;
 
 constexpr Names<SolverKind, 3> solver_kinds{{{SolverKind::joint, "joint"},
                                              {SolverKind::reference, "reference"},
@@ -22,48 +18,31 @@ constexpr Names<ColumnOrder, 3> column_orders{
 constexpr Names<ScaleSearch, 2> scale_searches{{{ScaleSearch::none, "none"}, {ScaleSearch::mse, "mse"}}};
 constexpr Names<ScaleType, 2> scale_types{{{ScaleType::float16, "f16"}, {ScaleType::float32, "f32"}}};
 
-template <class T, std::size_t Size>
-T parse(const Names<T, Size>& names, std::string_view option, const std::string& text) {
-    std::string choices;
-    for (const auto& [value, name] : names) {
-        if (name == text) return value;
-        choices += choices.empty() ? "" : ", ";
-        choices += name;
-    }
-    throw InvalidInput("{} is '{}'; it takes {}", option, text, choices);
-}
-
-template <class T, std::size_t Size>
-std::string print(const Names<T, Size>& names, T value) {
-    return std::string(
-        std::find_if(names.begin(), names.end(), [&](const auto& name) { return name.first == value; })->second);
-}
-
 }  // namespace
 
 SolverKind parse_solver_kind(const std::string& name) {
-    return parse(solver_kinds, "--solver", name);
+    return value_named(solver_kinds, "--solver", name);
 }
 ColumnOrder parse_column_order(const std::string& name) {
-    return parse(column_orders, "--order", name);
+    return value_named(column_orders, "--order", name);
 }
 ScaleSearch parse_scale_search(const std::string& name) {
-    return parse(scale_searches, "--scale-search", name);
+    return value_named(scale_searches, "--scale-search", name);
 }
 ScaleType parse_scale_type(const std::string& name) {
-    return parse(scale_types, "--scale-dtype", name);
+    return value_named(scale_types, "--scale-dtype", name);
 }
 std::string to_string(SolverKind kind) {
-    return print(solver_kinds, kind);
+    return name_of(solver_kinds, kind);
 }
 std::string to_string(ColumnOrder order) {
-    return print(column_orders, order);
+    return name_of(column_orders, order);
 }
 std::string to_string(ScaleSearch search) {
-    return print(scale_searches, search);
+    return name_of(scale_searches, search);
 }
 std::string to_string(ScaleType type) {
-    return print(scale_types, type);
+    return name_of(scale_types, type);
 }
 
 void check(const SolverSettings& settings) {

@@ -286,19 +286,35 @@ SolverSettings settings_of(const ModuleTask& module, SolverSettings settings) {
     return settings;
 }
 
-ModuleSolution record_of(const ModuleTask& module, const SolverSettings& settings) {
-    const Grid& grid = settings.grid;
+ModuleSolution record_of(const std::string& name, std::int64_t rows, std::int64_t cols, const Grid& grid) {
     ModuleSolution solution;
-    solution.name = module.name;
-    solution.rows = module.weights.rows;
-    solution.cols = module.weights.cols;
-    solution.group_size = resolve_group_size(grid.group_size, solution.cols, module.name);
-    solution.groups = solution.cols / solution.group_size;
+    solution.name = name;
+    solution.rows = rows;
+    solution.cols = cols;
+    solution.group_size = resolve_group_size(grid.group_size, cols, name);
+    solution.groups = cols / solution.group_size;
     solution.bits = grid.bits;
     solution.symmetric = grid.symmetric;
     solution.scales_float32 = grid.scale_type == ScaleType::float32;
+    return solution;
+}
+ModuleSolution record_of(const ModuleTask& module, const SolverSettings& settings) {
+    ModuleSolution solution = record_of(module.name, module.weights.rows, module.weights.cols, settings.grid);
     solution.alpha = module.alpha;
     return solution;
+}
+
+std::vector<float> dequantized(const ModuleSolution& module) {
+    std::vector<float> values(module.codes.size());
+#pragma omp parallel for schedule(static)
+    for (std::int64_t row = 0; row < module.rows; ++row) {
+        for (std::int64_t col = 0; col < module.cols; ++col) {
+            const std::int64_t group = row * module.groups + module.group_index[col];
+            const std::int64_t at = row * module.cols + col;
+            values[at] = module.scales[group] * static_cast<float>(module.codes[at] - module.zeros[group]);
+        }
+    }
+    return values;
 }
 
 std::vector<StackedModules> stacks_of(const StageProblem& problem) {

@@ -67,6 +67,12 @@ inline constexpr std::array<std::pair<const char*, double ModuleSolution::*>, 7>
     {"seconds", &ModuleSolution::seconds},
 }};
 
+/// A module's sizes, without contents. @throws InvalidInput as resolve_group_size does
+ModuleSolution record_of(const std::string& name, std::int64_t rows, std::int64_t cols, const Grid& grid);
+
+/// Q [rows, cols]: scales · (codes − zeros).
+std::vector<float> dequantized(const ModuleSolution& module);
+
 class RecordCopies;
 
 struct StageOptions {
