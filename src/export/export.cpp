@@ -149,6 +149,12 @@ class Exporter {
                 context, vllm_version);
     }
 
+    void warn_of_layers() const {
+        if (run_.layers() < run_.model_layers())
+            warn("{} of the model's {} layers are left as they are: the run was of the first {} (--max-layers)",
+                 run_.model_layers() - run_.layers(), run_.model_layers(), run_.layers());
+    }
+
     /// Programs that read an architecture in fewer forms than a format has.
     void warn_of_programs() const {
         const std::string& type = family_.config.model_type;
@@ -177,7 +183,8 @@ class Exporter {
             warn("GPTQModel (7.7) does not read this export as it is{}: {}", unlike_vllm(), why);
         };
         if (type == "glm") only_vllm("it expects gate and up in two linears where the model has one");
-        if (type == "mixtral") only_vllm("it has other names for Mixtral's experts than the model's files");
+        if (type == "mixtral" || type.starts_with("minimax"))
+            only_vllm("it has other names for its experts than the model's files");
         if (type.starts_with("qwen") && !family_.dense_stages.empty())
             only_vllm("it takes layers without experts for such that were not quantized");
         if (type.starts_with("glm4_moe")) only_vllm("its router is not the one of transformers (5.24)");
@@ -339,6 +346,7 @@ void export_run(const RunDirectory& run, const fs::path& out, const ExportOption
     flush_folder(temporary);
     rename_into_place(temporary, target);
     guard.keep();
+    exporter.warn_of_layers();
     exporter.warn_of_vllm();
     exporter.warn_of_programs();
     exporter.warn_of_float16();

@@ -9,14 +9,17 @@
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,        &mistral_family,       &ministral3_family,    &qwen2_family,
-                          &qwen3_family,        &smollm3_family,       &granite_family,       &phi3_family,
-                          &olmo2_family,        &olmo3_family,         &gemma_family,         &gemma2_family,
-                          &gemma3_family,       &opt_family,           &mixtral_family,       &qwen3_moe_family,
-                          &olmoe_family,        &qwen2_moe_family,     &glm4_moe_family,      &dots1_family,
-                          &deepseek_v2_family,  &deepseek_v3_family,   &glm4_moe_lite_family, &youtu_family,
-                          &ernie_moe_family,    &ernie_family,         &glm_family,           &glm4_family,
-                          &exaone4_family,      &seed_oss_family,      &gemma3_with_pictures, &mistral3_with_pictures,
+const std::array families{&llama_family,        &mistral_family,       &ministral3_family,
+                          &qwen2_family,        &qwen3_family,         &smollm3_family,
+                          &granite_family,      &phi3_family,          &olmo2_family,
+                          &olmo3_family,        &gemma_family,         &gemma2_family,
+                          &gemma3_family,       &opt_family,           &mixtral_family,
+                          &qwen3_moe_family,    &olmoe_family,         &qwen2_moe_family,
+                          &glm4_moe_family,     &dots1_family,         &minimax_m2_family,
+                          &deepseek_v2_family,  &deepseek_v3_family,   &glm4_moe_lite_family,
+                          &youtu_family,        &ernie_moe_family,     &ernie_family,
+                          &glm_family,          &glm4_family,          &exaone4_family,
+                          &seed_oss_family,     &gemma3_with_pictures, &mistral3_with_pictures,
                           &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
 }  // namespace
 

@@ -312,6 +312,7 @@ def test_architectures_that_a_program_reads_in_fewer_forms(tmp_path):
     assert "transformers" in warnings_of("olmoe", "b", "compressed-tensors", "--max-layers", "1")
     assert "transformers" not in warnings_of("olmoe", "c", "compressed-tensors")
     assert "GPTQModel" in warnings_of("mixtral", "d", "gptq")
+    assert "GPTQModel" in warnings_of("minimax_m2", "s", "gptq")
     assert "GPTQModel" not in warnings_of("olmoe", "e", "gptq")
     assert "layers without experts" in warnings_of("qwen2_moe", "f", "gptq")
     assert "its router" in warnings_of("glm4_moe", "g", "gptq")
@@ -566,3 +567,13 @@ def test_a_model_of_8_bit_floats_is_what_it_is_in_bfloat16(float8):
     write_raw(folder / "blocks", dict(blocks) | {name: ("F8_E4M3", holed)})
     assert "eh_proj.weight' holds NaN" in refused("export", folder / "run-blocks", "--format", "gptq", "--out", folder / "late")
     write_raw(folder / "blocks", blocks)
+
+
+def test_it_is_one_process(tiny, tmp_path):
+    """Several would write the same folder."""
+    out = quantize(*tiny, tmp_path / "run", "--max-layers", "1", "--group-size", "32")
+    assert "export is the work of one process, not of 2: start it without mpirun" in \
+        run(2, "export", out, "--format", "dense", "--out", tmp_path / "out", code=2).stderr
+    assert not (tmp_path / "out").exists()
+    assert "2 of the model's 3 layers are left as they are" in run(0, "export", out, "--format", "dense", "--out", tmp_path / "out").stderr
+    assert "1 of 1 layers finished, of the model's 3" in run(0, "inspect", out).stdout

@@ -772,6 +772,48 @@ TEST(Config, ReadsDots1) {
     }
 }
 
+TEST(Config, ReadsMiniMaxM2) {
+    json object = relative("MiniMaxM2ForCausalLM", "minimax_m2",
+                           {{"num_local_experts", 6}, {"num_experts_per_tok", 2}, {"head_dim", 16}});
+    constexpr int head = 16;
+    EXPECT_EQ(read(object).rotary_dim, head);
+    // As published, then as transformers 5 writes it.
+    object.update({{"rotary_dim", head / 2},
+                   {"scoring_func", "sigmoid"},
+                   {"qk_norm_type", "per_layer"},
+                   {"use_qk_norm", true},
+                   {"use_routing_bias", true},
+                   {"shared_intermediate_size", 0},
+                   {"attn_type_list", {1, 1, 1}},
+                   {"sliding_window", nullptr}});
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.config.rotary_dim, head / 2);
+    EXPECT_EQ(family.config.router_score, RouterScore::sigmoid);
+    EXPECT_TRUE(family.config.normalized_routing);
+    EXPECT_EQ(family.router_bias, "block_sparse_moe.e_score_correction_bias");
+    EXPECT_EQ(family.stages.back().linears.front().name, "block_sparse_moe.experts.5.w2");
+    EXPECT_TRUE(family.query_norm_of_all_heads);
+    object["model_type"] = "minimax";
+    EXPECT_EQ(read(object).experts, 6);
+    json saved = object;
+    saved.erase("rotary_dim");
+    saved["rope_parameters"]["partial_rotary_factor"] = 0.5;
+    EXPECT_EQ(read(saved).rotary_dim, head / 2);
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json other = object;
+        other.update(changes);
+        expect_refused([&] { read(other); }, words);
+    };
+    refused({{"rotary_dim", head + 2}}, {"'rotary_dim'"});
+    refused({{"use_qk_norm", false}}, {"'use_qk_norm'"});
+    refused({{"use_routing_bias", false}}, {"'use_routing_bias'"});
+    refused({{"scoring_func", "softmax"}}, {"'scoring_func'", "sigmoid"});
+    refused({{"qk_norm_type", "per_head"}}, {"'qk_norm_type'"});
+    refused({{"shared_intermediate_size", 64}}, {"'shared_intermediate_size'"});
+    refused({{"attn_type_list", {1, 0, 1}}}, {"'attn_type_list'", "linear attention"});
+    refused({{"attn_type_list", 1}}, {"'attn_type_list'"});
+}
+
 /// DeepSeek-V3's sizes of attention, of three layers.
 json latent(const json& changes) {
     json config{{"num_attention_heads", 4},  {"num_key_value_heads", 4}, {"head_dim", nullptr},

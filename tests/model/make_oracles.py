@@ -64,6 +64,8 @@ FAMILIES = {
     "dots1": ("dots1", {"rope_parameters": PLAIN, "n_routed_experts": 4, "num_experts_per_tok": 2,
                         "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
                         "sliding_window": 9, "max_window_layers": 1}),
+    "minimax_m2": ("minimax_m2", {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}, "num_local_experts": 6,
+                                  "num_experts_per_tok": 3}),
     "deepseek_v2": ("deepseek_v2", {**LATENT, "q_lora_rank": None, "n_routed_experts": 6, "num_experts_per_tok": 3,
                                     "moe_intermediate_size": 32, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 3,
                                     "topk_group": 2, "topk_method": "group_limited_greedy", "routed_scaling_factor": 2.0,
@@ -84,7 +86,7 @@ FAMILIES = {
                                       "moe_layer_end_index": 1}),
 }
 # What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
-EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
+EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "minimax_m2": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
            **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1", "ernie4_5_moe", "deepseek_v2",
                                                                   "deepseek_v3", "glm4_moe_lite")}}
 # Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.

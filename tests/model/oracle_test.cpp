@@ -46,6 +46,7 @@ std::vector<OracleCase> oracle_cases() {
                              "qwen2_moe",
                              "glm4_moe",
                              "dots1",
+                             "minimax_m2",
                              "deepseek_v2",
                              "deepseek_v3",
                              "glm4_moe_lite",

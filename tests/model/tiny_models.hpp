@@ -189,6 +189,8 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                    {"sliding_window", 3},
                    {"max_window_layers", 1}}),
          "F16"},
+        {"minimax_m2", relative("MiniMaxM2ForCausalLM", "minimax_m2",
+                                {{"num_local_experts", 5}, {"num_experts_per_tok", 3}, {"rotary_dim", 4}})},
         {"deepseek_v2", relative("DeepseekV2ForCausalLM", "deepseek_v2",
                                  latent({{"q_lora_rank", nullptr},
                                          {"num_experts_per_tok", 3},

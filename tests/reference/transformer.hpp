@@ -31,6 +31,8 @@ class Transformer {
           gemma_(config_.model_type.starts_with("gemma")),
           norms_around_(gemma_ && config_.model_type != "gemma"),
           olmo_(config_.model_type.starts_with("olmo")),
+          minimax_(config_.model_type == "minimax_m2"),
+          mixtral_(config_.model_type == "mixtral" || minimax_),
           norms_behind_(config_.model_type == "olmo2" || config_.model_type == "olmo3" ||
                         config_.model_type == "exaone4"),
           phi_(config_.model_type == "phi3"),
@@ -213,6 +215,11 @@ class Transformer {
         add_output(hidden, made, name + (glm_ ? "post_mlp_layernorm" : "post_feedforward_layernorm"));
     }
 
+    std::array<const char*, 3> expert_names() const {
+        if (mixtral_) return {"w1", "w3", "w2"};
+        return {"gate_proj", "up_proj", "down_proj"};
+    }
+
     Row gated_mlp(const std::string& prefix, const std::array<const char*, 3>& names, const Row& x,
                   std::map<std::string, Rows>& inputs) const {
         const std::string gate = prefix + names[0], up = prefix + names[1], down = prefix + names[2];
@@ -226,8 +233,8 @@ class Transformer {
         return linear(down, wide);
     }
 
-    /// Each expert's sigmoid (GLM, dots) or its part of the softmax (ERNIE), the best after a correction that does not
-    /// count in the sum.
+    /// Each expert's sigmoid (GLM, dots, MiniMax) or its part of the softmax (ERNIE), the best after a correction that
+    /// does not count in the sum.
     void corrected_experts(const std::string& block, const Row& correction, const Row& x, Row& hidden,
                            std::map<std::string, Rows>& inputs) const {
         const bool ernie = config_.model_type == "ernie4_5_moe";
@@ -248,13 +255,13 @@ class Transformer {
             sum += scores[expert];
         if (!config_.normalized_routing) sum = 1;
         for (const auto& [score, expert] : order) {
-            Row made = gated_mlp(block + "experts." + std::to_string(expert) + ".",
-                                 {"gate_proj", "up_proj", "down_proj"}, x, inputs);
+            Row made = gated_mlp(block + "experts." + std::to_string(expert) + ".", expert_names(), x, inputs);
             for (double& v : made)
                 v *= scores[expert] / sum * config_.routing_scale;
             add(hidden, made);
         }
-        add(hidden, gated_mlp(block + "shared_experts.", {"gate_proj", "up_proj", "down_proj"}, x, inputs));
+        if (tensors_.contains(block + "shared_experts.up_proj.weight"))
+            add(hidden, gated_mlp(block + "shared_experts.", {"gate_proj", "up_proj", "down_proj"}, x, inputs));
     }
 
     /// Leaves the experts of the best groups: those whose `counted` best have the largest sum.
@@ -282,9 +289,9 @@ class Transformer {
 
     /// Each expert's probability is its part of the softmax over all; the most probable ones are asked.
     void experts(const std::string& name, const Row& x, Row& hidden, std::map<std::string, Rows>& inputs) const {
-        const bool mixtral = config_.model_type == "mixtral";
-        const std::string block = name + (mixtral ? "block_sparse_moe." : "mlp.");
-        for (const char* correction : {"gate.e_score_correction_bias", "moe_statics.e_score_correction_bias"})
+        const std::string block = name + (mixtral_ ? "block_sparse_moe." : "mlp.");
+        for (const char* correction :
+             {"gate.e_score_correction_bias", "moe_statics.e_score_correction_bias", "e_score_correction_bias"})
             if (tensors_.contains(block + correction))
                 return corrected_experts(block, tensors_.at(block + correction), x, hidden, inputs);
         const Row scores = linear(block + "gate", x);
@@ -301,8 +308,7 @@ class Transformer {
             chosen += std::exp(-score) / all;
         for (const auto& [score, expert] : order) {
             const std::string prefix = block + "experts." + std::to_string(expert) + ".";
-            Row made = mixtral ? gated_mlp(prefix, {"w1", "w3", "w2"}, x, inputs)
-                               : gated_mlp(prefix, {"gate_proj", "up_proj", "down_proj"}, x, inputs);
+            Row made = gated_mlp(prefix, expert_names(), x, inputs);
             for (double& v : made)
                 v *= std::exp(-score) / all / (config_.normalized_routing ? chosen : 1) * config_.routing_scale;
             add(hidden, made);
@@ -328,12 +334,13 @@ class Transformer {
     Row heads(std::size_t layer, const std::string& name, Row x, std::size_t position) const {
         const auto dim = static_cast<std::size_t>(config_.head_dim);
         const bool has_norm = tensors_.contains(name + "_norm.weight");
-        if (has_norm && olmo_) x = norm(name + "_norm", x);
+        const bool of_all_heads = olmo_ || minimax_;
+        if (has_norm && of_all_heads) x = norm(name + "_norm", x);
         const RopeSettings& rope = config_.windows[layer] > 0 ? config_.window_rope : config_.rope;
         const double factor = attention_factor(rope);
         for (std::size_t from = 0; from < x.size(); from += dim) {
             Row head = part(x, from, dim);
-            if (has_norm && !olmo_) head = norm(name + "_norm", head);
+            if (has_norm && !of_all_heads) head = norm(name + "_norm", head);
             for (std::size_t i = 0; i < dim; ++i)
                 x[from + i] = head[i];
             if (opt_ || !config_.rotary[layer]) continue;
@@ -427,7 +434,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_, gemma_, norms_around_, olmo_, norms_behind_, phi_, glm_;
+    bool opt_, gemma_, norms_around_, olmo_, minimax_, mixtral_, norms_behind_, phi_, glm_;
 };
 
 }  // namespace fairgptq::reference

@@ -45,8 +45,8 @@ ModuleGrids everything() {
     return {{}, {}, Family()};
 }
 
-/// Three layers with those modules, and one that is not in all: mlp.down_proj, from layer 1 on.
-Family three_layers() {
+/// Of three layers, with those modules: the first lacks mlp.down_proj.
+Family uneven_layers() {
     Family family;
     family.config.layers = 3;
     family.config.experts = 1;
@@ -94,7 +94,7 @@ TEST(QuantizedModel, AFinishedTrialReplacesItsLayersAndLeavesTheRest) {
     write_layer(run.layer_path(0), {0, run.fingerprint(), sample_modules()});
     EXPECT_THROW((void)run.require_finished(), InvalidInput) << "half a run was taken for a whole one";
     write_layer(run.layer_path(1), {1, run.fingerprint(), sample_modules()});
-    const WeightsOverride change = quantized_layers(backend, run, everything(), three_layers(), checkpoint, {});
+    const WeightsOverride change = quantized_layers(backend, run, everything(), uneven_layers(), checkpoint, {});
     // As a model's layers come, and once more; a layer on its own, too.
     for (const std::int64_t layer : {0, 1, 2, 0, 1, 2, 1}) {
         LayerWeights weights = sevens(backend, layer, sample_modules());
@@ -115,7 +115,8 @@ TEST(QuantizedModel, OnlyTheChosenLinearsAreReplacedAndNoneMayBeMissing) {
     const auto choose = [](std::int64_t layer, const std::string& linear) {
         return layer == 1 && linear == "mlp.down_proj";
     };
-    const WeightsOverride change = quantized_layers(backend, run, everything(), three_layers(), checkpoint, {}, choose);
+    const WeightsOverride change =
+        quantized_layers(backend, run, everything(), uneven_layers(), checkpoint, {}, choose);
     for (const std::int64_t layer : {0, 1}) {
         LayerWeights weights = sevens(backend, layer, sample_modules());
         change.layer(weights);
@@ -127,7 +128,7 @@ TEST(QuantizedModel, OnlyTheChosenLinearsAreReplacedAndNoneMayBeMissing) {
     auto shapes = sample_modules();
     shapes.push_back(sample_module("mlp.up_proj", {.rows = 2, .cols = 32}, 3));
     LayerWeights weights = sevens(backend, 0, shapes);
-    EXPECT_THROW(quantized_layers(backend, run, everything(), three_layers(), checkpoint, {}).layer(weights),
+    EXPECT_THROW(quantized_layers(backend, run, everything(), uneven_layers(), checkpoint, {}).layer(weights),
                  InvalidInput);
 }
 

@@ -40,6 +40,7 @@ extern const FamilyEntry olmoe_family;
 extern const FamilyEntry qwen2_moe_family;
 extern const FamilyEntry glm4_moe_family;
 extern const FamilyEntry dots1_family;
+extern const FamilyEntry minimax_m2_family;
 extern const FamilyEntry deepseek_v2_family;
 extern const FamilyEntry deepseek_v3_family;
 extern const FamilyEntry glm4_moe_lite_family;
