@@ -22,6 +22,7 @@
 #include "comm/nccl_calls.hpp"
 #include "commands/command.hpp"
 #include "commands/options.hpp"
+#include "support/launcher.hpp"
 #include "support/problem.hpp"
 #include "support/restart.hpp"
 #include "support/say.hpp"
@@ -37,14 +38,13 @@ struct Entry {
 };
 
 constexpr std::array entries{
-    Entry{"quantize", commands::quantize, true,
-          "quantize a model, a checkpoint after every layer (under mpirun or srun)"},
-    Entry{"sweep", commands::sweep, true, "the same with several values of alpha in one pass, a run for each"},
+    Entry{"quantize", commands::quantize, true, "quantize a model, a checkpoint after every layer *"},
+    Entry{"sweep", commands::sweep, true, "the same with several values of alpha in one pass, a run for each *"},
     Entry{"watch", commands::watch, false, "a live run's progress, from its log"},
     Entry{"export", commands::export_model, false, "write a finished run as a model that other programs load"},
-    Entry{"eval", commands::eval, true, "ability and bias of a model or a run"},
+    Entry{"eval", commands::eval, true, "ability and bias of a model or a run *"},
     Entry{"compare", commands::compare, false, "reports side by side, and which differences are more than noise"},
-    Entry{"diverge", commands::diverge, true, "how soon a run leaves the original's greedy continuations"},
+    Entry{"diverge", commands::diverge, true, "how soon a run leaves the original's greedy continuations *"},
     Entry{"logits", commands::logits, false, "logits of a token file's text"},
     Entry{"plan", commands::plan, false, "memory and time that a run will need"},
     Entry{"inspect", commands::inspect, false, "settings, progress and figures of a run"},
@@ -56,7 +56,8 @@ void print_usage(std::FILE* stream) {
     fmt::print(stream, "fairgptq {}: quantizes large language models with Fair-GPTQ\n\n", FAIRGPTQ_VERSION);
     for (const Entry& entry : entries)
         fmt::print(stream, "  fairgptq {:<10} {}\n", entry.name, entry.summary);
-    fmt::print(stream, "\nfairgptq COMMAND --help shows a command's options.\n");
+    fmt::print(stream, "\n* on as many ranks as mpirun or srun starts; the others are one process each\n");
+    fmt::print(stream, "fairgptq COMMAND --help shows a command's options.\n");
 }
 
 /// A message may quote a damaged file: its control characters must not reach a terminal.
@@ -138,6 +139,9 @@ int main(int argc, char** argv) {
         spdlog::set_default_logger(spdlog::stderr_color_mt("fairgptq"));
         spdlog::set_pattern("fairgptq: %^%l%$: %v");
         try {
+            if (!entry.uses_ranks && launcher_ranks() > 1)
+                throw InvalidInput("{} is the work of one process, not of {}: start it without mpirun", name,
+                                   launcher_ranks());
             // Who reads along may go; hours of work go on.
             if (entry.uses_ranks) std::signal(SIGPIPE, SIG_IGN);
             const auto comm = entry.uses_ranks ? make_communicator(&argc, &argv) : make_single_rank();

@@ -64,8 +64,9 @@ def _description(run):
     if before > 0:
         blocks.append(("text", f"On the calibration pairs, {100 * after / before:.1f} % of the difference that its layers make between the two "
                                "sentences of a pair is left (tr(QCQᵀ) of tr(WCWᵀ), summed over all layers)."))
-    if run.finished < run.layers:
-        blocks.append(("text", f"Only {run.finished} of its {run.layers} layers are quantized."))
+    whole = run.model.get("layers", run.layers)
+    if run.finished < whole:
+        blocks.append(("text", f"Only {run.finished} of its {whole} layers are quantized."))
     return blocks
 
 

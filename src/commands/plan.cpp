@@ -90,10 +90,16 @@ int plan(int argc, char** argv, Communicator& comm) {
         fmt::print("\ntime: {:.2f} TFLOP; how long they take is not known here, where there is no GPU\n",
                    arithmetic.total() * 1e-12);
     }
-    if (limit)
-        fmt::print("{} GiB a rank {}: {:.1f} GiB are needed\n", gibibytes(*limit),
-                   memory.fits ? "suffice" : "do not suffice", gibibytes(memory.needed(planned.gpu)));
     warn_of_settings(inputs);
+    if (!limit) return exit_done;
+    const std::string given = fmt::format("{:g}", real(*parsed, "device-memory"));
+    const double needed = gibibytes(memory.needed(planned.gpu));
+    if (!memory.fits)
+        throw InvalidInput(
+            "{} GiB a rank do not suffice: {:.1f} GiB are needed; take more ranks, a smaller --chunk-tokens or fewer "
+            "tokens",
+            given, needed);
+    fmt::print("{} GiB a rank suffice: {:.1f} GiB are needed\n", given, needed);
     return exit_done;
 }
 

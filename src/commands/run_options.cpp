@@ -30,7 +30,7 @@ void add_run_options(cxxopts::Options& options) {
          "JSON file of module patterns and their bits, group_size, sym; first match wins, over --bits and the others, "
          "below --ignore",
          cxxopts::value<std::string>())  //
-        ("hessian-from", "pairs, text or both (default: both where the file has a text, else pairs)",
+        ("hessian-from", "pairs, text or both (default: what the file has)",
          cxxopts::value<std::string>())  //
         ("inputs", "sequential: statistics from the partly quantized model; original: from the original one",
          text("sequential"))  //
@@ -69,7 +69,9 @@ QuantizeSettings read_settings(const cxxopts::ParseResult& parsed, const TokenFi
     settings.alpha.modules = parsed["alpha-modules"].as<std::string>();
     settings.alpha.layers = parsed["alpha-layers"].as<std::string>();
     if (parsed.count("alpha-map") > 0) settings.alpha.map = read_alpha_map(parsed["alpha-map"].as<std::string>());
-    settings.hessian_from = tokens.text.count() > 0 ? HessianSource::both : HessianSource::pairs;
+    settings.hessian_from = tokens.text.count() == 0         ? HessianSource::pairs
+                            : tokens.stereotype.count() == 0 ? HessianSource::text
+                                                             : HessianSource::both;
     if (parsed.count("hessian-from") > 0) settings.hessian_from = choose(parsed, "hessian-from", hessian_sources);
     settings.inputs = choose(parsed, "inputs", input_sources);
     settings.alignment = choose(parsed, "pair-alignment", pair_alignments);

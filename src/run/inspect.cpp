@@ -133,8 +133,10 @@ nlohmann::ordered_json inspect_json(const RunDirectory& run) {
 std::string inspect_text(const nlohmann::ordered_json& report) {
     const auto layers = report["layers"].get<std::int64_t>();
     const auto finished = report["finished_layers"].get<std::int64_t>();
-    std::string text = fmt::format("{}: {} of {} layers finished{}\n\nsettings\n", report["run"].get<std::string>(),
-                                   finished, layers, finished < layers ? " (go on with quantize --resume)" : "");
+    const auto whole = report["settings"].value(nlohmann::json::json_pointer("/model/layers"), layers);
+    std::string text = fmt::format("{}: {} of {} layers finished{}{}\n\nsettings\n", report["run"].get<std::string>(),
+                                   finished, layers, layers < whole ? fmt::format(", of the model's {}", whole) : "",
+                                   finished < layers ? " (go on with quantize --resume)" : "");
     append_settings(text, report["settings"], "");
     if (finished == 0) return text;
 

@@ -208,6 +208,17 @@ std::unique_ptr<RunLock> RunLock::acquire(const fs::path& run) {
     });
 }
 
+std::optional<RunLock::Look> RunLock::look(const fs::path& run) {
+    std::error_code ignored;
+    if (!fs::is_directory(run, ignored)) return std::nullopt;
+    const auto found = locks_of(run);
+    const auto holder = found.empty() ? std::nullopt : read_holder(found.rbegin()->second);
+    if (!holder) return std::nullopt;
+    const bool here = !holder->machine.empty() && holder->machine == machine_name();
+    return Look{describe(*holder), here && state_of(holder->process).start != holder->process_start,
+                holder->token + holder->beat};
+}
+
 void RunLock::take(const fs::path& run) {
     std::minstd_rand random(std::random_device{}());
     for (int attempt = 0; attempt < 100; ++attempt) {

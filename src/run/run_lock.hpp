@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -46,6 +47,15 @@ class RunLock {
     RunLock(const RunLock&) = delete;
     RunLock& operator=(const RunLock&) = delete;
     ~RunLock();
+
+    /// What a look at a run's lock tells, without taking it.
+    struct Look {
+        std::string holder;  // for people
+        bool gone = false;   // a process of this machine that is no more
+        std::string beat;    // changes as long as it lives
+    };
+    /// Nothing where there is no lock.
+    static std::optional<Look> look(const std::filesystem::path& run);
 
     /// Whether a file's name is a lock's: what a run directory may hold before the run begins.
     static bool is_lock(const std::filesystem::path& file);

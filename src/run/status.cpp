@@ -69,7 +69,7 @@ double work_of(const std::vector<double>& work, std::int64_t layer) {
 }
 
 const char* name_of(RunState state) {
-    constexpr const char* names[] = {"running", "stalled", "done", "stopped", "failed"};
+    constexpr const char* names[] = {"running", "stalled", "done", "stopped", "failed", "dead"};
     return names[static_cast<std::size_t>(state)];
 }
 
@@ -176,7 +176,8 @@ std::string status_text(const std::string& name, const RunStatus& status) {
             "--resume\n",
             status.slowest_layer, status.last_time);
     if (status.state == RunState::stopped) text += "  stopped on request: go on with --resume\n";
-    if (status.state == RunState::failed) text += fmt::format("  {}\n", status.message);
+    if (status.state == RunState::failed || status.state == RunState::dead)
+        text += fmt::format("  {}\n  finished layers are kept: go on with --resume\n", status.message);
     return text;
 }
 

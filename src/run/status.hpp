@@ -9,8 +9,8 @@
 namespace fairgptq {
 
 /// running: computing. stalled: nothing was logged for far longer than a layer takes (killed, or cut off); start it
-/// again. stopped: on request, to be resumed.
-enum class RunState : std::uint8_t { running, stalled, done, stopped, failed };
+/// again. stopped: on request, to be resumed. dead: its process is gone (which the log cannot tell, and its lock does).
+enum class RunState : std::uint8_t { running, stalled, done, stopped, failed, dead };
 
 struct RunStatus {
     RunState state = RunState::running;
@@ -23,7 +23,7 @@ struct RunStatus {
     double seconds_left = 0;         // where seconds_a_layer is known
     double age = 0;                  // seconds since the last event
     std::vector<double> waiting;     // share of its time that each rank waited in collectives, in the last layers
-    std::string message, last_time;  // of a failure; of the last event
+    std::string message, last_time;  // of a failure, or whose end it was; of the last event
 };
 
 /// @param log the text of log.jsonl; a last line without its end, and lines that are not JSON, are passed over

@@ -10,4 +10,8 @@ namespace fairgptq {
 /// the same for all its ranks.
 std::optional<int> launcher_local_rank();
 
+/// How many ranks an MPI launcher started, as it tells each of them; 1 where none does. (Slurm's own answer is not
+/// asked: srun starts what it likes.)
+int launcher_ranks();
+
 }  // namespace fairgptq

@@ -1,5 +1,7 @@
 """log.jsonl says where every rank's time went, and `watch` shows a run from it alone."""
 import json
+import os
+import signal
 import subprocess
 import time
 
@@ -88,6 +90,24 @@ def test_watch_says_why_a_run_failed(small, tmp_path):
     assert process.returncode == 1
     shown = run(0, "watch", out, code=1).stdout
     assert "failed" in shown and "rank 0: " in shown and "layer_0004" in shown
+
+
+def test_a_killed_run_is_dead(small, tmp_path):
+    """Also in its first layer, of which nobody knows how long it takes."""
+    out = tmp_path / "run"
+    process = start(2, *quantize(small, out))
+    while not list(out.glob("lock.*")) or "start" not in (out / "log.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while "dead, " not in (shown := run(0, "watch", out, "--once").stdout) and time.monotonic() < deadline:
+        time.sleep(0.2)  # the ranks end a little after their mpirun
+    assert "is gone without a word" in shown and "--resume" in shown
+    assert "dead, " in run(0, "watch", out, code=1).stdout
+    run(2, *quantize(small, out, "--resume"))
+    assert "done, 6 of 6" in run(0, "watch", out).stdout
 
 
 def test_a_killed_run_is_stalled(tiny, tmp_path):

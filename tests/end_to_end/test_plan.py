@@ -54,7 +54,9 @@ def test_peak_memory_of_a_large_vocabulary(tmp_path):
 def test_it_says_whether_the_memory_suffices_and_refuses_what_quantize_refuses(inputs):
     arguments = ("plan", "--model", inputs[0], "--tokens", inputs[1])
     assert "suffice:" in run(0, *arguments, "--device-memory", "80").stdout
-    assert "do not suffice" in run(0, *arguments, "--device-memory", "0.1").stdout
+    less = run(0, *arguments, "--device-memory", "0.1", code=2)
+    assert "device memory" in less.stdout or "memory of each rank" in less.stdout
+    assert "0.1 GiB a rank do not suffice: " in less.stderr
     assert "--ranks" in refused(*arguments, "--ranks", "0")
     assert "--inputs original" in refused(*arguments, "--alphas", "0,1")
     assert "'x' is none" in refused(*arguments, "--inputs", "original", "--alphas", "0,x")
@@ -89,7 +91,7 @@ def test_gpus_are_planned_from_config_json_alone_where_there_are_none(inputs, tm
     assert "the next layer's weights wait in host memory" in less
     assert re.search(r"the hidden states of \d+ of a rank's \d+ tokens are in host memory", less)
     assert "hidden states, page-locked" in less
-    assert "do not suffice" in run(0, *arguments[:-1], "40", "--model", tmp_path / "405b", "--ranks", "8").stdout
+    assert "do not suffice" in run(0, *arguments[:-1], "40", "--model", tmp_path / "405b", "--ranks", "8", code=2).stderr
     # What runs reads weights.
     assert "model.safetensors" in refused("quantize", "--model", tmp_path / "70b", "--tokens", tokens, "--out", tmp_path / "run")
 

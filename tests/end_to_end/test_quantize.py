@@ -201,6 +201,8 @@ def test_text_alone_is_plain_gptq(tiny, tmp_path):
     tokens = write_tokens(tmp_path / "text.h5", pairs=0)
     quantize((tiny[0], tokens), tmp_path / "run", "--alpha", "0", "--hessian-from", "text", ranks=2)
     assert read_run(tmp_path / "run")["layer_0000.h5/mlp.up_proj@bias_before"] == 0
+    quantize((tiny[0], tokens), tmp_path / "short", "--alpha", "0", ranks=2)  # what there is, H is made of
+    assert read_run(tmp_path / "short") == read_run(tmp_path / "run")
 
 
 def test_dead_inputs_and_a_stubborn_hessian(tmp_path):
