@@ -11,6 +11,7 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=12
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
@@ -38,10 +39,11 @@ source slurm/environment.sh
 ranks=${RANKS:-${SLURM_NTASKS:-1}}
 check_positive RANKS "$ranks"
 read -r -a quantize <<<"$QUANTIZE"
+tokens=$TOKENS
 
 one_point() { # NAME: quantizes and evaluates; an exit code other than 0 where that failed
     local name=$1 try code=0
-    if [[ -s $OUT/reports/$name.json ]]; then return 0; fi
+    if is_made "$OUT/reports/$name.json"; then return 0; fi
     for ((try = 1; try <= TRIES; try++)); do
         code=0
         run_resumable launch "$ranks" "$program" quantize --model "$MODEL" --tokens "$TOKENS" --out "$OUT/runs/$name" "${quantize[@]}" \
@@ -75,13 +77,21 @@ case "${1:-submit}" in
         check_positive TRIES "$TRIES"
         check_positive AT_ONCE "$AT_ONCE"
         mkdir -p "$OUT/reports" "$OUT/runs"
+        # Points of other settings would stand in one table.
+        settings="MODEL=$(realpath "$MODEL") TOKENS=$(realpath "$TOKENS") QUANTIZE=$QUANTIZE"
+        [[ ! -f $OUT/settings || $(<"$OUT/settings") == "$settings" ]] ||
+            die "OUT=$OUT has the sweep of $(<"$OUT/settings"): give another OUT"
+        echo "$settings" >"$OUT/settings"
         count=$("$python" tools/alpha_points.py --out "$OUT/points" ${GRID:+--grid "$GRID"} --random "$RANDOM_POINTS" --scope "$SCOPE" \
             --seed "$SEED" --low "$LOW" --high "$HIGH" --model "$MODEL")
         # The first point's settings are checked before hours are asked for.
         "$program" plan --model "$MODEL" --tokens "$TOKENS" --ranks "$ranks" "${quantize[@]}" --alpha-map "$OUT/points/point_000.json"
         original # here, as it finds out whether the token file has anything to evaluate on
         if [[ -z $under_slurm ]]; then
-            for ((index = 0; index < count; index++)); do one_point "$(point_name "$index")" || true; done
+            for ((index = 0; index < count; index++)); do
+                one_point "$(point_name "$index")" || true
+                [[ -z $stop_asked ]] || exit 75
+            done
             gather
             exit
         fi

@@ -24,6 +24,7 @@ job=controls
 # shellcheck source=jobs/smollm2.sh
 source jobs/smollm2.sh
 alpha=${ALPHA:-0.1}
+is_number ALPHA "$alpha"
 alignment=${ALIGNMENT:-position}
 case $alignment in
     position | common | mean) ;;
@@ -36,9 +37,6 @@ suffix=
 if [[ $alignment != position ]]; then suffix=-$alignment; fi
 
 prepare_all
-# Piped into grep -q, the program's help would be cut off and the pipe fail.
-help=$("$program" quantize --help)
-[[ $help == *--pairs* ]] || fail "this build of fairgptq has no quantize --pairs"
 
 # The α at which a control's penalty is the method's. The median of modules, since a few, with huge activations, outweigh the rest.
 scaled_alpha() { # NAME of a run with the control's pairs

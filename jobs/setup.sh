@@ -60,7 +60,8 @@ if [[ -x .venv/bin/python && -f $stamp ]] && [[ $(<"$stamp") == "$wanted"* ]]; t
     echo "setup: the Python environment .venv is up to date"
 else
     echo "setup: installing Python packages into .venv"
-    [[ -x .venv/bin/python ]] || "$python" -m venv .venv
+    # One that was interrupted, or made where python3-venv is missing, has no pip.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
     pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
     "${pip[@]}" -r tools/requirements.txt "${tests[@]/#/-r}"
     "${pip[@]}" --no-deps -r tools/requirements-data.txt

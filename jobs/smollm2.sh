@@ -23,6 +23,9 @@ program=build/$preset/fairgptq
 
 fail() { echo "$job: $*" >&2; exit 2; }
 say() { printf '\n== %s\n' "$*"; }
+is_number() { # NAME VALUE
+    [[ $2 =~ ^[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?$ ]] || fail "$1=$2 is not a number of 0 or more"
+}
 
 if [[ -n $stereoset && ! -f $stereoset ]]; then fail "STEREOSET=$stereoset is not a file"; fi
 if ! [[ $ranks =~ ^[1-9][0-9]*$ ]]; then fail "RANKS=$ranks is not a positive whole number"; fi

@@ -18,6 +18,8 @@ job=table
 source jobs/smollm2.sh
 alpha=${ALPHA:-0.1}
 read -r -a all_bits <<<"${BITS:-4 3}"
+[[ ${BITS:-4 3} =~ ^[2348](\ [2348])*$ ]] || fail "BITS=${BITS-} is not a list of 2, 3, 4 and 8"
+is_number ALPHA "$alpha"
 work=${WORK:-work/table${stereoset:+-stereoset}}
 
 prepare_all

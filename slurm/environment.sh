@@ -2,7 +2,8 @@
 #   SITE=laptop|gpu-cluster|FILE   the site profile (slurm/sites/NAME.sh): modules, network, launcher; default: laptop outside Slurm,
 #                                  under it gpu-cluster where the job has GPUs
 #   FAIRGPTQ=FILE                  the program; default: build/cuda/fairgptq where there are GPUs, else build/release/fairgptq
-# It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; run_is_done RUN; make_once FILE COMMAND…;
+# It gives: say, die, check_positive; run_resumable and run_anew COMMAND…, of which one may be launch RANKS COMMAND…; run_is_done RUN; is_made REPORT; make_once REPORT COMMAND…
+# ($tokens is what reports are made from);
 # $python, $program
 fairgptq_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 under_slurm=${SLURM_JOB_ID:-}
@@ -37,6 +38,7 @@ if [[ -n $under_slurm ]]; then
 elif nvidia-smi -L >/dev/null 2>&1; then
     preset=cuda
 fi
+[[ -z ${FAIRGPTQ:-} || -x $FAIRGPTQ ]] || die "FAIRGPTQ=$FAIRGPTQ is not a program"
 program=${FAIRGPTQ:-$fairgptq_home/build/$preset/fairgptq}
 [[ -x $program ]] || program=$(command -v fairgptq) ||
     die "there is no $fairgptq_home/build/$preset/fairgptq: build it (bash jobs/setup.sh; cmake --preset $preset; cmake --build --preset $preset), or set FAIRGPTQ"
@@ -63,7 +65,9 @@ restart_asked=
 stop_asked=
 requeue() {
     echo "$(date -u +%FT%TZ) back into the queue"
-    scontrol requeue "$under_slurm" && sleep 60 # until Slurm ends this job
+    # An array's last task has the id of the array, by which all of its tasks would begin again.
+    local task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}}
+    scontrol requeue "${task:-$under_slurm}" && sleep 60 # until Slurm ends this job
     exit 75
 }
 on_signal() { # NAME
@@ -80,6 +84,7 @@ requeue_after_failure() { # EXIT-CODE
 }
 trap 'on_signal USR1' USR1
 trap 'on_signal TERM' TERM
+trap 'on_signal INT' INT # which what runs in the background does not get
 supervise() { # STOP-SIGNAL COMMAND…: its exit code
     local code
     stop_signal=$1
@@ -111,8 +116,12 @@ run_is_done() { # RUN: whether all of its layers are there
     [[ -e ${files[0]} ]] || files=()
     [[ ${#files[@]} == "$layers" ]] || { echo "$1 has ${#files[@]} of ${layers:-?} layers" >&2 && return 1; }
 }
-make_once() { # FILE COMMAND…: unless the file is there; the command's exit code, or 1 where it makes none
-    [[ ! -s $1 ]] || return 0
+# shellcheck disable=SC2154 # the job's
+is_made() { # FILE: whether a report is there, and newer than the token file that it is made from
+    [[ -s $1 && ! $tokens -nt $1 ]]
+}
+make_once() { # FILE COMMAND…: unless it is made; the command's exit code, or 1 where it makes none
+    ! is_made "$1" || return 0
     run_anew "${@:2}" || return
-    [[ -s $1 ]] || { echo "$1 was not made, though what makes it ended with 0" >&2 && return 1; }
+    is_made "$1" || { echo "$1 was not made, though what makes it ended with 0" >&2 && return 1; }
 }

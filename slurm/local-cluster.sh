@@ -19,9 +19,14 @@ fail() {
     exit "${code:-1}"
 }
 
-running() { # NAME: whether the process of its pid file lives
+running() { # NAME: whether the process of its pid file lives, and is that daemon
     local pid
-    pid=$(cat "$folder/$1.pid" 2>/dev/null) && [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null
+    pid=$(cat "$folder/$1.pid" 2>/dev/null) && [[ -n $pid && $(cat "/proc/$pid/comm" 2>/dev/null) == "${1%-n[12]}" ]]
+}
+
+check_folder() { # start and stop remove it
+    [[ ! -e $folder ]] || grep -qs '^ClusterName=local$' "$SLURM_CONF" || [[ -d $folder && -z $(ls -A "$folder") ]] ||
+        { code=2; fail "FAIRGPTQ_CLUSTER=$folder is not the folder of such a cluster"; }
 }
 
 write_configuration() {
@@ -89,16 +94,17 @@ start() {
         echo "local-cluster: runs already, in $folder"
         return
     fi
+    check_folder
     rm -rf "$folder"
     mkdir -p "$folder" "$folder/state" "$folder/spool-n1" "$folder/spool-n2"
     chmod 755 "$folder"
+    write_configuration # before anything may fail: by it the folder is known
     mkdir -m 700 "$folder/munge"
     (umask 077 && head -c 1024 /dev/urandom >"$folder/munge/key")
     trap end_daemons EXIT # where one of them does not start; what they wrote stays
     munged --force --key-file="$folder/munge/key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
         --log-file="$folder/munge/log" --seed-file="$folder/munge/seed" 2>"$folder/munged.err" ||
         fail "munged did not start: $(tail -1 "$folder/munged.err")"
-    write_configuration
     slurmctld -f "$SLURM_CONF" || fail "slurmctld did not start: $(tail -1 "$folder/slurmctld.log")"
     until running slurmctld || ((++looks > 100)); do sleep 0.1; done # its pid file comes a moment later
     start_node n1 || fail "slurmd n1 did not start: $(tail -1 "$folder/slurmd-n1.log")"
@@ -131,6 +137,7 @@ end_daemons() {
 
 stop() {
     [[ -d $folder ]] || return 0
+    check_folder
     if running slurmctld; then scancel --user="$(id -un)" 2>/dev/null || true; fi
     end_daemons
     rm -rf "$folder"

@@ -2,6 +2,7 @@
 # shellcheck disable=SC2154  # the settings are the job's, the rest is environment.sh's
 # Every step is skipped where its result is there, so a job that starts again goes on where it was.
 check_positive RANKS "$ranks"
+[[ $format =~ ^(gptq|compressed-tensors|dense)$ ]] || die "FORMAT=$format is not gptq, compressed-tensors or dense"
 [[ -f $model/config.json ]] || die "MODEL=$model has no config.json: give the folder of a Hugging Face model"
 mkdir -p "$out"
 summary=$out/summary.txt

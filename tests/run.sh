@@ -13,6 +13,7 @@ say() { printf '\n== %s\n' "$*"; }
 results=()
 run_tests() { # PRESET, ctest's options…
     results+=("$PWD/build/$1/results.xml")
+    rm -f "${results[-1]}"
     local at_once=$jobs
     if [[ $1 == release ]]; then at_once=$((jobs + 1)); fi # its tests in Python often wait: for Slurm, a launcher, a disk
     ctest --preset "$1" --parallel "$at_once" --output-junit "${results[-1]}" "${@:2}" && return
@@ -51,7 +52,7 @@ say "Address and undefined-behaviour sanitizers: the C++ tests"
 # Without the program, which the tests in Python run.
 build asan --target "${cpp_tests[@]}" test_cuda fuzz_readers
 # Open MPI and its helpers keep some memory until the process ends; what our own code loses is reported.
-LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0 \
+LSAN_OPTIONS="suppressions='$PWD/tests/lsan.supp':print_suppressions=0" \
     run_tests asan --label-exclude python
 
 say "Thread sanitizer: the folders that start threads of their own"

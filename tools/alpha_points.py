@@ -9,10 +9,11 @@ import random
 import re
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+
 from support import InvalidInput, Parser, read_json_object, run, text_config
 
-LINEAR = re.compile(r"\.layers\.(\d+)\.(.+)\.weight$")
+LINEAR = re.compile(r"(?:^|\.)(?:model|decoder|language_model)\.layers\.(\d+)\.(.+)\.weight$")  # of the text model: no vision tower's
 EXPERT = re.compile(r"\.experts\.\d+\.")
 GATE = re.compile(r"\.(shared_expert_)?gate$")  # what weights experts, and is not quantized
 
@@ -26,15 +27,19 @@ def linears_of(model):
     end = text_config(read_json_object(Path(model) / "config.json")).get("num_hidden_layers", math.inf)
     layers, names = set(), {}
     for file in files:
-        with safe_open(file, framework="numpy") as tensors:
-            for key in tensors.keys():
-                found = LINEAR.search(key)
-                if found and int(found[1]) < end and len(tensors.get_slice(key).get_shape()) == 2:
-                    layers.add(int(found[1]))
-                    if not GATE.search(found[2]):
-                        names[EXPERT.sub(".experts.*.", found[2])] = None
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                sizes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}
+        except SafetensorError as error:
+            raise InvalidInput(f"{file} is not a whole safetensors file (or a Git LFS pointer to one): {error}") from None
+        for key, size in sizes.items():
+            found = LINEAR.search(key)
+            if found and int(found[1]) < end and len(size) == 2:
+                layers.add(int(found[1]))
+                if not GATE.search(found[2]):
+                    names[EXPERT.sub(".experts.*.", found[2])] = None
     if not names:
-        raise InvalidInput(f"{model} has no tensors named ….layers.N.….weight")
+        raise InvalidInput(f"{model} has no tensors named ….model.layers.N.….weight")
     return len(layers), list(names)
 
 

@@ -171,10 +171,13 @@ def write_json(path, value):
 
 def write_model(reader, folder):
     """Writes the whole Hugging Face folder. @returns the number of weights"""
-    tensors = convert_tensors(reader)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    tensors, tokenizer = convert_tensors(reader), build_tokenizer(reader)
+    try:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save(str(folder / "tokenizer.json"))
+    except Exception as error:  # SafetensorError, and tokenizers' plain Exception
+        raise OSError(str(error)) from None
     (folder / "model.safetensors").chmod(0o644)  # save_file leaves it to its owner alone
-    build_tokenizer(reader).save(str(folder / "tokenizer.json"))
     write_json(folder / "config.json", model_config(reader))
     write_json(folder / "tokenizer_config.json", tokenizer_config(reader))
     write_json(folder / "special_tokens_map.json", special_tokens(reader))

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from support import InvalidInput, Parser, read_text, run
+from support import InvalidInput, Parser, check_out, read_text, run, write_whole
 
 SHORTEST = 80  # characters; shorter paragraphs are mostly captions and "see also"
 LEFT_OUT = {"pre", "script", "style", "table", "title", "head"}
@@ -53,10 +53,11 @@ def main():
     parser.add_argument("files", nargs="+", metavar="FILE.html")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.txt")
     options = parser.parse_args()
+    check_out(options.out)
     paragraphs = dict.fromkeys(text for file in options.files for text in paragraphs_of(read_text(file)))  # each once
     if not paragraphs:
         raise InvalidInput(f"{', '.join(options.files)}: no paragraph of at least {SHORTEST} characters")
-    options.out.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    write_whole(options.out, ("\n\n".join(paragraphs) + "\n").encode())
     print(f"{options.out}: {len(paragraphs):,} paragraphs")
 
 

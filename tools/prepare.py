@@ -13,7 +13,7 @@ from model_tokens import read_model, sha256_of
 from questions import read_arc, read_hellaswag, read_last_words, read_piqa, read_story_cloze
 from sentence_pairs import read_crows_pairs, read_pairs, read_stereoset
 from sofa import read_sofa
-from support import InvalidInput, Parser, run
+from support import InvalidInput, Parser, check_out, run
 from tasks import choice_task, items_of, perplexity_task, probe_task, sentence_task
 from texts import cut, read_running_text, windows_of
 from token_file import write_token_file
@@ -243,8 +243,20 @@ def parse_options():
     return parser.parse_args()
 
 
+def check_special_tokens(folder, model):
+    """Refuses what may be put before a text (the end token where there is no start token) and is none of the model's tokens."""
+    for name, ids in (("the bos_token", model.start), ("the eos_token", [] if model.start else model.end),
+                      ("what tokenizer.json puts before a text", model.prefix)):
+        for token in ids:
+            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < model.vocab_size:
+                raise InvalidInput(f"--model {folder}: the id of {name} must be a whole number below config.json's vocab_size, "
+                                   f"{model.vocab_size}, and is {repr(token)[:40]}")
+
+
 def check_options(options, model):
     """Fills in what depends on the model, and refuses what contradicts itself."""
+    check_out(options.out)
+    check_special_tokens(options.model, model)
     for name, default, tokens in (("sequence_length", 512, options.max_text_tokens),
                                   ("window", 2048, options.max_perplexity_tokens)):
         length = getattr(options, name) or min(default, model.max_positions, tokens or default)
@@ -277,8 +289,6 @@ def check_options(options, model):
         if other is not path:
             raise InvalidInput(f"{path} and {other} are the same text: calibration and evaluation must be kept apart "
                                "(--use text=split halves one text)")
-    if not Path(options.out).parent.is_dir():
-        raise InvalidInput(f"--out {options.out}: the folder {Path(options.out).parent} does not exist")
 
 
 def main():

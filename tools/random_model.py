@@ -117,10 +117,13 @@ def write_shard(path, shard, seed):
 def write_model(folder, shape, layers, seed):
     shards = list(shards_of(tensors_of(shape, layers)))
     names = [f"model-{number + 1:05}-of-{len(shards):05}.safetensors" for number in range(len(shards))]
-    with ThreadPoolExecutor(max(1, min(4, cpu_count() or 1))) as pool:
+    pool = ThreadPoolExecutor(max(1, min(4, cpu_count() or 1)))
+    try:
         for done in [pool.submit(write_shard, folder / name, shard, (seed, number))
                      for number, (name, shard) in enumerate(zip(names, shards))]:
             done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, or on a full disk, no further file is begun
     weights = {tensor: name for name, shard in zip(names, shards) for tensor, _ in shard}
     total = sum(2 * int(np.prod(size)) for shard in shards for _, size in shard)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weights}, indent=1))
@@ -193,7 +196,7 @@ def main():
     layers = options.layers if options.layers is not None else shape.layers
     if not 1 <= layers <= shape.layers:
         raise InvalidInput(f"--layers must be from 1 to {shape.layers}, the layers of {options.shape}, not {layers}")
-    for name in ("sequences", "length", "pairs"):
+    for name in ("sequences", "length", "pairs", "seed"):
         if getattr(options, name) < 0:
             raise InvalidInput(f"--{name} must not be negative")
     texts = options.sequences if options.length > 0 else 0

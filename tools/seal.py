@@ -17,6 +17,11 @@ def seal(path):
         os.fsync(file.fileno())
 
 
+def sealed(data):
+    """The bytes of a sealed file, of HDF5 data without their user block."""
+    return f"{_MAGIC} {len(data)} {xxhash.xxh3_64_hexdigest(data)}\n".encode().ljust(USER_BLOCK, b"\0") + data
+
+
 def is_whole(path):
     """Whether a file matches its seal."""
     with open(path, "rb") as file:

@@ -9,13 +9,15 @@ The model of a run is the program's own: ranks share chunks of tokens, rows of w
 (packed float64) are all-reduced, codes, parts of factors and, between GPUs, weights are all-gathered, reading and writing overlap with
 computing.
 """
+import contextlib
 import json
 import math
 import sys
 from pathlib import Path
 
 from model_shapes import SHAPES
-from support import InvalidInput, Parser, read_json_object, read_text, run, text_config
+from report_inputs import read_run_file
+from support import InvalidInput, Parser, check_out, read_json_object, read_text, run, text_config, write_whole
 
 # An H100 node of 8: what computes as measured on one H100 (an 8B model, 2 layers of a 70B one, and factorizations of 4096 to 28672
 # columns: tests/bench/gpu_session.sh); links and disk as vendors state them, but for writing, which is what one core
@@ -24,6 +26,7 @@ H100 = {"name": "H100, measured on one; links as stated", "cores_per_node": None
         "factor": 7.9e13, "factor_seconds": 1.2e-6, "columns": 7.2e13, "column_seconds": 1.2e-6, "figures": 1.25e14, "link": 3.0e11,
         "network": 2.5e10, "latency": 2e-5, "disk_read": 5e9, "disk_write": 1e9, "setup_seconds": 2, "stage_seconds": 2e-4,
         "weight_bytes": 2, "shared_reading": True, "factor_panel": 2048, "shared_least": 6144}
+PHASES = ("setup", "read", "forward", "covariance", "all_reduce", "factor", "columns", "figures", "exchange", "write")
 
 
 def factorization(n, ranks, rates, rate, bandwidth):
@@ -71,7 +74,7 @@ class Work:
             tiles = math.ceil(rows / 64)
             return math.ceil(tiles / ranks) / tiles * rows
         bandwidth = rates["link"] if nodes == 1 else min(rates["link"], rates["network"] * node)
-        phases = dict.fromkeys(("setup", "read", "forward", "covariance", "all_reduce", "factor", "columns", "figures", "exchange", "write"), 0.0)
+        phases = dict.fromkeys(PHASES, 0.0)
         phases["forward"] = self.layers * self.attention * part / (rates["forward"] * share)
         for rows, n in self.stages:
             mine = rows_part(rows)
@@ -104,30 +107,46 @@ class Work:
         return phases
 
 
+def read_events(path):
+    """What a log says happened; as in fairgptq status a last line without its end, and lines that are not JSON, are passed over."""
+    events = []
+    for line in read_text(path).split("\n")[:-1]:
+        with contextlib.suppress(ValueError, RecursionError):
+            events.append(json.loads(line))
+    return [event for event in events if isinstance(event, dict) and isinstance(event.get("event"), str)]
+
+
 def read_run(folder):
-    """A finished, uninterrupted run: its Work, its ranks, and the seconds of its phases (the mean over ranks)."""
+    """A finished, uninterrupted run: its Work, its ranks, and the event of its end, with the seconds of its phases (the mean over ranks)."""
     folder = Path(folder)
-    settings = read_json_object(folder / "run.json")["settings"]
-    events = [json.loads(line) for line in read_text(folder / "log.jsonl").splitlines() if line.strip()]
+    of_run = read_run_file(folder)
+    events = read_events(folder / "log.jsonl")
     starts = [event for event in events if event["event"] == "start"]
     done = events[-1] if events else {}
     if len(starts) != 1 or done.get("event") != "done" or "hessian_tokens" not in starts[0]:
         raise InvalidInput(f"{folder} is not a run that went from start to end at once; others' times say nothing of a whole run")
-    start = starts[0]
-    config = text_config(read_json_object(Path(settings["model"]["path"]) / "config.json"))
+    try:
+        done |= {"seconds": done["seconds"], "phases": {phase: done["phases"][phase] for phase in PHASES}}
+        return work_of(folder, of_run, starts[0]), starts[0]["ranks"], done
+    except KeyError as error:
+        raise InvalidInput(f"{folder}: run.json, log.jsonl or the model's config.json lacks {error}") from None
+
+
+def work_of(folder, of_run, start):
+    """@param start  the log's first event"""
+    config = text_config(read_json_object(Path(of_run.model["path"]) / "config.json"))
     if any("experts" in name for name in config):
         raise InvalidInput(f"{folder} is a run of a mixture of experts, which is not simulated")
     if config.get("kv_lora_rank"):
         raise InvalidInput(f"{folder} is a run of a model whose attention has latents, which is not simulated")
-    if settings["quantization"].keys() & {"ignore", "module_map"}:
+    if of_run.settings.keys() & {"ignore", "module_map"}:
         raise InvalidInput(f"{folder} is a run whose modules are not all quantized alike, which is not simulated")
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     shape = (config["hidden_size"], config.get("intermediate_size") or config["ffn_dim"], 0,
              config.get("num_key_value_heads", heads) * head_dim, heads * head_dim)
-    work = Work(shape, settings["layers"], start["forward_tokens"], start["hessian_tokens"], start["pair_columns"], start["chunks"],
-                start["squared_lengths"], settings["quantization"]["alpha"] != 0)
-    return work, start["ranks"], start["threads"], done
+    return Work(shape, of_run.layers, start["forward_tokens"], start["hessian_tokens"], start["pair_columns"], start["chunks"],
+                start["squared_lengths"], of_run.settings["alpha"] != 0)
 
 
 def measure(folders, cores):
@@ -135,7 +154,7 @@ def measure(folders, cores):
     rates = {"name": f"measured: {', '.join(map(str, folders))}", "cores_per_node": cores, "ranks_per_node": 1 << 20, "column_seconds": 0.0, "factor_seconds": 0.0, "shared_reading": False,
              "link": 5e9, "network": 1.25e9, "latency": 2e-5, "disk_read": 2e9, "disk_write": 5e8,
              "stage_seconds": 0.0, "weight_bytes": 2, "factor_panel": 0, "shared_least": 512}
-    work, ranks, _, done = read_run(folders[0])
+    work, ranks, done = read_run(folders[0])
     if ranks != 1:
         raise InvalidInput(f"{folders[0]} has {ranks} ranks: the first run must be one of a single rank")
     unit = {**rates, **dict.fromkeys(("forward", "covariance", "factor", "columns", "figures"), 1.0), "setup_seconds": 0.0}
@@ -147,7 +166,7 @@ def measure(folders, cores):
     rates["stage_seconds"] = (phases["exchange"] + phases["all_reduce"] + phases["write"] + phases["read"]) / (4 * work.layers)
     rates["setup_seconds"] = phases["setup"]
     for folder in folders[1:]:
-        other, count, _, ended = read_run(folder)
+        other, count, ended = read_run(folder)
         if count == 1:
             raise InvalidInput(f"{folder} has one rank: the runs after the first are for the links between ranks")
         # The rank that waits least for the others waits for the wire.
@@ -215,7 +234,7 @@ def check(options):
     rates = load_rates(options.rates)
     worst = 0.0
     for folder in options.runs:
-        work, ranks, _, done = read_run(folder)
+        work, ranks, done = read_run(folder)
         phases = work.predict(rates, ranks)
         total, measured = sum(phases.values()), done["seconds"]
         worst = max(worst, abs(total / measured - 1))
@@ -251,7 +270,8 @@ def main():
     if options.command == "rates":
         if options.cores < 1:
             raise InvalidInput(f"--cores must be at least 1, not {options.cores}")
-        Path(options.out).write_text(json.dumps(measure(options.runs, options.cores), indent=1) + "\n", encoding="utf-8")
+        check_out(options.out)
+        write_whole(options.out, (json.dumps(measure(options.runs, options.cores), indent=1) + "\n").encode())
     elif options.command == "predict":
         predict(options)
     else:

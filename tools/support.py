@@ -1,6 +1,8 @@
 """What every tool here shares: how it fails. One sentence on stderr; exit code 2 for wrong usage or unusable input, 1 else."""
 import argparse
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +28,36 @@ def run(main):
     except OSError as error:
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell counts an end by Ctrl-C
+
+
+def check_out(path, option="--out"):
+    """Refuses what no file can be written as, before the work that would be lost."""
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInput(f"{option} {path} is a folder; name a file to write")
+    if path.exists() and not path.is_file():
+        raise InvalidInput(f"{option} {path} is not an ordinary file; name a file to write")
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{option} {path}: the folder {path.parent} does not exist")
+
+
+def write_whole(path, data, option="--out"):
+    """Writes a file of these bytes under a temporary name, and gives it its own when all is on the disk."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError as error:
+        raise InvalidInput(f"{option} {path} cannot be written: {error.strerror or error}".lstrip()) from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read_text(path):
@@ -48,7 +80,7 @@ def read_json_object(path):
     text = read_text(path)
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError itself: a number of more digits than Python takes
         raise InvalidInput(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"{path} does not hold a JSON object")

@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 from support import InvalidInput, read_text
@@ -78,7 +79,7 @@ def string(row, name, where):
     value = row.get(name)
     if not isinstance(value, str):
         raise InvalidInput(f"{where} lacks a text '{name}'; it has {listed(row)}")
-    return value
+    return _whole(value, name, where)
 
 
 def text(row, name, where):
@@ -99,7 +100,7 @@ def strings(row, name, where, shortest=1):
     value = row.get(name)
     if not isinstance(value, list) or len(value) < shortest or not all(isinstance(text, str) for text in value):
         raise InvalidInput(f"{where} lacks a list '{name}' of at least {shortest} texts")
-    return value
+    return [_whole(text, name, where) for text in value]
 
 
 def mapping(row, name, where):
@@ -129,6 +130,14 @@ def not_empty(items, path, what):
     if not items:
         raise InvalidInput(f"{path} holds no {what}")
     return items
+
+
+def _whole(text, name, where):
+    """Refuses half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    half = re.search(r"[\ud800-\udfff]", text)
+    if half:
+        raise InvalidInput(f"{where}: '{name}' holds \\u{ord(half[0]):04x}, half of a surrogate pair, which is no character")
+    return text
 
 
 def _object(where, row):

@@ -1,36 +1,26 @@
 """Writes the token file: HDF5 under a seal that tells a whole file from a damaged one. Equal contents give equal bytes."""
-import contextlib
 import json
-import os
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-from seal import USER_BLOCK, seal
-from support import InvalidInput
+from seal import USER_BLOCK, sealed
+from support import write_whole
 
 
 def write_token_file(path, contents):
-    """Writes under a temporary name, seals, renames.
+    """Makes the file in memory, since HDF5 does not survive a full disk, seals it, and writes it whole.
 
     @param contents  tokenizer_sha256, vocab_size, sources; and, each where there is one, text (sequences), pairs
                      (stereotype, anti_stereotype: sequences; unrelated: sequences or None; category: strings),
                      tasks {name: task}. A task has kind, sequences, scored_from, item, role; strings {dataset: one per item};
                      and numbers {dataset: array}, written with the array's type.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with h5py.File(partial, "w", userblock_size=USER_BLOCK) as file:
-            _write_contents(file, contents)
-        seal(partial)
-        partial.rename(path)
-    except OSError as error:
-        raise InvalidInput(f"--out {path} cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with h5py.File("in memory", "w", driver="core", backing_store=False, userblock_size=USER_BLOCK) as file:
+        _write_contents(file, contents)
+        file.flush()
+        data = file.id.get_file_image()  # without the user block
+    write_whole(path, sealed(data))
 
 
 def _write_contents(file, contents):

@@ -146,6 +146,62 @@ def test_the_alpha_sweep_names_what_failed_and_ends_with_its_tables(cluster, sma
         assert "no plot" in summary
 
 
+def test_a_task_of_an_array_goes_back_alone(cluster, tmp_path):
+    """The last one, which has the array's own id."""
+    script = tmp_path / "array.sh"
+    script.write_text(f"""#!/bin/bash
+cd {ROOT}
+source slurm/environment.sh
+echo "$SLURM_ARRAY_TASK_ID" >>{tmp_path}/ran
+[[ $SLURM_ARRAY_TASK_ID == 1 && ${{SLURM_RESTART_COUNT:-0}} == 0 ]] || exit 0
+run_resumable sleep 1000
+""")
+    job = cluster.submit(f"{tmp_path}/log-%a", "--array=0-1%1", "--cpus-per-task=1", "--ntasks=1", "--requeue", script)
+    ran = tmp_path / "ran"
+    until(lambda: ran.exists() and "1" in ran.read_text(), "the last task")
+    cluster.call("scancel", "--signal=USR1", "--batch", f"{job}_1")
+    until(lambda: ran.read_text().count("1") == 2, "the last task's second try", 100)
+    cluster.wait(f"{job}_1")
+    assert sorted(ran.read_text().split()) == ["0", "1", "1"]
+
+
+def test_a_sweep_by_the_profile_of_a_gpu_cluster(cluster, small, tmp_path):
+    """As it stands, but for what no machine of the tests has: 12 processors, a GPU."""
+    out = tmp_path / "out"
+    task = f"--output={tmp_path}/task-%A_%a --cpus-per-task=2"
+    settings = {**variables(small, out), "GRID": "0.1", "SITE": "gpu-cluster", "SBATCH_TASK": task}
+    cluster.wait(cluster.submit(tmp_path / "submit", *task.split()[1:], "jobs/alpha_sweep.sh", **settings), log=tmp_path / "submit")
+    cluster.wait((out / "gather.job").read_text().strip())
+    assert "point_000" in (out / "summary.txt").read_text()
+
+
+def job_without_slurm(name, cluster, code=0, **settings):
+    environment = {key: value for key, value in cluster.environment.items() if key != "SLURM_CONF"}
+    process = subprocess.run(["bash", f"jobs/{name}.sh"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+                             env={**environment, "RANKS": "1", **{key: str(value) for key, value in settings.items()}})
+    assert process.returncode == code, process.stdout + process.stderr
+    return process.stdout + process.stderr
+
+
+def test_what_was_made_of_other_inputs_is_not_kept(cluster, small, tmp_path):
+    """Reports of an older token file are made again; points of other settings do not come into a sweep's table."""
+    tokens = tmp_path / "tokens.h5"
+    shutil.copy(small[1], tokens)
+    settings = {"MODEL": small[0], "TOKENS": tokens, "OUT": tmp_path / "out", "GRID": "0,0.1", "QUANTIZE": "--bits 4 --group-size 64"}
+    job_without_slurm("alpha_sweep", cluster, **settings)
+    reports = [tmp_path / f"out/reports/{name}.json" for name in ("original", "point_000", "point_001")]
+    made = [report.stat().st_mtime_ns for report in reports]
+    job_without_slurm("alpha_sweep", cluster, **settings)
+    assert [report.stat().st_mtime_ns for report in reports] == made
+    tokens.touch()
+    job_without_slurm("alpha_sweep", cluster, **settings)
+    assert all(report.stat().st_mtime_ns > before for report, before in zip(reports, made))
+    said = job_without_slurm("alpha_sweep", cluster, code=2, **settings | {"QUANTIZE": "--bits 3 --group-size 64"})
+    assert "has the sweep of MODEL=" in said and "--bits 4" in said
+    assert "FORMAT=gguf is not" in job_without_slurm("fairgptq_llama8b", cluster, code=2, **settings | {"FORMAT": "gguf"})
+    assert "FAIRGPTQ=/nowhere is not a program" in job_without_slurm("fairgptq_llama8b", cluster, code=2, **settings | {"FAIRGPTQ": "/nowhere"})
+
+
 def test_the_same_file_without_slurm(small, expected, tmp_path, cluster):
     out = tmp_path / "out"
     environment = {name: value for name, value in cluster.environment.items() if name != "SLURM_CONF"}

@@ -1,4 +1,5 @@
 """How the tests of tools/ run a tool, and what they expect of a refusal."""
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,16 @@ TOOLS = ROOT / "tools"
 sys.path.insert(0, str(TOOLS))
 
 
-def run_tool(name, *arguments):
-    """Runs tools/NAME as a user would. @returns the finished process, stdout and stderr as text"""
+def run_tool(name, *arguments, largest_file=None):
+    """Runs tools/NAME as a user would. @returns the finished process, stdout and stderr as text
+
+    @param largest_file  bytes; the system refuses to write more to a file, as a full disk would
+    """
+    def limit():
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     return subprocess.run([sys.executable, str(TOOLS / name), *map(str, arguments)], capture_output=True, text=True,
-                          check=False)
+                          check=False, preexec_fn=limit)
 
 
 def refused(process):

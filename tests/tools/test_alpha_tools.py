@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from running import run_tool
+from running import refused, run_tool
 from safetensors.numpy import save_file
 
 
@@ -60,6 +60,24 @@ def test_experts_are_of_one_kind_and_what_weights_them_is_not_quantized(tmp_path
     assert list(points(tmp_path / "l")[0]) == ["*.layers.0.*"]
 
 
+@pytest.mark.parametrize("prefix", ["model", "model.decoder", "decoder", "language_model.model", "model.language_model"])
+def test_only_the_text_models_linears_count(tmp_path, prefix):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps({"text_config": {"num_hidden_layers": 2}}))
+    names = [f"{prefix}.layers.{layer}.fc1" for layer in range(2)]
+    names += ["vision_tower.vision_model.encoder.layers.0.mlp.fc1", "model.vision_tower.transformer.layers.1.feed_forward.gate_proj"]
+    save_file({f"{name}.weight": np.zeros((4, 4), np.float16) for name in names}, str(tmp_path / "model/model.safetensors"))
+    tool("alpha_points.py", "--out", tmp_path / "m", "--random", "1", "--scope", "module", "--model", tmp_path / "model")
+    assert list(points(tmp_path / "m")[0]) == ["*.fc1"]
+
+
+def test_a_pointer_to_a_model_is_refused(tmp_path):
+    model = write_model(tmp_path / "model")
+    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    sentence = refused(run_tool("alpha_points.py", "--out", tmp_path / "out", "--random", "1", "--scope", "layer", "--model", model))
+    assert "model.safetensors is not a whole safetensors file" in sentence and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("arguments", "word"), [(("--grid", "0,x"), "'x'"), (("--grid", "-1"), "--grid"), ((), "--grid"),
                                                  (("--random", "3", "--low", "0"), "--low"), (("--random", "-1"), "--random"),
                                                  (("--random", "1", "--scope", "layer"), "--model"),
@@ -80,7 +98,7 @@ def write_sweep(folder, results):
     (folder / "reports").mkdir()
 
     def report(bias, perplexity):
-        return json.dumps({"tasks": {"words": {"kind": "perplexity", "perplexity": perplexity},
+        return json.dumps({"model": "m", "run": None, "settings": None, "tasks": {"words": {"kind": "perplexity", "perplexity": perplexity},
                                      "pairs": {"kind": "pair_preference", "mean_abs_difference_per_token": bias}}})
     (folder / "reports/original.json").write_text(report(0.5, 20))
     for index, (alpha, result) in enumerate(results.items()):
@@ -110,3 +128,27 @@ def test_a_sweep_without_results_is_refused(tmp_path):
     assert "point_NNN" in tool("sweep_results.py", tmp_path, code=2).stderr
     write_sweep(tmp_path, {0: None})
     assert "report" in tool("sweep_results.py", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize(("file", "content", "words"), [
+    ("reports/point_001.json", '{"model": "m"}', '"tasks"'),
+    ("reports/point_001.json", '{"model": "m", "tasks": {}}', "measured on other data"),
+    ("reports/original.json", '{"tasks": [1]}', "original.json lacks"),
+    ("points/point_001.json", "{}", "a number for each pattern"),
+    ("points/point_001.json", '{"*": "x"}', "a number for each pattern"),
+])
+def test_files_of_a_sweep_that_are_none_are_refused(tmp_path, file, content, words):
+    write_sweep(tmp_path, {0: (0.6, 25), 0.1: (0.4, 26)})
+    (tmp_path / file).write_text(content)
+    assert words in refused(run_tool("sweep_results.py", tmp_path))
+
+
+def test_ability_of_which_no_share_can_be_lost(tmp_path):
+    write_sweep(tmp_path, {0: (0.6, 0), 0.1: (0.4, 26)})
+    assert "words.perplexity is 0 with α = 0" in refused(run_tool("sweep_results.py", tmp_path))
+
+
+def test_tables_of_a_sweep_are_whole_or_not_there(tmp_path):
+    write_sweep(tmp_path, {0: (0.6, 25), 0.1: (0.4, 26)})
+    assert "sweep.csv cannot be written" in refused(run_tool("sweep_results.py", tmp_path, largest_file=10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["points", "reports"]

@@ -2,6 +2,7 @@
 import json
 from importlib import metadata
 
+import get_smollm2
 import h5py
 import numpy as np
 import pytest
@@ -42,12 +43,11 @@ def test_tensors_are_the_reference(model, reference):
 
 
 def test_query_rows_are_in_hugging_face_order():
-    from get_smollm2 import undo_rotary_permutation
     heads, half = 2, 3
     # Row r of head h in Hugging Face's order has value 10h + r; GGUF interleaves the halves.
     ours = np.array([[10 * head + row] for head in range(heads) for row in range(2 * half)])
     stored = np.array([[10 * head + row] for head in range(heads) for row in (0, 3, 1, 4, 2, 5)])
-    assert np.array_equal(undo_rotary_permutation(stored, heads), ours)
+    assert np.array_equal(get_smollm2.undo_rotary_permutation(stored, heads), ours)
 
 
 def test_tokens_are_the_reference(model, reference):
@@ -83,3 +83,19 @@ def test_config_describes_the_weights(model):
 def test_an_existing_folder_is_refused(tmp_path):
     sentence = refused(run_tool("get_smollm2.py", "--out", tmp_path))
     assert "exists already" in sentence and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("model")  # or this is skipped
+def test_a_full_disk_is_one_sentence(tmp_path):
+    assert "cannot be written" in refused(run_tool("get_smollm2.py", "--out", tmp_path / "model", largest_file=1 << 16))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_that_cannot_be_written_is_a_failure_of_the_disk(tmp_path, monkeypatch):
+    class Unwritable:
+        def save(self, path):
+            raise Exception("No space left on device (os error 28)")  # as the library does
+    monkeypatch.setattr(get_smollm2, "convert_tensors", lambda reader: {})
+    monkeypatch.setattr(get_smollm2, "build_tokenizer", lambda reader: Unwritable())
+    with pytest.raises(OSError, match="No space left"):
+        get_smollm2.write_model(None, tmp_path)

@@ -1,6 +1,7 @@
 """tools/prepare.py: what it writes, that it writes it again byte for byte, and that it refuses in one sentence."""
 import csv
 import json
+import os
 
 import h5py
 import pyarrow
@@ -275,6 +276,11 @@ REFUSALS = [
     ("a stride for nothing", ["--text", ("a.txt", "he was late"), "--stride", "3"], "no text for perplexity"),
     ("less text than a sequence", ["--text", ("a.txt", "he was"), "--sequence-length", "9", "--max-text-tokens", "8"], "--max-text-tokens 8"),
     ("nothing", [], "nothing to prepare"),
+    ("half a surrogate pair", ["--pairs", ("a.jsonl", '{"sent_more": "he \\ud83d", "sent_less": "she"}')], "line 1: 'sent_more' holds \\ud83d"),
+    ("half a surrogate pair in a category", ["--pairs", ("a.jsonl", '{"sent_more": "he was", "sent_less": "she was", "category": "\\udc00"}')],
+     "'category' holds \\udc00"),
+    ("half a surrogate pair in a list", ["--hellaswag", ("a.jsonl", json.dumps({
+        "activity_label": "a", "ctx_a": "he", "ctx_b": "was", "endings": ["late", "\ud83d"], "label": 0}))], "'endings' holds \\ud83d"),
     ("an unknown use", ["--text", ("a.txt", "he"), "--use", "text=testing"], "--use text=testing"),
     ("a use of nothing", ["--text", ("a.txt", "he"), "--use", "pairs=split"], "there is no --pairs"),
     ("a seed that is no number", ["--text", ("a.txt", "he"), "--seed", "x"], "--seed"),
@@ -358,6 +364,7 @@ def test_a_model_that_takes_pictures_has_its_text_settings_inside(model, tmp_pat
     ("config.json", '{"vocab_size": 4, "max_position_embeddings": 64}', "do not belong together"),
     ("tokenizer.json", None, "tokenizer.json does not exist"),
     ("tokenizer.json", "{}", "is not a tokenizer"),
+    ("config.json", '{"vocab_size": ' + "9" * 5000 + "}", "config.json is not JSON"),
     ("tokenizer_config.json", '{"bos_token": "<other>"}', "'<other>' is not in tokenizer.json"),
 ])
 def test_an_unusable_model_is_refused(model, tmp_path, name, content, sentence):
@@ -385,6 +392,31 @@ def test_a_folder_that_does_not_exist_is_refused(model, tmp_path):
     text = write_text(tmp_path / "text.txt", "he was late")
     out = tmp_path / "nowhere" / "out.h5"
     assert "does not exist" in refused(run_tool("prepare.py", "--model", model, "--out", out, "--text", text))
+
+
+@pytest.mark.parametrize("out", ["", ".", "folder", "pipe"])
+def test_what_is_no_file_is_refused_before_any_work(model, tmp_path, monkeypatch, out):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    process = run_tool("prepare.py", "--model", model, "--out", out, "--text", write_text(tmp_path / "text.txt", "he was late"))
+    assert "name a file to write" in refused(process) and not process.stdout
+
+
+def test_what_was_there_stays_on_a_full_disk(model, tmp_path):
+    text, out = write_text(tmp_path / "text.txt", "he was late"), write_text(tmp_path / "out.h5", "what was there")
+    assert "cannot be written" in refused(run_tool("prepare.py", "--model", model, "--out", out, "--text", text, largest_file=2000))
+    assert out.read_text() == "what was there" and sorted(tmp_path.iterdir()) == [out, text]
+
+
+@pytest.mark.parametrize("role, token", [("bos_token", "x"), ("bos_token", 5000), ("bos_token", True), ("eos_token", -1)])
+def test_special_tokens_are_the_models(model, tmp_path, role, token):
+    changed = copy_of(model, tmp_path / "changed", **{f"{role}_id": token})
+    (changed / "tokenizer_config.json").unlink()
+    text = write_text(tmp_path / "text.txt", "he was late")
+    sentence = refused(run_tool("prepare.py", "--model", changed, "--out", tmp_path / "out.h5", "--text", text))
+    assert role in sentence and "whole number below" in sentence
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_the_shared_data_are_read(model, shared, tmp_path):

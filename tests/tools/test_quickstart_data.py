@@ -26,6 +26,16 @@ def test_a_page_without_paragraphs_is_refused(tmp_path):
     assert not (tmp_path / "out.txt").exists()
 
 
+def test_prose_is_written_whole_or_not_at_all(tmp_path):
+    page, out = tmp_path / "page.html", tmp_path / "out.txt"
+    page.write_text(f"<p>{LONG}</p>")
+    out.write_text("what was there")
+    assert "cannot be written" in refused(run_tool("html_prose.py", page, "--out", out, largest_file=20))
+    assert out.read_text() == "what was there" and sorted(tmp_path.iterdir()) == [out, page]
+    assert "is a folder" in refused(run_tool("html_prose.py", page, "--out", tmp_path))
+    assert "does not exist" in refused(run_tool("html_prose.py", page, "--out", tmp_path / "nowhere/out.txt"))
+
+
 def test_an_installed_file_is_found():
     process = run_tool("package_file.py", "pytest", "pytest/__main__.py")
     assert process.returncode == 0, process.stderr

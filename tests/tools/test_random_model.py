@@ -125,4 +125,14 @@ def test_what_cannot_be_made_is_refused(tmp_path):
     assert "--layers must be from 1 to 32" in refused(run_tool("random_model.py", "8b", tmp_path / "out", "--layers", "33"))
     assert "invalid choice" in refused(run_tool("random_model.py", "9b", tmp_path / "out"))
     assert "needs text or pairs" in refused(run_tool("random_model.py", "8b", tmp_path / "out", "--sequences", "0", "--pairs", "0"))
+    assert "--seed must not be negative" in refused(run_tool("random_model.py", "8b", tmp_path / "out", "--seed", "-1"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    """HDF5 itself would end by a segmentation fault."""
+    (tmp_path / "out").mkdir()
+    for largest_file in (100, 60_000):
+        done = run_tool("random_model.py", "smollm2-135m", tmp_path / "out", "--only", "tokens", largest_file=largest_file)
+        assert "tokens.h5 cannot be written" in refused(done)
+        assert list((tmp_path / "out").iterdir()) == []

@@ -14,8 +14,8 @@ def write_run(folder, ranks, phases, *, layers=6, done=True):
     (folder.parent / "model").mkdir(exist_ok=True)
     (folder.parent / "model/config.json").write_text(json.dumps(CONFIG))
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"settings": {"model": {"path": str(folder.parent / "model")}, "layers": layers,
-                                                              "quantization": {"alpha": 0.1}}}))
+    (folder / "run.json").write_text(json.dumps({"format": "fairgptq-run", "fingerprint": "f", "settings": {
+        "model": {"path": str(folder.parent / "model")}, "calibration": {}, "layers": layers, "quantization": {"alpha": 0.1, "bits": 4}}}))
     phases = {**dict.fromkeys(PHASES, 0.0), **phases}
     events = [{"event": "start", "ranks": ranks, "threads": 1, "forward_tokens": 12000, "hessian_tokens": 12000, "pair_columns": 2500,
                "chunks": 12, "squared_lengths": 1e6},
@@ -88,6 +88,30 @@ def test_gpus_read_a_model_once_and_nodes_of_cpus_each_for_themselves(tmp_path):
     assert 130 < seconds("h100", 8) < 150 and seconds("h100", 512) == pytest.approx(seconds("h100", 8), rel=0.1)
     (tmp_path / "each.json").write_text(json.dumps(H100 | {"shared_reading": False}))
     assert seconds(tmp_path / "each.json", 512) > 50 * seconds("h100", 512)
+
+
+def test_torn_lines_of_a_log_are_passed_over(tmp_path, rates):
+    """As fairgptq status reads it; a run whose last line is torn is not known to have ended."""
+    log = tmp_path / "one/log.jsonl"
+    first, last = log.read_text().splitlines(keepends=True)
+    log.write_text(first + '{"event": "lay\n[1]\n' + last + '{"event"')
+    assert run_tool("simulate.py", "check", "--rates", rates, tmp_path / "one").returncode == 0
+    log.write_text(first + last[:-10])
+    assert "from start to end" in refused(run_tool("simulate.py", "check", "--rates", rates, tmp_path / "one"))
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    def sentence(out="x.json"):
+        return refused(run_tool("simulate.py", "rates", tmp_path / "one", "--cores", 4, "--out", tmp_path / out))
+    one = write_run(tmp_path / "one", 1, ONE)
+    assert "is a folder" in sentence(".")
+    log = (one / "log.jsonl").read_text()
+    for field in "pair_columns", "seconds", "figures":
+        (one / "log.jsonl").write_text(log.replace(f'"{field}"', '"other"'))
+        assert f"lacks '{field}'" in sentence()
+    (one / "run.json").write_text('{"name": "of something else"}')
+    assert "is not the run.json of a fairgptq run" in sentence()
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_what_cannot_be_simulated_is_refused(tmp_path, rates):
