@@ -31,7 +31,7 @@ std::optional<int> launcher_local_rank() {
 }
 
 int launcher_ranks() {
-    return number_in_environment({"OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"}).value_or(1);
+    return number_in_environment({"OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"}).value_or(1);
 }
 
 }  // namespace fairgptq

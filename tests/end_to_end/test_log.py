@@ -95,8 +95,8 @@ def test_watch_says_why_a_run_failed(small, tmp_path):
 def test_a_killed_run_is_dead(small, tmp_path):
     """Also in its first layer, of which nobody knows how long it takes."""
     out = tmp_path / "run"
-    process = start(2, *quantize(small, out))
-    while not list(out.glob("lock.*")) or "start" not in (out / "log.jsonl").read_text():
+    process, log = start(2, *quantize(small, out)), out / "log.jsonl"
+    while not log.exists() or "start" not in log.read_text():  # which the job's lock comes before
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)

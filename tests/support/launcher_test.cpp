@@ -13,7 +13,8 @@ class LauncherTest : public ::testing::Test {
     void SetUp() override {
         for (const char* name :
              {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "PALS_LOCAL_RANKID",
-              "PMI_LOCAL_RANK", "PMIX_LOCAL_RANK", "FLUX_TASK_LOCAL_ID", "SLURM_LOCALID"})
+              "PMI_LOCAL_RANK", "PMIX_LOCAL_RANK", "FLUX_TASK_LOCAL_ID", "SLURM_LOCALID", "OMPI_COMM_WORLD_SIZE",
+              "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS"})
             ::unsetenv(name);
     }
 };
@@ -35,6 +36,16 @@ TEST_F(LauncherTest, MpirunInsideASlurmJobKnowsBetterThanSlurm) {
     ::unsetenv("OMPI_COMM_WORLD_LOCAL_RANK");
     ::setenv("MPI_LOCALRANKID", "2", 1);
     EXPECT_EQ(launcher_local_rank(), 2);
+}
+
+TEST_F(LauncherTest, RanksAreAnMpiLaunchersAndNotSlurms) {
+    ::setenv("SLURM_NTASKS", "8", 1);
+    EXPECT_EQ(launcher_ranks(), 1);
+    for (const char* name : {"OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"}) {
+        ::setenv(name, "4", 1);
+        EXPECT_EQ(launcher_ranks(), 4) << name;
+        ::unsetenv(name);
+    }
 }
 
 TEST_F(LauncherTest, WhatIsNoNumberIsPassedOver) {
