@@ -280,8 +280,8 @@ int make_runs(const RunCommand& command, int argc, char** argv, Communicator& co
     const auto collectives = make_device_collectives(inputs->comm, *backend, comm);
     const MemoryPlan memory = plan_run(*inputs, *backend, comm, collectives->direct(), planned.size());
     const auto folder = [&](const PlannedRun& run) { return run.folder.empty() ? out : out / run.folder; };
-    together(comm, [&] {  // before the first of them is made
-        if (comm.rank() != 0 || resume) return;
+    together(comm, [&] {  // of several, before the first of them is made
+        if (comm.rank() != 0 || resume || planned.size() == 1) return;
         for (const PlannedRun& run : planned)
             RunDirectory::require_empty(folder(run));
     });

@@ -114,6 +114,14 @@ std::vector<std::vector<std::string>> cells_of(const Comparison& comparison) {
     return rows;
 }
 
+/// A line, or nothing.
+std::string note_of_untested(const Comparison& comparison) {
+    const std::vector<std::string> tasks = comparison.untested();
+    if (tasks.empty()) return {};
+    return fmt::format("not tested for noise: {} (too few items for an interval, or other data in the reports)\n",
+                       fmt::join(tasks, ", "));
+}
+
 std::string escaped(std::string text, char character, const char* with) {
     for (std::size_t place = 0; (place = text.find(character, place)) != std::string::npos;) {
         text.replace(place, 1, with);
@@ -145,6 +153,21 @@ bool Comparison::any_significant() const {
     });
 }
 
+std::vector<std::string> Comparison::untested() const {
+    std::vector<std::string> tasks;
+    std::set<std::string> tested;
+    for (const ComparedRow& row : rows) {
+        bool compared = false;
+        for (std::size_t report = 1; report < row.figures.size(); ++report) {
+            compared = compared || (row.figures.front().value && row.figures[report].value);
+            if (row.figures[report].difference.known()) tested.insert(row.task);
+        }
+        if (compared && row.group.empty() && std::ranges::count(tasks, row.task) == 0) tasks.push_back(row.task);
+    }
+    std::erase_if(tasks, [&](const std::string& task) { return tested.contains(task); });
+    return tasks;
+}
+
 Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles, bool by_group) {
     std::set<std::pair<std::string, std::string>> tasks;  // name and kind
     for (const nlohmann::json& report : reports)
@@ -171,7 +194,7 @@ std::string as_table(const Comparison& comparison) {
         for (std::size_t row = 1; row < rows.size(); ++row)
             for (std::size_t column = 2; column < rows[row].size(); ++column)
                 if (!rows[row][column].ends_with('*')) rows[row][column] += ' ';
-    return format_table(rows) + (stars ? fmt::format("{}\n", footnote) : "");
+    return format_table(rows) + note_of_untested(comparison) + (stars ? fmt::format("{}\n", footnote) : "");
 }
 
 std::string as_markdown(const Comparison& comparison) {
@@ -188,6 +211,7 @@ std::string as_markdown(const Comparison& comparison) {
             text += " | ---:";
         text += " |\n";
     }
+    if (const std::string note = note_of_untested(comparison); !note.empty()) text += "\n" + note;
     if (comparison.any_significant()) text += fmt::format("\n\\{}\n", footnote);
     return text;
 }

@@ -31,6 +31,9 @@ struct Comparison {
     std::vector<std::string> titles;  // [reports]
     std::vector<ComparedRow> rows;    // tasks in name order, figures in their metric's order; then the task's groups
     bool any_significant() const;
+    /// Tasks of which no difference could be tested, in their order: where an interval wants more items, or the reports
+    /// have other data.
+    std::vector<std::string> untested() const;
 };
 
 /// @param reports  as read_report lets pass
@@ -38,7 +41,8 @@ struct Comparison {
 Comparison compare_reports(std::span<const nlohmann::json> reports, std::vector<std::string> titles,
                            bool by_group = false);
 
-/// Aligned columns; a star marks a significant difference from the first column, and a last line says so.
+/// Aligned columns; a star marks a significant difference from the first column. Lines at the end say so, and what
+/// could not be tested.
 std::string as_table(const Comparison& comparison);
 /// The same as a Markdown table.
 std::string as_markdown(const Comparison& comparison);

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 namespace fairgptq {
 
@@ -22,16 +24,21 @@ std::string objection_to(const Scheme& scheme, const std::string& format) {
 
 std::string vllm_objection(const std::string& format, const Schemes& schemes, bool scattered_groups) {
     if (format == "dense") return {};
-    if (scattered_groups)
-        return "it has taken no groups of scattered columns (desc_act) since 0.30; quantize with --order group, or "
-               "with --static-groups";
-    if (!schemes.fused_alike)
-        return "it computes q, k and v (or q_a and kv_a) as one, and gate and up, and in some layer these are not "
-               "quantized alike";
-    if (!schemes.experts_alike) return "it wants all experts of a layer quantized alike";
+    std::vector<std::string> objections;  // all of them, so that nobody mends one to meet the next
     for (const Scheme& scheme : schemes.all())
-        if (std::string objection = objection_to(scheme, format); !objection.empty()) return objection;
-    return {};
+        if (std::string objection = objection_to(scheme, format);
+            !objection.empty() && std::ranges::count(objections, objection) == 0)
+            objections.push_back(std::move(objection));
+    if (scattered_groups)
+        objections.emplace_back(
+            "it has taken no groups of scattered columns (desc_act) since 0.30; quantize with --order group, or with "
+            "--static-groups");
+    if (!schemes.fused_alike)
+        objections.emplace_back(
+            "it computes q, k and v (or q_a and kv_a) as one, and gate and up, and in some layer these are not "
+            "quantized alike");
+    if (!schemes.experts_alike) objections.emplace_back("it wants all experts of a layer quantized alike");
+    return fmt::format("{}", fmt::join(objections, "; and "));
 }
 
 std::string vllm_objection(const SolverSettings& settings, const Schemes& schemes) {

@@ -12,7 +12,7 @@ namespace fairgptq {
 inline constexpr const char* vllm_version = "0.32";
 
 /// @param format gptq, compressed-tensors or dense
-/// @returns why vLLM does not load such an export with the kernels it brings; empty where it does
+/// @returns everything for which vLLM does not load such an export with the kernels it brings; empty where it does
 std::string vllm_objection(const std::string& format, const Schemes& schemes, bool scattered_groups);
 
 /// @returns why vLLM would load no quantized export of a run with these settings; empty where it loads one

@@ -356,6 +356,9 @@ void read_window_pattern(const ConfigReader& reader, ModelConfig& config, std::i
 
 ModelConfig read_config(const std::filesystem::path& model_dir) {
     const std::filesystem::path file = model_dir / "config.json";
+    if (std::error_code ignored; !std::filesystem::exists(model_dir, ignored))
+        throw InvalidInput("{}/config.json is missing: give the folder of a model (`hf download` makes one)",
+                           model_dir.string());
     const nlohmann::json object = read_json_object(file);
     const ConfigReader reader(object, file.string());
     ModelConfig config;

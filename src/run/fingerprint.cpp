@@ -1,5 +1,9 @@
 // Which settings change results: a run's identity, and what --resume compares.
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "run/run_directory.hpp"
 #include "support/checksum.hpp"
@@ -32,20 +36,24 @@ std::string fingerprint_of(const nlohmann::json& settings) {
     return hash_of(json_text(fields_of(settings)));
 }
 
-std::string first_difference(const nlohmann::json& before, const nlohmann::json& now) {
+std::string differences(const nlohmann::json& before, const nlohmann::json& now) {
     const nlohmann::json old_fields = fields_of(before);
     const nlohmann::json new_fields = fields_of(now);
     nlohmann::json all = old_fields;
     all.update(new_fields);
-    for (const auto& [name, value] : all.items()) {
-        const auto old_field = old_fields.find(name);
-        const auto new_field = new_fields.find(name);
-        if (old_field == old_fields.end()) return fmt::format("{} was not set, is {}", name, json_text(value));
-        if (new_field == new_fields.end()) return fmt::format("{} was {}, is not set", name, json_text(*old_field));
-        if (*old_field != *new_field)
-            return fmt::format("{} was {}, is {}", name, json_text(*old_field), json_text(*new_field));
-    }
-    return {};
+    const auto text = [](const nlohmann::json& fields, const std::string& name) {
+        const auto field = fields.find(name);
+        return field == fields.end() ? "not set" : json_text(*field);
+    };
+    const auto shown = [](const std::string& value) {  // the model's files would fill a page
+        constexpr std::size_t most = 80;
+        return value.size() > most ? "…" : value;
+    };
+    std::vector<std::string> found;
+    for (const auto& [name, value] : all.items())
+        if (const std::string then = text(old_fields, name), is = text(new_fields, name); then != is)
+            found.push_back(fmt::format("{} was {}, is {}", name, shown(then), shown(is)));
+    return fmt::format("{}", fmt::join(found, "; "));
 }
 
 }  // namespace fairgptq

@@ -96,7 +96,7 @@ RunDirectory RunDirectory::open(const fs::path& path) {
 
 RunDirectory RunDirectory::resume(const fs::path& path, const nlohmann::json& settings) {
     RunDirectory run = open(path);
-    if (const std::string difference = first_difference(run.settings_, settings); !difference.empty())
+    if (const std::string difference = differences(run.settings_, settings); !difference.empty())
         throw InvalidInput("{} cannot be resumed with other settings: {}", path.string(), difference);
     make_folder(path / "layers");  // missing where the run ended between its first two steps
     return run;

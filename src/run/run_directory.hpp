@@ -29,8 +29,8 @@ class RunDirectory {
     static bool begun(const std::filesystem::path& path);
     /// @throws InvalidInput if it is not a run, or run.json was changed by hand
     static RunDirectory open(const std::filesystem::path& path);
-    /// For --resume: open, and compare what changes results. @throws InvalidInput naming the first field that differs,
-    /// its value in the run and its value now
+    /// For --resume: open, and compare what changes results. @throws InvalidInput naming the fields that differ, their
+    /// values in the run and now
     static RunDirectory resume(const std::filesystem::path& path, const nlohmann::json& settings);
 
     const std::filesystem::path& path() const { return path_; }
@@ -73,8 +73,7 @@ class RunDirectory {
 /// Hash (XXH3, 128 bits, hex) of the fields that change results.
 std::string fingerprint_of(const nlohmann::json& settings);
 
-/// The first field (in name order) that changes results and differs, as "solver.alpha was 0.1, is 0.5"; empty if none
-/// does.
-std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
+/// The fields (in name order) that change results and differ, as "solver.alpha was 0.1, is 0.5; …"; empty if none does.
+std::string differences(const nlohmann::json& before, const nlohmann::json& now);
 
 }  // namespace fairgptq

@@ -81,7 +81,8 @@ TEST(Comparison, HasARowPerTaskAndFigure) {
               "crows: mean |Δ|                   1.250      –\n"
               "crows: mean |Δ| per token         1.250      –\n"
               "wikitext: perplexity              7.389  7.389\n"
-              "wikitext: bits per token          2.885  2.885\n");
+              "wikitext: bits per token          2.885  2.885\n"
+              "not tested for noise: wikitext (too few items for an interval, or other data in the reports)\n");
 }
 
 TEST(Comparison, MarksWhatDiffersByMoreThanNoise) {
@@ -103,6 +104,7 @@ TEST(Comparison, MarksWhatDiffersByMoreThanNoise) {
     const std::string table = as_table(comparison);
     EXPECT_THAT(table, HasSubstr("2.950  3.050*  2.9"));
     EXPECT_THAT(table, HasSubstr("\n* differs from the first column"));
+    EXPECT_TRUE(comparison.untested().empty());
 }
 
 TEST(Comparison, OfOtherDataOrWithoutItemsTestsNothing) {
@@ -115,6 +117,8 @@ TEST(Comparison, OfOtherDataOrWithoutItemsTestsNothing) {
     for (const ComparedRow& row : comparison.rows)
         for (const ComparedFigure& figure : row.figures)
             EXPECT_FALSE(figure.difference.known()) << row.key;
+    for (const std::string& text : {as_table(comparison), as_markdown(comparison)})
+        EXPECT_THAT(text, HasSubstr("\nnot tested for noise: crows (")) << text;
     EXPECT_THAT(tasks_of_different_data(reports), ElementsAre("crows"));
     EXPECT_TRUE(tasks_of_different_data(std::span(reports).first(2)).empty());
 }

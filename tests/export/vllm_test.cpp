@@ -53,6 +53,9 @@ TEST(Vllm, SettingsAreWarnedOfOnlyWhereNoFormatIsLoaded) {
     EXPECT_EQ(objection(settings), "");
     settings.grid.bits = 3;
     EXPECT_NE(objection(settings), "");
+    settings.grid.group_size = 128;  // all at once
+    EXPECT_NE(objection(settings).find("no kernel for 3 bits; and it has taken no groups of scattered"),
+              std::string::npos);
 }
 
 TEST(Vllm, LoadsSomeLinearsOtherwiseButNotPartsOfOne) {

@@ -1270,6 +1270,7 @@ TEST(Config, RefusesWhatIsNotJson) {
     expect_refused([] { read_text(std::string(100000, '[')); }, {"config.json", "JSON"});
     const testing::ModelFolder empty;
     expect_refused([&] { read_config(empty.path()); }, {"config.json", "missing"});
+    expect_refused([&] { read_config(empty.path() / "org/name"); }, {"org/name/config.json is missing", "hf download"});
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ TEST(RunDirectory, SettingsChangedByHandAreRefused) {
     expect_refused([&] { RunDirectory::open(folder / "run"); }, {"was changed"});
 }
 
-TEST(RunDirectory, ResumeNamesTheFirstFieldThatDiffers) {
+TEST(RunDirectory, ResumeNamesTheFieldsThatDiffer) {
     const ScratchFolder folder;
     RunDirectory::create(folder / "run", sample_settings());
     json now = sample_settings();
@@ -114,7 +114,8 @@ TEST(RunDirectory, ResumeNamesTheFirstFieldThatDiffers) {
     now["solver"]["alpha"] = 0.5;
     expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"solver.alpha was 0.1, is 0.5"});
     now["model"]["config_hash"] = "other";
-    expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"model.config_hash was \"abc\", is \"other\""});
+    expect_refused([&] { RunDirectory::resume(folder / "run", now); },
+                   {"model.config_hash was \"abc\", is \"other\"; solver.alpha was 0.1, is 0.5"});
     now = sample_settings();
     now["solver"].erase("sym");
     expect_refused([&] { RunDirectory::resume(folder / "run", now); }, {"solver.sym was true, is not set"});
