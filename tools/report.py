@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Makes one self-contained HTML page of evaluations, runs and divergence measurements, and a model card of a run."""
-import os
 from pathlib import Path
 
 from model_card import card_of, markdown
 from report_inputs import read_inputs
-from support import InvalidInput, Parser, run
+from support import InvalidInput, Parser, check_out, run, write_whole
 
 
 def parse_options():
@@ -37,23 +36,15 @@ def subject_of(options, runs):
 
 
 def write_text(option, path, text):
-    """Writes a file under a temporary name, then gives it its own."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InvalidInput(f"{option} {path} cannot be written: {error.strerror or error}") from None
+    write_whole(path, text.encode(), option)
     print(f"{path}: written, {len(text.encode()):,} bytes")
 
 
 def main():
     options = parse_options()
     for name in ("out", "card"):
-        path = getattr(options, name)
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InvalidInput(f"--{name} {path} is a folder, or is in none that exists; name a file to write")
+        if getattr(options, name) is not None:
+            check_out(getattr(options, name), f"--{name}")
     reports, runs, divergences = read_inputs(options.inputs)
     subject = subject_of(options, runs)
     from report_page import page  # here, since what it draws with takes longer to load than most inputs take to check

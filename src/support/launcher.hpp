@@ -10,8 +10,8 @@ namespace fairgptq {
 /// the same for all its ranks.
 std::optional<int> launcher_local_rank();
 
-/// How many ranks an MPI launcher started (of MPICH and Intel MPI, on this node), as it tells each of them; 1 where none
-/// does. Slurm's own answers are not asked: a shell that srun started has them, too.
+/// How many ranks an MPI launcher started (of MPICH and Intel MPI, on this node), as it tells each of them; 1 where
+/// none does. Slurm's own answers are not asked: a shell that srun started has them, too.
 int launcher_ranks();
 
 }  // namespace fairgptq

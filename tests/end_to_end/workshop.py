@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-from seal import seal  # noqa: E402,F401  (the tools are scripts, not a package)
+from seal import USER_BLOCK, sealed  # noqa: E402  (the tools are scripts, not a package)
 from token_file import write_token_file  # noqa: E402
 
 BINARY = os.environ.get("FAIRGPTQ_BINARY", str(ROOT / "build/release/fairgptq"))
@@ -22,6 +22,12 @@ ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_R
                "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
                "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # what Open MPI 5 reads
                "OMP_NUM_THREADS": "1"}
+
+
+def seal(path):
+    """Gives a file that was changed the seal of what it holds now."""
+    path = Path(path)
+    path.write_bytes(sealed(path.read_bytes()[USER_BLOCK:]))
 
 
 def command(ranks, *arguments):
