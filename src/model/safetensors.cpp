@@ -221,6 +221,7 @@ struct Checkpoint::Impl {
     void add_file(const std::filesystem::path& path);
     void add_shards(const std::filesystem::path& index);
     void find_scales();
+    void part_experts();
     void advise(const std::string& name, int advice) const;
 };
 
@@ -299,6 +300,38 @@ void Checkpoint::Impl::find_scales() {
     }
 }
 
+void Checkpoint::Impl::part_experts() {
+    constexpr std::int64_t most_experts = 1 << 16;  // believed, so that a header's numbers do not fill the memory
+    constexpr std::string_view both = ".experts.gate_up_proj", down = ".experts.down_proj";
+    std::vector<std::string> whole;
+    for (const auto& [name, tensor] : tensors)
+        if (const std::vector<std::int64_t>& shape = tensor.shape;
+            shape.size() == 3 && shape[0] <= most_experts && !tensor.bytes.empty() &&
+            (name.ends_with(down) || (name.ends_with(both) && shape[1] % 2 == 0)))
+            whole.push_back(name);
+    for (const std::string& name : whole) {
+        const HostTensor all = tensors.at(name);
+        const bool halves = name.ends_with(both);
+        const std::string stem = name.substr(0, name.rfind('.') + 1);
+        const std::vector<const char*> parts =
+            halves ? std::vector<const char*>{"gate_proj", "up_proj"} : std::vector<const char*>{"down_proj"};
+        const std::size_t bytes = all.bytes.size() / static_cast<std::size_t>(all.shape[0]) / parts.size();
+        std::size_t first = 0;
+        for (std::int64_t expert = 0; expert < all.shape[0]; ++expert)
+            for (const char* part : parts) {
+                HostTensor tensor = all;
+                tensor.name = fmt::format("{}{}.{}.weight", stem, expert, part);
+                tensor.shape = {all.shape[1] / std::ssize(parts), all.shape[2]};
+                tensor.bytes = all.bytes.subspan(first, bytes);
+                first += bytes;
+                if (!tensors.try_emplace(tensor.name, tensor).second)
+                    throw InvalidInput("{} holds expert {} in '{}', and there is a tensor '{}' beside it", all.file,
+                                       expert, name, tensor.name);
+            }
+        tensors.erase(name);
+    }
+}
+
 void Checkpoint::Impl::advise(const std::string& name, int advice) const {
     const auto found = tensors.find(name);
     if (found == tensors.end() || found->second.bytes.empty()) return;
@@ -328,6 +361,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir) : impl_(std::make
     else
         throw InvalidInput("{} has neither model.safetensors nor model.safetensors.index.json", impl_->folder);
     impl_->find_scales();
+    impl_->part_experts();
 }
 
 Checkpoint::Checkpoint() : impl_(std::make_unique<Impl>()) {}

@@ -41,7 +41,10 @@ struct HostTensor {
     std::string hash() const;
 };
 
-/// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards).
+/// All tensors of a model folder (model.safetensors, or model.safetensors.index.json and its shards). Where files hold
+/// all experts of a layer in one tensor (`experts.gate_up_proj` [experts, 2 · width, hidden], `experts.down_proj`
+/// [experts, hidden, width], as transformers 5 has them in memory), each expert's linears are tensors here, by the
+/// names that transformers saves them under (`experts.0.gate_proj.weight`), and the one is not.
 class Checkpoint {
   public:
     /// @throws InvalidInput: missing or truncated file, header that is not JSON or too long, offsets that overlap,

@@ -274,17 +274,6 @@ void check_tensors(const Family& family, const Checkpoint& checkpoint) {
         for (const Wanted& wanted : list)
             (void)checkpoint.tensor(wanted.name, wanted.shape).dtype();
     };
-    const std::int64_t with_experts =
-        family.has_experts(0) ? family.kinds_of_layers().front() : family.kinds_of_layers().back();
-    if (family.is_mixture() &&
-        !checkpoint.has(family.layer(with_experts) +
-                        family.stages[static_cast<std::size_t>(family.attention_stages)].linears[0].name + ".weight"))
-        for (const std::string& name : checkpoint.names())
-            if (name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.gate_up_proj.weight"))
-                throw InvalidInput(
-                    "{} holds all experts of a layer in one tensor ('{}'), and one tensor each is expected, as "
-                    "transformers' save_pretrained writes them",
-                    checkpoint.tensor(name).file, name);
     OuterWeights outer;
     check(wanted_outside(family, DType::float32, outer));
     for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {

@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "model/model_runner.hpp"
 #include "model/tiny_models.hpp"
 #include "support_files/late_copies.hpp"
 
@@ -222,10 +223,55 @@ TEST_F(Weights, ReadsExpertsAndTheirRouter) {
     refused({"model.layers.1.mlp.gate.weight"});
     model.tensors().erase("model.layers.1.mlp.experts.2.up_proj.weight");
     refused({"model.layers.1.mlp.experts.2.up_proj.weight"});
+}
+
+TEST_F(Weights, AllExpertsInOneTensorAreOneEach) {
+    nlohmann::json config = testing::tiny_llama_config();
+    config.update({{"architectures", {"Qwen3MoeForCausalLM"}},
+                   {"model_type", "qwen3_moe"},
+                   {"num_experts", 3},
+                   {"num_experts_per_tok", 2},
+                   {"moe_intermediate_size", 40}});
+    TinyModel model({"experts", config, "BF16"});
+    const LayerWeights apart = read_layer(*backend_, model.family(), Checkpoint(model.path()), 0);
+    const std::string experts = "model.layers.0.mlp.experts.";
+    StoredTensor both{{3, 80, 24}, {}, "BF16"}, second{{3, 24, 40}, {}, "BF16"};
     for (int expert = 0; expert < 3; ++expert)
-        model.tensors().erase(fmt::format("model.layers.0.mlp.experts.{}.gate_proj.weight", expert));
-    model.tensors()["model.layers.0.mlp.experts.gate_up_proj"] = {{3, 80, 24}, std::vector<float>(3 * 80 * 24), "F16"};
-    refused({"model.safetensors", "'model.layers.0.mlp.experts.gate_up_proj'", "one tensor each"});
+        for (const char* part : {"gate_proj", "up_proj", "down_proj"}) {
+            const std::string name = fmt::format("{}{}.{}.weight", experts, expert, part);
+            std::vector<float>& values = (std::string_view(part) == "down_proj" ? second : both).values;
+            const std::vector<float>& own = model.tensors().at(name).values;
+            values.insert(values.end(), own.begin(), own.end());
+            model.tensors().erase(name);
+        }
+    model.tensors()[experts + "gate_up_proj"] = both;
+    model.tensors()[experts + "down_proj"] = second;
+    model.write();
+    const Checkpoint checkpoint(model.path());
+    check_tensors(model.family(), checkpoint);
+    EXPECT_FALSE(checkpoint.has(experts + "gate_up_proj"));
+    EXPECT_EQ(checkpoint.tensor(experts + "2.up_proj.weight").shape, (std::vector<std::int64_t>{40, 24}));
+    const LayerWeights together = read_layer(*backend_, model.family(), checkpoint, 0);
+    EXPECT_EQ(together.hashes, apart.hashes);
+    for (const auto& [name, linear] : apart.linears) {
+        const TensorView other = together.linears.at(name).weight;
+        ASSERT_EQ(testing::to_host(*backend_, other), testing::to_host(*backend_, linear.weight)) << name;
+    }
+
+    const auto whole = model.tensors();
+    const auto refused = [&](const std::vector<std::string>& parts) {
+        model.write();
+        expect_refused([&] { check_tensors(model.family(), Checkpoint(model.path())); }, parts);
+        model.tensors() = whole;
+    };
+    model.tensors()[experts + "gate_up_proj"].shape = {3, 24, 80};  // as some files have it: the other way round
+    refused({"experts.0.gate_proj.weight", "[12, 80]", "[40, 24]"});
+    model.tensors()[experts + "1.down_proj.weight"] = {{24, 40}, std::vector<float>(24 * 40), "BF16"};
+    refused({"holds expert 1", "experts.1.down_proj.weight", "beside it"});
+    for (const std::int64_t count : {std::int64_t{0}, std::int64_t{1} << 40}) {  // numbers that are not believed
+        model.tensors()[experts + "down_proj"] = {{count, 24, 0}, {}, "BF16"};
+        refused({"experts.0.down_proj.weight"});
+    }
 }
 
 TEST_F(Weights, SayWhatTheyWereMadeOf) {
