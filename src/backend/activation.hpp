@@ -6,7 +6,7 @@
 
 namespace fairgptq {
 
-enum class Activation : std::uint8_t { silu, relu, gelu, gelu_tanh };
+enum class Activation : std::uint8_t { silu, relu, gelu, gelu_tanh, sigmoid };
 
 class ActivationOperations {
   public:

@@ -9,6 +9,8 @@
 #include "backend/attention.hpp"
 #include "backend/cholesky.hpp"
 #include "backend/columns.hpp"
+#include "backend/convolution.hpp"
+#include "backend/delta_rule.hpp"
 #include "backend/dequantize.hpp"
 #include "backend/embedding.hpp"
 #include "backend/gram.hpp"
@@ -33,6 +35,8 @@ class Backend : public MemoryOperations,
                 public NormOperations,
                 public RotaryOperations,
                 public AttentionOperations,
+                public ConvolutionOperations,
+                public DeltaRuleOperations,
                 public ActivationOperations,
                 public ScaleOperations,
                 public SoftCapOperations,

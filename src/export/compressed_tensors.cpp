@@ -75,7 +75,7 @@ class CompressedTensorsFormat final : public ExportFormat {
         for (const auto& [scheme, patterns] : info.schemes.others)
             add_group(expressions(nlohmann::ordered_json::array(), patterns), scheme);
         nlohmann::ordered_json ignore{"lm_head"};
-        if (!info.other_parts.empty()) ignore.push_back("language_model.lm_head");
+        if (info.within_another) ignore.push_back("language_model.lm_head");
         config["quantization_config"] = {{"quant_method", "compressed-tensors"},         {"format", "pack-quantized"},
                                          {"quantization_status", "compressed"},          {"config_groups", groups},
                                          {"ignore", expressions(ignore, info.original)}, {"kv_cache_scheme", nullptr}};

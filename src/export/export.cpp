@@ -50,15 +50,15 @@ QuantizedModelInfo describe_run(const RunDirectory& run, const ModuleGrids& grid
                                 const Checkpoint& checkpoint) {
     QuantizedModelInfo info;
     info.schemes = find_schemes(grids, family, run.layers());
-    info.other_parts = family.other_parts;
+    info.within_another = family.within_another;
     std::vector<std::int64_t> beyond(static_cast<std::size_t>(stored_layers(family, checkpoint) - run.layers()));
     std::iota(beyond.begin(), beyond.end(), run.layers());
     if (!beyond.empty()) info.original.push_back(in_layers(family, beyond) + ".*");
     for (const std::string& part : family.other_parts)
         info.original.push_back(fmt::format("^(.*\\.)?{}\\..*", part));
     // Programs have names of their own for what a router is in.
-    for (const std::string& gate : {family.router, family.shared_gate})
-        if (!gate.empty()) info.original.push_back(fmt::format(".*\\.{}$", last_name(gate)));
+    for (const std::string& linear : family.kept_linears())
+        info.original.push_back(fmt::format(".*\\.{}$", last_name(linear)));
     info.original.insert(info.original.end(), info.schemes.ignored.begin(), info.schemes.ignored.end());
     const auto quantization = run.settings().find("quantization");
     if (quantization != run.settings().end()) info.damp = quantization->value("damp", info.damp);

@@ -18,8 +18,8 @@ namespace fairgptq {
 /// What formats say of a run as a whole.
 struct QuantizedModelInfo {
     Schemes schemes;
-    bool scattered_groups = false;         // some module's groups are not neighbouring columns
-    std::vector<std::string> other_parts;  // Family's
+    bool scattered_groups = false;  // some module's groups are not neighbouring columns
+    bool within_another = false;    // Family's
     double damp = 0;
     /// Regular expressions that match the names of linears that were left as they are, but for the head: in layers
     /// beyond the run's, in parts that are not the text model's, what weights experts, and what --ignore names.

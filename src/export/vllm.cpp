@@ -35,8 +35,9 @@ std::string vllm_objection(const std::string& format, const Schemes& schemes, bo
             "--static-groups");
     if (!schemes.fused_alike)
         objections.emplace_back(
-            "it computes q, k and v (or q_a and kv_a) as one, and gate and up, and in some layer these are not "
-            "quantized alike");
+            "it computes as one q, k and v (or q_a and kv_a, or in_proj_qkv and in_proj_z), and gate and up, and in "
+            "some "
+            "layer these are not quantized alike");
     if (!schemes.experts_alike) objections.emplace_back("it wants all experts of a layer quantized alike");
     return fmt::format("{}", fmt::join(objections, "; and "));
 }

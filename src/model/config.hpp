@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/activation.hpp"
+#include "backend/delta_rule.hpp"
 #include "backend/rotary.hpp"
 #include "support/views.hpp"
 
@@ -68,7 +69,12 @@ struct ModelConfig {
     std::int64_t head_dim = 0;
     std::int64_t value_dim = 0;  // of a head's values; 0: head_dim
     LatentAttention latent;
-    std::int64_t rotary_dim = 0;  // a head's first elements, which are rotated; the others pass
+    /// Of layers whose attention is linear, by the gated delta rule, after a convolution over so many tokens.
+    DeltaShape delta;
+    std::int64_t convolution_width = 0;
+    std::vector<bool> linear = {};  // per layer: which ones these are; empty: none
+    bool gated_attention = false;   // the linear of queries makes a gate behind each head's, for what the head gathers
+    std::int64_t rotary_dim = 0;    // a head's first elements, which are rotated; the others pass
     RotaryPairs rotary_pairs = RotaryPairs::halves;
     std::int64_t vocab_size = 0;
     std::int64_t max_positions = 0;  // that sequences may have
@@ -94,6 +100,8 @@ struct ModelConfig {
     bool may_be_tied = false;       // config.json says both: if the files have no head, it is the embedding
     std::string dtype = "float32";  // float32, float16 or bfloat16, as config.json names it
 
+    bool is_linear(std::int64_t layer) const { return !linear.empty() && linear[static_cast<std::size_t>(layer)]; }
+    bool has_linear_layers() const { return convolution_width > 0; }
     bool has_latent() const { return latent.key_value_rank > 0; }
     std::int64_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
     /// A head's elements that do not turn.

@@ -27,11 +27,31 @@ std::int64_t widest_mlp(const ModelConfig& config) {
     return std::max({config.intermediate_size, config.dense_intermediate_size, config.shared_intermediate_size});
 }
 
+/// Columns that let what comes behind them be as aligned as what is before.
+std::int64_t part(std::int64_t cols) {
+    constexpr std::int64_t alignment = 16;
+    return (cols + alignment - 1) / alignment * alignment;
+}
+
+/// Columns of keys, where queries lie behind them.
+std::int64_t key_part(const ModelConfig& config) {
+    return part(config.key_value_heads * config.head_dim);
+}
+
 Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const ModelConfig& config = family.config;
     const AttentionShape shape = Decoder::attention_shape(config, 0);
-    const std::int64_t query = config.heads * config.head_dim;
-    const std::int64_t key = config.key_value_heads * config.head_dim;
+    // A gate behind each head's query, from which they are parted into memory behind that of keys.
+    const std::int64_t heads = config.heads * config.head_dim;
+    const std::int64_t query = config.gated_attention ? 2 * heads : heads;
+    const std::int64_t key =
+        config.gated_attention ? key_part(config) + heads : config.key_value_heads * config.head_dim;
+    // Rows of the convolution go from the first into the second; what they become goes back into the first.
+    const std::int64_t mixed = config.has_linear_layers() ? config.delta.mixed_cols() : 0;
+    const std::int64_t unparted =
+        family.linear_attention.decay_gate.empty() ? mixed + config.delta.value_cols() : mixed;
+    const std::int64_t output_gates =
+        config.has_linear_layers() ? part(config.delta.value_cols()) + 4 * config.delta.value_heads : 0;  // and float32
     const LatentAttention& latent = config.latent;
     // Of latents, first they are there with what turns, then what is made of them.
     const std::int64_t value =
@@ -39,22 +59,16 @@ Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
                             : shape.value_cols();
     const std::int64_t gate = widest_mlp(config);
     const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
-    return {std::max(
-                max_tokens * std::max({query, gate, added, 2 * config.experts, latent.query_rank}),  // experts: float32
-                Decoder::max_logit_rows * config.hidden_size),
-            max_tokens * std::max(key, family.gated ? gate : 0), max_tokens * value,
+    return {std::max(max_tokens * std::max({query, gate, added, mixed, 2 * config.experts,
+                                            latent.query_rank}),  // experts: float32
+                     Decoder::max_logit_rows * config.hidden_size),
+            max_tokens * std::max({key, unparted, family.gated ? gate : 0}), max_tokens * std::max(value, output_gates),
             family.is_mixture() ? max_tokens * config.hidden_size : 0};
 }
 
 /// Each token's place in its sequence.
 std::vector<std::int64_t> positions(const ChunkState& state) {
     return state.cache != nullptr ? state.cache->positions : positions_of(state.offsets, state.prefixes);
-}
-
-/// Columns that let what comes behind them be as aligned as what is before.
-std::int64_t part(std::int64_t cols) {
-    constexpr std::int64_t alignment = 16;
-    return (cols + alignment - 1) / alignment * alignment;
 }
 
 /// `rows` of `cols`, each as long as part() says, in the memory of a chunk's inputs behind so many elements.
@@ -339,21 +353,31 @@ Decoder::Attended Decoder::project_heads(const LayerWeights& layer, ChunkState& 
     const ModelConfig& config = family_.config;
     const DType type = backend_.activation_type();
     const std::int64_t tokens = state.hidden.rows;
-    const TensorView query = query_or_gate_.tensor(type, tokens, config.heads * config.head_dim);
+    const std::int64_t query_cols = config.heads * config.head_dim;
+    const TensorView projected =
+        query_or_gate_.tensor(type, tokens, config.gated_attention ? 2 * query_cols : query_cols);
     const TensorView key = key_or_up_.tensor(type, tokens, config.key_value_heads * config.head_dim);
     const TensorView value = value_.tensor(type, tokens, config.key_value_heads * config.head_dim);
-    project_parts(layer, 0, std::array{query, key, value}, stage_input(layer.layer, 0, state));
+    project_parts(layer, 0, std::array{projected, key, value}, stage_input(layer.layer, 0, state));
 
+    // A head a row: the views have no gaps.
+    const auto rows_of_heads = [&](TensorView all, std::int64_t cols) {
+        return TensorView(all.data, type, all.rows * all.cols / cols, cols);
+    };
+    TensorView query = projected;
+    if (config.gated_attention) {
+        query = TensorView(key_or_up_.tensor(type, tokens, key_part(config)).row(tokens), type, tokens, query_cols);
+        backend_.scale(rows_of_heads(projected, 2 * config.head_dim).cols_from(0, config.head_dim), 1,
+                       rows_of_heads(query, config.head_dim), false);
+    }
     const auto epsilon = static_cast<float>(config.norm_epsilon);
-    const auto norm_heads = [&](const LayerWeights::Norm& norm, TensorView all, std::int64_t count) {
+    const auto norm_heads = [&](const LayerWeights::Norm& norm, TensorView all) {
         if (norm.weight == nullptr) return;
-        // A head a row, or all in one: the views have no gaps.
-        const TensorView heads =
-            family_.query_norm_of_all_heads ? all : TensorView(all.data, type, tokens * count, config.head_dim);
+        const TensorView heads = family_.query_norm_of_all_heads ? all : rows_of_heads(all, config.head_dim);
         backend_.rms_norm(heads, norm.weight, epsilon, heads);
     };
-    norm_heads(layer.query_norm, query, config.heads);
-    norm_heads(layer.key_norm, key, config.key_value_heads);
+    norm_heads(layer.query_norm, query);
+    norm_heads(layer.key_norm, key);
     rotate(layer.layer, query, config.head_dim, state);
     rotate(layer.layer, key, config.head_dim, state);
     return {query, key, value};
@@ -409,9 +433,112 @@ Decoder::Attended Decoder::expand_latent(const LayerWeights& layer, ChunkState& 
 
 // Query, key, value → what the heads gather, which is the next stage's input.
 void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
-    const Attended heads = family_.config.has_latent() ? expand_latent(layer, state) : project_heads(layer, state);
-    gather(heads, attention_shape(family_.config, layer.layer),
-           stage_input(layer.layer, family_.attention_stages - 1, state), state);
+    const ModelConfig& config = family_.config;
+    if (config.is_linear(layer.layer)) return attend_linearly(layer, state);
+    const Attended heads = config.has_latent() ? expand_latent(layer, state) : project_heads(layer, state);
+    const TensorView output = stage_input(layer.layer, family_.attention_stages - 1, state);
+    gather(heads, attention_shape(config, layer.layer), output, state);
+    if (!config.gated_attention) return;
+    const std::int64_t dim = config.head_dim;
+    const TensorView projected = query_or_gate_.tensor(output.type, output.rows, 2 * config.heads * dim);
+    for (std::int64_t head = 0; head < config.heads; ++head) {
+        const TensorView gathered = output.cols_from(head * dim, dim);
+        backend_.gated_activation(Activation::sigmoid, projected.cols_from((2 * head + 1) * dim, dim), gathered,
+                                  gathered);
+    }
+}
+
+void Decoder::attend_linearly(const LayerWeights& layer, ChunkState& state) {
+    const DeltaShape& shape = family_.config.delta;
+    const DType type = backend_.activation_type();
+    const std::int64_t tokens = state.hidden.rows;
+    const TensorView inputs = stage_input(layer.layer, 0, state);
+    const std::int64_t kept = state.cache == nullptr ? 0 : state.cache->history.rows;  // rows before the chunk's own
+    const TensorView rows = query_or_gate_.tensor(type, kept + tokens, shape.mixed_cols());
+    const TensorView output_gates =
+        value_.tensor(type, tokens, part(shape.value_cols())).cols_from(0, shape.value_cols());
+    const MatrixView<float> gates(reinterpret_cast<float*>(output_gates.row(tokens)), tokens, 2 * shape.value_heads);
+    const TensorView both(gates);
+    if (layer.delta.decay_gate.empty()) {
+        project_by_key_heads(layer, inputs, rows.rows_from(kept, tokens), output_gates, both);
+    } else {
+        project_parts(layer, 0, std::array{rows.rows_from(kept, tokens), output_gates}, inputs);
+        backend_.linear(inputs, layer.delta.beta, nullptr, both.cols_from(0, shape.value_heads), false);
+        backend_.linear(inputs, layer.delta.decay_gate, nullptr, both.cols_from(shape.value_heads, shape.value_heads),
+                        false);
+    }
+
+    const TensorView made = remember(layer, gates, rows, state);
+    const TensorView heads(made.data, type, tokens * shape.value_heads, shape.value_dim);
+    backend_.rms_norm(heads, layer.delta.norm, static_cast<float>(family_.config.norm_epsilon), heads);
+    backend_.gated_activation(Activation::silu, output_gates, made, stage_input(layer.layer, 1, state));
+}
+
+void Decoder::project_by_key_heads(const LayerWeights& layer, TensorView inputs, TensorView rows,
+                                   TensorView output_gates, TensorView gates) {
+    const DeltaShape& shape = family_.config.delta;
+    const std::int64_t sharing = shape.value_heads / shape.key_heads;
+    const std::int64_t values = sharing * shape.value_dim;
+    // Parts of a key head lie side by side in `from`, and go to places of their own.
+    const auto deal = [&](TensorView from, std::int64_t head, std::int64_t& first, TensorView to, std::int64_t begin,
+                          std::int64_t cols) {
+        backend_.scale(from.cols_from(first, cols), 1, to.cols_from(begin + head * cols, cols), false);
+        first += cols;
+    };
+    const TensorView all = key_or_up_.tensor(rows.type, rows.rows, shape.mixed_cols() + shape.value_cols());
+    project(linear(layer, 0, 0), inputs, all, false);
+    std::int64_t first = 0;
+    for (std::int64_t head = 0; head < shape.key_heads; ++head) {
+        deal(all, head, first, rows, 0, shape.key_dim);
+        deal(all, head, first, rows, shape.key_cols(), shape.key_dim);
+        deal(all, head, first, rows, 2 * shape.key_cols(), values);
+        deal(all, head, first, output_gates, 0, values);
+    }
+    const TensorView both = key_or_up_.tensor(DType::float32, rows.rows, 2 * shape.value_heads);
+    backend_.linear(inputs, layer.delta.beta, nullptr, both, false);
+    first = 0;
+    for (std::int64_t head = 0; head < shape.key_heads; ++head) {
+        deal(both, head, first, gates, 0, sharing);
+        deal(both, head, first, gates, shape.value_heads, sharing);
+    }
+}
+
+TensorView Decoder::remember(const LayerWeights& layer, MatrixView<const float> gates, TensorView rows,
+                             ChunkState& state) {
+    const DeltaShape& shape = family_.config.delta;
+    const std::int64_t width = family_.config.convolution_width;
+    const std::int64_t tokens = state.hidden.rows;
+    const std::int64_t kept = rows.rows - tokens;
+    std::vector<DeltaSequence> sequences;  // of the chunk's rows
+    std::vector<std::int32_t> previous(static_cast<std::size_t>(rows.rows)), last;
+    const auto set_chain = [&](RowRange range, std::int64_t before) {
+        for (std::int64_t row = range.begin; row < range.end; ++row)
+            previous[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(row == range.begin ? before : row - 1);
+    };
+    for (std::size_t s = 0; s + 1 < state.offsets.size(); ++s) {
+        const RowRange own{state.offsets[s], state.offsets[s + 1]};
+        const RowRange prefix = state.prefixes.empty() ? RowRange{} : state.prefixes[s];
+        sequences.push_back({prefix, own});
+        const auto first = static_cast<std::int64_t>(s) * (width - 1);  // of its kept rows
+        const bool has_kept = kept > 0;
+        if (has_kept) set_chain({first, first + width - 1}, -1);
+        set_chain({kept + own.begin, kept + own.end}, has_kept            ? first + width - 2
+                                                      : prefix.size() > 0 ? prefix.end - 1
+                                                                          : -1);
+        for (std::int64_t i = 0; has_kept && i < width - 1; ++i) {
+            const std::int64_t back = width - 2 - i;  // rows behind it
+            last.push_back(
+                static_cast<std::int32_t>(back < own.size() ? kept + own.end - 1 - back : first + i + own.size()));
+        }
+    }
+    if (kept > 0) backend_.scale(state.cache->history, 1, rows.rows_from(0, kept), false);
+    const TensorView mixed = key_or_up_.tensor(rows.type, rows.rows, rows.cols);
+    backend_.convolve(rows, layer.delta.convolution, width, previous, mixed);
+    if (kept > 0) backend_.embed(rows, last, state.cache->history, false);  // gathers rows
+    const TensorView output = query_or_gate_.tensor(rows.type, tokens, shape.value_cols());
+    backend_.delta_rule(mixed.rows_from(kept, tokens), gates, layer.delta.decay, layer.delta.step, sequences, shape,
+                        state.cache == nullptr ? nullptr : state.cache->states, output);
+    return output;
 }
 
 void Decoder::rotate(std::int64_t layer, TensorView heads, std::int64_t head_dim, const ChunkState& state) {

@@ -9,18 +9,47 @@
 
 namespace fairgptq {
 namespace {
-const std::array families{&llama_family,        &mistral_family,       &ministral3_family,
-                          &qwen2_family,        &qwen3_family,         &smollm3_family,
-                          &granite_family,      &phi3_family,          &olmo2_family,
-                          &olmo3_family,        &gemma_family,         &gemma2_family,
-                          &gemma3_family,       &opt_family,           &mixtral_family,
-                          &qwen3_moe_family,    &olmoe_family,         &qwen2_moe_family,
-                          &glm4_moe_family,     &dots1_family,         &minimax_m2_family,
-                          &deepseek_v2_family,  &deepseek_v3_family,   &glm4_moe_lite_family,
-                          &youtu_family,        &ernie_moe_family,     &ernie_family,
-                          &glm_family,          &glm4_family,          &exaone4_family,
-                          &seed_oss_family,     &gemma3_with_pictures, &mistral3_with_pictures,
-                          &qwen2_with_pictures, &qwen25_with_pictures, &qwen3_with_pictures};
+const std::array families{&llama_family,
+                          &mistral_family,
+                          &ministral3_family,
+                          &qwen2_family,
+                          &qwen3_family,
+                          &smollm3_family,
+                          &granite_family,
+                          &phi3_family,
+                          &olmo2_family,
+                          &olmo3_family,
+                          &gemma_family,
+                          &gemma2_family,
+                          &gemma3_family,
+                          &opt_family,
+                          &mixtral_family,
+                          &qwen3_moe_family,
+                          &olmoe_family,
+                          &qwen2_moe_family,
+                          &glm4_moe_family,
+                          &dots1_family,
+                          &minimax_m2_family,
+                          &deepseek_v2_family,
+                          &deepseek_v3_family,
+                          &glm4_moe_lite_family,
+                          &youtu_family,
+                          &ernie_moe_family,
+                          &ernie_family,
+                          &glm_family,
+                          &glm4_family,
+                          &exaone4_family,
+                          &seed_oss_family,
+                          &qwen3_next_family,
+                          &qwen3_5_family,
+                          &qwen3_5_moe_family,
+                          &gemma3_with_pictures,
+                          &mistral3_with_pictures,
+                          &qwen2_with_pictures,
+                          &qwen25_with_pictures,
+                          &qwen3_with_pictures,
+                          &qwen3_5_with_pictures,
+                          &qwen3_5_moe_with_pictures};
 }  // namespace
 
 const FamilyEntry* find_family(std::string_view architecture) {
@@ -44,10 +73,21 @@ std::string Family::layer(std::int64_t index) const {
 }
 
 std::vector<std::int64_t> Family::kinds_of_layers() const {
-    std::vector<std::int64_t> kinds{0};
-    const auto other = std::ranges::find(config.dense, has_experts(0));
-    if (is_mixture() && other != config.dense.end()) kinds.push_back(other - config.dense.begin());
+    std::vector<std::int64_t> kinds;
+    for (std::int64_t layer = 0; layer < config.layers; ++layer)
+        if (std::ranges::none_of(kinds, [&](std::int64_t kind) { return &stages_of(kind) == &stages_of(layer); }))
+            kinds.push_back(layer);
     return kinds;
+}
+
+std::vector<std::string> Family::kept_linears() const {
+    std::vector<std::string> names;
+    for (const std::string& name : {router, shared_gate})
+        if (!name.empty()) names.push_back(name);
+    if (config.has_linear_layers())
+        for (const std::string& name : {linear_attention.beta, linear_attention.decay_gate})
+            if (!name.empty()) names.push_back(name);
+    return names;
 }
 
 std::string Family::loaded_name(const std::string& stored_name) const {

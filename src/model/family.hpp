@@ -52,16 +52,25 @@ struct Family {
     NormKind norm = NormKind::rms;
     float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
-    bool fits_float16 = true;             // false where activations may overflow it
-    int attention_stages = 2;             // of a layer's stages the first ones, {o} the last of them
-    std::vector<StageSpec> stages;        // of a layer: attention_stages + 2, or + 2 · experts
-    std::vector<StageSpec> dense_stages;  // of a layer without experts beside such that have some
+    bool fits_float16 = true;              // false where activations may overflow it
+    int attention_stages = 2;              // of a layer's stages the first ones, {o} the last of them
+    std::vector<StageSpec> stages;         // of a layer: attention_stages + 2, or + 2 · experts
+    std::vector<StageSpec> dense_stages;   // of a layer without experts beside such that have some
+    std::vector<StageSpec> linear_stages;  // of a layer with linear attention
+    /// What linear attention has beside its stages' linears, below the layer's prefix. The gates' two linears (of b and
+    /// of a) make one number a head each, and stay as they are. Without the second the first makes both.
+    struct LinearAttentionNames {
+        std::string beta = "linear_attn.in_proj_b", decay_gate = "linear_attn.in_proj_a";
+        std::string convolution = "linear_attn.conv1d.weight", decay = "linear_attn.A_log",
+                    step = "linear_attn.dt_bias", norm = "linear_attn.norm";
+    } linear_attention;
     std::string router;        // of a mixture of experts: the linear that chooses among them; never quantized
     std::string router_bias;   // added to experts' scores where they are chosen, not where they are weighted; or empty
     int router_bias_rows = 0;  // 1: it is a matrix of one row in the files, not a vector
     std::string shared_gate;   // the linear whose sigmoid weights the shared expert; or empty, then it counts whole
-    /// Of a model that takes pictures, too: its parts beside the text model ("vision_tower"), which stay as they are.
+    /// Parts beside the text model's layers ("vision_tower", "mtp"), which stay as they are.
     std::vector<std::string> other_parts;
+    bool within_another = false;  // the text model of one that takes pictures, too
     /// What files and what transformers in memory put before a name, where they differ.
     struct Prefix {
         std::string stored, loaded;
@@ -75,6 +84,7 @@ struct Family {
         return is_mixture() && (config.dense.empty() || !config.dense[static_cast<std::size_t>(layer)]);
     }
     const std::vector<StageSpec>& stages_of(std::int64_t layer) const {
+        if (config.is_linear(layer)) return linear_stages;
         return is_mixture() && !has_experts(layer) ? dense_stages : stages;
     }
     /// Whether what the stage makes is computed with the next one's, so that it leaves all inputs as they are.
@@ -86,6 +96,8 @@ struct Family {
     std::int64_t query_norm_size() const;
     std::int64_t key_norm_size() const;
     int stage_count(std::int64_t layer) const { return static_cast<int>(stages_of(layer).size()); }
+    /// Linears in layers that are never quantized, below the layer's prefix.
+    std::vector<std::string> kept_linears() const;
     /// The first layer of each kind: stages_of has what any layer has.
     std::vector<std::int64_t> kinds_of_layers() const;
     std::string loaded_name(const std::string& stored_name) const;

@@ -2,12 +2,18 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <numeric>
 
 #include "support/machine.hpp"
 
 namespace fairgptq {
 namespace {
+
+/// Rows of a sequence that a convolution has to see again.
+std::int64_t kept_rows(const ModelConfig& config) {
+    return config.has_linear_layers() ? config.convolution_width - 1 : 0;
+}
 
 /// Where layers would be kept, in bytes.
 double free_memory(const Backend& backend) {
@@ -20,13 +26,21 @@ std::array<std::int64_t, 2> cache_cols(const ModelConfig& config) {
     return {config.key_value_heads * config.head_dim, Decoder::attention_shape(config, 0).value_cols()};
 }
 
-/// What one position of one sequence takes in the caches of all layers.
-double bytes_of_position(const ForwardModel& model) {
-    const ModelConfig& config = model.family.config;
-    const auto [keys, values] = cache_cols(config);
-    return static_cast<double>(config.layers * (keys + values)) *
-           static_cast<double>(size_of(model.backend.activation_type()));
-}
+/// What a sequence takes in the caches of all layers.
+struct CacheBytes {
+    double of_position = 0;  // of each of its tokens
+    double of_sequence = 0;  // however long it is
+
+    explicit CacheBytes(const ForwardModel& model) {
+        const ModelConfig& config = model.family.config;
+        const auto [keys, values] = cache_cols(config);
+        const auto size = static_cast<double>(size_of(model.backend.activation_type()));
+        const auto linear = static_cast<double>(std::ranges::count(config.linear, true));
+        of_position = (static_cast<double>(config.layers) - linear) * static_cast<double>(keys + values) * size;
+        of_sequence = linear * (static_cast<double>(kept_rows(config) * config.delta.mixed_cols()) * size +
+                                static_cast<double>(config.delta.state_elements()) * sizeof(float));
+    }
+};
 
 /// A model's layers, gone through once for every token.
 class Layers {
@@ -74,7 +88,8 @@ class Batch {
           std::int64_t tokens)
         : model_(model),
           outer_(outer),
-          decoder_(model.backend, model.family, rows_of(prompts)),
+          decoder_(model.backend, model.family,
+                   rows_of(prompts) + std::ssize(prompts) * kept_rows(model.family.config)),
           generated_(prompts.size()) {
         const ModelConfig& config = model.family.config;
         const std::int64_t rows = rows_of(prompts);
@@ -90,9 +105,19 @@ class Batch {
             cached_.push_back({cache_rows, cache_rows});
             cache_rows += static_cast<std::int64_t>(prompt.size()) + tokens;
         }
+        const std::int64_t sequences = std::ssize(prompts);
         for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-            keys_.push_back(room(cache_rows, cols_[0]));
-            values_.push_back(room(cache_rows, cols_[1]));
+            LayerCache& cache = caches_.emplace_back();
+            if (config.is_linear(layer)) {
+                cache.states = model.backend.allocate(
+                    static_cast<std::size_t>(sequences * config.delta.state_elements()) * sizeof(float));
+                cache.history = room(sequences * kept_rows(config), config.delta.mixed_cols());
+                for (const Buffer* buffer : {&cache.states, &cache.history})
+                    model.backend.zero(buffer->data(), buffer->bytes());
+            } else {
+                cache.keys = room(cache_rows, cols_[0]);
+                cache.values = room(cache_rows, cols_[1]);
+            }
         }
         cache_rows_ = cache_rows;
     }
@@ -119,8 +144,16 @@ class Batch {
                          &cache};
         decoder_.embed(outer_, chunk_, state);
         layers.for_each([&](const LayerWeights& layer) {
-            cache.keys = keys_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cols_[0]);
-            cache.values = values_[static_cast<std::size_t>(layer.layer)].tensor(type, cache_rows_, cols_[1]);
+            const ModelConfig& config = model_.family.config;
+            const LayerCache& kept = caches_[static_cast<std::size_t>(layer.layer)];
+            if (config.is_linear(layer.layer)) {
+                cache.states = kept.states.as<float>();
+                cache.history =
+                    kept.history.tensor(type, std::ssize(cached_) * kept_rows(config), config.delta.mixed_cols());
+            } else {
+                cache.keys = kept.keys.tensor(type, cache_rows_, cols_[0]);
+                cache.values = kept.values.tensor(type, cache_rows_, cols_[1]);
+            }
             decoder_.run_layer(layer, state);
         });
         take_best(state, last_rows);
@@ -167,7 +200,10 @@ class Batch {
     std::vector<RowRange> cached_;  // each sequence's rows of the cache that are filled
     std::int64_t cache_rows_ = 0, widest_ = 0;
     Buffer hidden_, inputs_, logits_;
-    std::vector<Buffer> keys_, values_;  // [layers]
+    struct LayerCache {
+        Buffer keys, values, states, history;  // the first two or the others
+    };
+    std::vector<LayerCache> caches_;  // [layers]
     std::vector<std::vector<std::int32_t>> generated_;
 };
 
@@ -180,8 +216,9 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
                                                          std::int64_t batch_tokens) {
     std::vector<std::vector<std::int32_t>> all;
     if (prompts.empty()) return all;
-    if (const double free = free_memory(model.backend); free > 0)  // 0: the system does not say
-        batch_tokens = std::min(batch_tokens, static_cast<std::int64_t>(free / sharing / 4 / bytes_of_position(model)));
+    const CacheBytes bytes(model);
+    double room = free_memory(model.backend) / sharing / 4;
+    if (room <= 0) room = std::numeric_limits<double>::infinity();  // the system does not say
     const OuterWeights outer = read_outer(model.backend, model.family, model.checkpoint);
     if (model.override_weights.outer) model.override_weights.outer(outer);
     const Layers layers(model, sharing);
@@ -190,7 +227,9 @@ std::vector<std::vector<std::int32_t>> generate_greedily(const ForwardModel& mod
         std::int64_t positions = 0;
         while (first + count < prompts.size()) {
             positions += static_cast<std::int64_t>(prompts[first + count].size()) + tokens;
-            if (count > 0 && positions > batch_tokens) break;
+            const double needed =
+                static_cast<double>(positions) * bytes.of_position + static_cast<double>(count + 1) * bytes.of_sequence;
+            if (count > 0 && (positions > batch_tokens || needed > room)) break;
             ++count;
         }
         Batch batch(model, outer, prompts.subspan(first, count), tokens);

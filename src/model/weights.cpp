@@ -8,8 +8,10 @@
 #include <cstring>
 #include <exception>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -32,7 +34,9 @@ struct Wanted {
     bool read = true;
     float offset = 0;  // added to a vector's values
 
-    std::int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
+    std::int64_t rows() const {
+        return std::accumulate(shape.begin(), shape.end() - 1, std::int64_t{1}, std::multiplies());
+    }
     std::int64_t cols() const { return shape.back(); }
     std::size_t bytes() const { return static_cast<std::size_t>(rows() * cols()) * size_of(type); }
 };
@@ -77,6 +81,24 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
     want(family.mlp_norm, config.hidden_size, weights.mlp_norm);
     want(family.attention_output_norm, config.hidden_size, weights.attention_output_norm);
     want(family.mlp_output_norm, config.hidden_size, weights.mlp_output_norm);
+    if (config.is_linear(layer)) {
+        const DeltaShape& shape = config.delta;
+        const Family::LinearAttentionNames& names = family.linear_attention;
+        const auto want_gate = [&](const std::string& name, TensorView& place) {
+            const std::int64_t rows = names.decay_gate.empty() ? 2 * shape.value_heads : shape.value_heads;
+            if (!name.empty()) list.push_back({prefix + name + ".weight", {rows, config.hidden_size}, type, &place});
+        };
+        const auto want_vector = [&](const std::string& name, std::vector<std::int64_t> sizes, const float*& place) {
+            list.push_back({prefix + name, std::move(sizes), DType::float32, nullptr, &place});
+        };
+        want_gate(names.beta, weights.delta.beta);
+        want_gate(names.decay_gate, weights.delta.decay_gate);
+        want_vector(names.convolution, {shape.mixed_cols(), 1, config.convolution_width}, weights.delta.convolution);
+        want_vector(names.decay, {shape.value_heads}, weights.delta.decay);
+        want_vector(names.step, {shape.value_heads}, weights.delta.step);
+        want_vector(names.norm + ".weight", {shape.value_dim}, weights.delta.norm);
+        return list;
+    }
     want(family.query_norm, family.query_norm_size(), weights.query_norm);
     want(family.key_norm, family.key_norm_size(), weights.key_norm);
     return list;

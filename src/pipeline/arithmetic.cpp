@@ -17,7 +17,10 @@ void add_layer(const Family& family, const Chunks& chunks, const ModuleGrids& gr
                std::span<const AlphaPolicy> alphas, std::int64_t layer, Arithmetic& sum) {
     const bool pairs = chunks.pair_columns > 0;
     const ModelConfig& config = family.config;
-    sum.forward += lengths.squared * static_cast<double>(config.heads * (config.head_dim + config.value_size()));
+    // Linear attention reads its state once and changes it once for each token.
+    sum.forward += config.is_linear(layer)
+                       ? lengths.tokens * static_cast<double>(6 * config.delta.state_elements())
+                       : lengths.squared * static_cast<double>(config.heads * (config.head_dim + config.value_size()));
     for (const StageSpec& stage : family.stages_of(layer)) {
         const auto n = static_cast<double>(stage.cols());
         // Of tokens and pairs, experts have an equal share; of a pair both sentences seldom reach the same one.

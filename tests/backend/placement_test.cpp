@@ -88,7 +88,8 @@ TEST_P(PlacementTest, Norm) {
 }
 
 TEST_P(PlacementTest, Activation) {
-    for (const Activation activation : {Activation::silu, Activation::relu, Activation::gelu, Activation::gelu_tanh})
+    for (const Activation activation :
+         {Activation::silu, Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::sigmoid})
         for (const std::int64_t cols : widths)
             for (const std::int64_t rows : {1, 5}) {
                 if (cols > 1032 && (rows > 1 || activation == Activation::gelu)) continue;  // enough is enough
@@ -213,6 +214,57 @@ TEST_P(PlacementTest, ScatterRows) {
         for (const Place& place : places) {
             ASSERT_EQ(scatter(place, place), expected) << cols;
             ASSERT_EQ(scatter({}, place), expected) << cols;
+        }
+    }
+}
+
+TEST_P(PlacementTest, Convolution) {
+    const std::vector<std::int32_t> previous{-1, 0, 1, 2, -1, 1};
+    const std::int64_t rows = std::ssize(previous);
+    for (const std::int64_t cols : {1, 4, 7, 8, 9, 264, 1032})
+        for (const std::int64_t width : {1, 3, 4}) {
+            const HostMatrix x = rounded(random_matrix(rows, cols, 1));
+            const HostMatrix weight = random_matrix(cols, width, 2);
+            const auto convolve = [&](Place from, Place to, std::int64_t vectors) {
+                const DeviceMatrix inputs = put(x, from), output = put(x, to);
+                const Buffer weights = vector_at(vectors, weight);
+                backend->convolve(inputs.view, weights.as<float>() + vectors, width, previous, output.view);
+                expect_gaps_untouched(output, to);
+                return download(output.view).values;
+            };
+            const std::vector<float> expected = convolve(odd, odd, 1);
+            for (const Place& place : places)
+                for (const std::int64_t vectors : {0, 1}) {
+                    ASSERT_EQ(convolve(place, place, vectors), expected) << cols << " columns, width " << width;
+                    ASSERT_EQ(convolve({}, place, vectors), expected) << cols << " columns, width " << width;
+                }
+        }
+}
+
+TEST_P(PlacementTest, DeltaRule) {
+    const std::vector<DeltaSequence> sequences{{{}, {0, 4}}, {{0, 3}, {4, 6}}};
+    for (const DeltaShape& shape : {DeltaShape{1, 2, 7, 9}, {1, 2, 16, 24}, {2, 2, 64, 72}}) {
+        const HostMatrix mixed = rounded(random_matrix(6, shape.mixed_cols(), 1));
+        const HostMatrix gates = random_matrix(6, 2 * shape.value_heads, 2), heads = random_matrix(2, 2, 3);
+        const HostMatrix state = random_matrix(2, shape.state_elements(), 4);
+        const HostMatrix before = rounded(random_matrix(6, shape.value_cols(), 5));
+        const auto delta_rule = [&](Place from, Place to, std::int64_t vectors) {
+            const DeviceMatrix inputs = put(mixed, from), output = put(before, to);
+            const DeviceMatrix both = upload(gates, DType::float32, vectors);
+            const Buffer of_heads = vector_at(vectors, heads), states = vector_at(vectors, state);
+            const float* decay = of_heads.as<float>() + vectors;
+            backend->delta_rule(inputs.view, both.view.float32(), decay, decay + 2, sequences, shape,
+                                states.as<float>() + vectors, output.view);
+            expect_gaps_untouched(output, to);
+            std::vector<float> result = download(output.view).values;
+            const std::vector<float> left = download_vector<float>(states);
+            result.insert(result.end(), left.begin() + vectors, left.end());
+            return result;
+        };
+        const std::vector<float> expected = delta_rule(odd, odd, 1);
+        for (const Place& place : places) {
+            ASSERT_EQ(delta_rule(place, place, 0), expected) << shape.key_dim;
+            ASSERT_EQ(delta_rule({}, place, 1), expected) << shape.key_dim;
         }
     }
 }

@@ -141,7 +141,7 @@ def test_programs_that_compute_parts_as_one_are_told_so(workplace, tmp_path):
 
     assert warnings_of("whole", "--ignore", "*.layers.1.self_attn.[qkv]_proj,*.layers.0.mlp.*").count("vLLM (") == 0
     parts = warnings_of("parts", "--ignore", "k_proj")
-    assert parts.count("it computes q, k and v (or q_a and kv_a) as one") == 3  # before the run, and at two exports
+    assert parts.count("it computes as one q, k and v") == 3  # before the run, and at two exports
     assert "Optimum" in parts
     settings = json.loads((tmp_path / "whole.compressed-tensors/config.json").read_text())["quantization_config"]
     for name, left in (("1.self_attn.qkv_proj", True), ("0.self_attn.qkv_proj", False), ("0.mlp.gate_up_proj", True), ("1.mlp.gate_up_proj", False)):

@@ -1154,6 +1154,78 @@ TEST(Config, ReadsMistral3AndMinistral3WithPictures) {
     expect_refused([&] { mistral(text); }, {"'text_config.quantization_config.quant_method'", "quantized already"});
 }
 
+TEST(Config, ReadsQwen35AndQwen3Next) {
+    const json rope = {{"rope_type", "default"},
+                       {"rope_theta", 1e7},
+                       {"partial_rotary_factor", 0.5},
+                       {"mrope_section", {2, 1, 1}},
+                       {"mrope_interleaved", true}};
+    json text = llama_with({{"model_type", "qwen3_5_text"},
+                            {"rope_parameters", rope},
+                            {"attn_output_gate", true},
+                            {"num_hidden_layers", 5},
+                            {"tie_word_embeddings", false}});
+    text.erase("architectures");
+    json whole = with_pictures("Qwen3_5ForConditionalGeneration", "qwen3_5", text);
+    const ModelConfig config = read(whole);
+    EXPECT_EQ(config.model_type, "qwen3_5_text");
+    EXPECT_EQ(config.linear, (std::vector<bool>{true, true, true, false, true}));
+    EXPECT_TRUE(config.gated_attention);
+    EXPECT_EQ(config.head_dim, 256);
+    EXPECT_EQ(config.rotary_dim, 128);
+    EXPECT_EQ(config.rope.theta, 1e7);
+    EXPECT_EQ(config.convolution_width, 4);
+    EXPECT_EQ(config.delta.mixed_cols(), 2 * 16 * 128 + 32 * 128);
+    const Family family = describe_family(config);
+    EXPECT_EQ(family.layer(0), "model.language_model.layers.0.");
+    EXPECT_EQ(family.other_parts, (std::vector<std::string>{"visual", "mtp"}));
+    EXPECT_TRUE(family.within_another);
+    EXPECT_EQ(family.norm_offset, 1);
+    EXPECT_EQ(family.kinds_of_layers(), (std::vector<std::int64_t>{0, 3}));
+    EXPECT_EQ(family.stages_of(3)[0].linears[0].rows, 2 * 4 * 256);
+    EXPECT_EQ(family.stages_of(4)[0].linears[0].name, "linear_attn.in_proj_qkv");
+    EXPECT_EQ(family.stages_of(4)[0].linears[1].rows, 32 * 128);
+    EXPECT_EQ(family.stages_of(4)[1].linears[0].cols, 32 * 128);
+    EXPECT_EQ(family.stages_of(4)[2].linears[0].name, "mlp.gate_proj");
+    EXPECT_EQ(family.kept_linears(), (std::vector<std::string>{"linear_attn.in_proj_b", "linear_attn.in_proj_a"}));
+
+    json mixture =
+        relative("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", {{"rope_parameters", rope}, {"num_experts", 3}});
+    mixture.update(
+        {{"num_experts_per_tok", 2}, {"layer_types", {"full_attention", "linear_attention", "linear_attention"}}});
+    const Family experts = describe_family(read(mixture));
+    EXPECT_FALSE(experts.within_another);
+    EXPECT_EQ(experts.config.linear, (std::vector<bool>{false, true, true}));
+    EXPECT_EQ(experts.config.intermediate_size, 512);
+    EXPECT_TRUE(experts.config.normalized_routing);
+    EXPECT_EQ(experts.stage_count(1), 2 + 2 * 4);
+    EXPECT_EQ(experts.stages_of(1)[8].linears[0].name, "mlp.shared_expert.gate_proj");
+    EXPECT_EQ(experts.kept_linears()[1], "mlp.shared_expert_gate");
+
+    json next = mixture;
+    next.update({{"architectures", {"Qwen3NextForCausalLM"}}, {"model_type", "qwen3_next"}, {"norm_topk_prob", false}});
+    const Family of_next = describe_family(read(next));
+    EXPECT_FALSE(of_next.config.normalized_routing);
+    EXPECT_EQ(of_next.stages_of(1)[0].linears.size(), 1U);
+    EXPECT_EQ(of_next.stages_of(1)[0].linears[0].rows, 2 * 16 * 128 + 2 * 32 * 128);
+    EXPECT_EQ(of_next.kept_linears().back(), "linear_attn.in_proj_ba");
+
+    const auto refused = [](json object, const json& changes, const std::vector<std::string>& words) {
+        object.update(changes);
+        expect_refused([&] { read(object); }, words);
+    };
+    refused(mixture, {{"layer_types", {"full_attention", "linear_attention"}}}, {"'layer_types'", "3 names"});
+    refused(mixture, {{"layer_types", {"full_attention", "sliding_attention", "linear_attention"}}},
+            {"'layer_types'", "\"sliding_attention\"", "layer 1"});
+    refused(mixture, {{"linear_num_key_heads", 5}}, {"'linear_num_key_heads'", "does not divide"});
+    refused(mixture, {{"linear_key_head_dim", 129}}, {"'linear_key_head_dim'", "129"});
+    refused(mixture, {{"linear_conv_kernel_dim", 0}}, {"'linear_conv_kernel_dim'"});
+    refused(mixture, {{"hidden_act", "gelu"}}, {"'hidden_act'", "silu"});
+    refused(mixture, {{"attn_output_gate", false}}, {"'attn_output_gate'", "not supported"});
+    refused(next, {{"mlp_only_layers", {1}}}, {"'mlp_only_layers'", "without experts"});
+    refused(next, {{"decoder_sparse_step", 2}}, {"'decoder_sparse_step'", "without experts"});
+}
+
 TEST(Config, ReadsQwenWithPicturesOfEitherForm) {
     const json rope = {{"type", "mrope"}, {"mrope_section", {4, 2, 2}}};
     json flat = relative("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl",

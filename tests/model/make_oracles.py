@@ -21,6 +21,10 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 PLAIN = {"rope_type": "default", "rope_theta": 100.0}
 LATENT = {"rope_parameters": PLAIN, "num_key_value_heads": 4, "head_dim": 8, "kv_lora_rank": 16, "qk_nope_head_dim": 10,
           "qk_rope_head_dim": 8, "v_head_dim": 6}
+LINEAR = {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0]}, "num_hidden_layers": 3,
+          "layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_num_key_heads": 2,
+          "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 6}
+LINEAR_MOE = {**LINEAR, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 40}
 FAMILIES = {
     "llama_yarn": ("llama", {"rope_parameters": YARN}),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
@@ -84,11 +88,15 @@ FAMILIES = {
     "ernie4_5_moe": ("ernie4_5_moe", {"head_dim": 4, "rope_parameters": PLAIN, "num_hidden_layers": 3, "moe_num_experts": 5,
                                       "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
                                       "moe_layer_end_index": 1}),
+    "qwen3_5": ("qwen3_5_text", LINEAR),
+    "qwen3_5_moe": ("qwen3_5_moe_text", LINEAR_MOE),
+    "qwen3_next": ("qwen3_next", {**LINEAR_MOE, "tie_word_embeddings": True}),
 }
 # What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
 EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "minimax_m2": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
            **{name: ("mlp", "gate_proj", "down_proj") for name in ("olmoe", "qwen2_moe", "glm4_moe", "dots1", "ernie4_5_moe", "deepseek_v2",
-                                                                  "deepseek_v3", "glm4_moe_lite")}}
+                                                                  "deepseek_v3", "glm4_moe_lite", "qwen3_5_moe", "qwen3_next",
+                                                                  "qwen3_5_moe_with_pictures")}}
 # Models that take pictures, too: the text model's type and settings, those of what sees, and those of the whole.
 SEES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 QWEN_SEES = {"hidden_size": 8, "intermediate_size": 12, "depth": 1, "num_heads": 2, "patch_size": 4, "out_hidden_size": 16}
@@ -106,8 +114,13 @@ WITH_PICTURES = {
     "qwen3_with_pictures": ("qwen3_vl", "qwen3_vl_text", {"rope_parameters": {**PLAIN, "mrope_section": [2, 1, 1]}},
                             {**QWEN_SEES, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
                             {"tie_word_embeddings": True}),
+    "qwen3_5_with_pictures": ("qwen3_5", "qwen3_5_text", {**LINEAR, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 3},
+                              {**QWEN_SEES, "num_position_embeddings": 4}, {"tie_word_embeddings": True}),
+    "qwen3_5_moe_with_pictures": ("qwen3_5_moe", "qwen3_5_moe_text", LINEAR_MOE, {**QWEN_SEES, "num_position_embeddings": 4},
+                                  {"tie_word_embeddings": False}),
 }
-STAGES = ("q_proj", "qkv_proj", "q_a_proj", "q_b_proj", "kv_b_proj", "o_proj", "gate_proj", "gate_up_proj", "down_proj")
+STAGES = ("q_proj", "qkv_proj", "q_a_proj", "q_b_proj", "kv_b_proj", "o_proj", "in_proj_qkv", "in_proj_qkvz", "out_proj",
+          "gate_proj", "gate_up_proj", "down_proj")
 
 
 def fill(model):
@@ -117,7 +130,7 @@ def fill(model):
             random = torch.randn_like(values)
             if "norm" in name:
                 random = values + 0.2 * random
-            elif "embed" not in name:
+            elif "embed" not in name and not name.endswith(("A_log", "dt_bias")):
                 random *= values.shape[-1] ** -0.5
             values.copy_(random.half().float())
         for name, values in [*model.named_buffers(), *model.named_parameters()]:
@@ -137,7 +150,7 @@ def keep_experts_inputs(model, names, inputs):
             for name, values in (first, rows), (second, experts.act_fn(gate) * up):
                 inputs.setdefault(f"layers.{layer}.{block}.experts.{expert}.{name}", []).append(values.numpy())
 
-    for index, layer in enumerate(model.model.layers):
+    for index, layer in enumerate(getattr(model.model, "language_model", model.model).layers):
         if not hasattr(layer.mlp, "experts"):
             continue
         layer.mlp.experts.register_forward_pre_hook(lambda experts, given, layer=index: note(experts, given, layer))
@@ -180,7 +193,7 @@ def main():
         model.half().save_pretrained(folder)
         (folder / "generation_config.json").unlink()
         # What is called so in memory may be stored under another name.
-        first = "layers.0.self_attn."
+        first = "layers.0."
         with safe_open(folder / "model.safetensors", "np") as file:
             stored = next(key for key in file.keys() if first in key and "visi" not in key and "visual" not in key).split(first)[0]
         with h5py.File(folder / "oracle.h5", "w") as file:

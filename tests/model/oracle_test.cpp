@@ -38,6 +38,7 @@ std::vector<OracleCase> oracle_cases() {
                              "ministral3_with_pictures",
                              "qwen25_with_pictures",
                              "qwen3_with_pictures",
+                             "qwen3_5_with_pictures",
                              "exaone4",
                              "seed_oss",
                              "mixtral",
@@ -54,7 +55,10 @@ std::vector<OracleCase> oracle_cases() {
                              "glm",
                              "glm4",
                              "ernie4_5",
-                             "ernie4_5_moe"})
+                             "ernie4_5_moe",
+                             "qwen3_5",
+                             "qwen3_5_moe",
+                             "qwen3_next"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }

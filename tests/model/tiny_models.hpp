@@ -75,6 +75,14 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
         config.update(changes);
         return config;
     };
+    // The first layer has linear attention, the second one does not.
+    const auto linear = [](nlohmann::json changes) {
+        nlohmann::json config = {{"full_attention_interval", 2}, {"linear_num_key_heads", 2},
+                                 {"linear_num_value_heads", 4},  {"linear_key_head_dim", 6},
+                                 {"linear_value_head_dim", 10},  {"partial_rotary_factor", 0.5}};
+        config.update(changes);
+        return config;
+    };
     // An original context of 12 positions has fast, slow and in-between pairs of elements.
     const nlohmann::json llama3 = {{"rope_theta", 100.0},     {"rope_type", "llama3"},
                                    {"factor", 8.0},           {"low_freq_factor", 1.0},
@@ -255,6 +263,33 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                    {"tie_word_embeddings", true}}),
          "F16"},
         {"seed_oss", relative("SeedOssForCausalLM", "seed_oss", nlohmann::json::object())},
+        {"qwen3_5", relative("Qwen3_5ForCausalLM", "qwen3_5_text", linear(nlohmann::json::object()))},
+        {"qwen3_5_of_other_sizes_bfloat16",
+         relative("Qwen3_5ForCausalLM", "qwen3_5_text",
+                  linear({{"linear_num_value_heads", 2},
+                          {"linear_key_head_dim", 16},
+                          {"linear_value_head_dim", 32},
+                          {"linear_conv_kernel_dim", 2},
+                          {"attention_bias", true},
+                          {"tie_word_embeddings", true}})),
+         "BF16"},
+        {"qwen3_5_moe_bfloat16",
+         relative("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text",
+                  linear({{"num_experts", 6},
+                          {"num_experts_per_tok", 2},
+                          {"moe_intermediate_size", 20},
+                          {"shared_expert_intermediate_size", 28}})),
+         "BF16"},
+        {"qwen3_next_float16",
+         relative("Qwen3NextForCausalLM", "qwen3_next",
+                  linear({{"num_experts", 5},
+                          {"num_experts_per_tok", 3},
+                          {"moe_intermediate_size", 12},
+                          {"shared_expert_intermediate_size", 36},
+                          {"norm_topk_prob", false}})),
+         "F16"},
+        {"qwen3_5_with_pictures",
+         with_pictures("Qwen3_5ForConditionalGeneration", "qwen3_5", linear({{"model_type", "qwen3_5_text"}}))},
         {"gemma3_with_pictures", with_pictures("Gemma3ForConditionalGeneration", "gemma3",
                                                {{"model_type", "gemma3_text"},
                                                 {"query_pre_attn_scalar", 10},
@@ -323,6 +358,19 @@ class TinyModel {
         add(name + ".weight", {size}, 1 - family_.norm_offset, 0.2F);
         if (family_.norm == NormKind::layer) add(name + ".bias", {size}, 0, 0.2F);
     }
+    void add_linear_attention(const std::string& prefix) {
+        const Family::LinearAttentionNames& names = family_.linear_attention;
+        const DeltaShape& shape = config_.delta;
+        const bool both = names.decay_gate.empty();
+        for (const std::string& name : {names.beta, names.decay_gate})
+            if (!name.empty())
+                add(prefix + name + ".weight", {both ? 2 * shape.value_heads : shape.value_heads, config_.hidden_size},
+                    0, 0.3F);
+        add(prefix + names.convolution, {shape.mixed_cols(), 1, config_.convolution_width}, 0, 0.5F);
+        add(prefix + names.decay, {shape.value_heads}, 0, 1);
+        add(prefix + names.step, {shape.value_heads}, 0, 1);
+        add(prefix + names.norm + ".weight", {shape.value_dim}, 1, 0.2F);
+    }
     /// Weights keep the size of what they multiply, so that no part of the model drowns another.
     void make_tensors() {
         add(family_.embedding, {config_.vocab_size, config_.hidden_size}, 0, 1);
@@ -340,8 +388,12 @@ class TinyModel {
             for (const std::string& norm :
                  {family_.input_norm, family_.mlp_norm, family_.attention_output_norm, family_.mlp_output_norm})
                 add_if_any(norm, config_.hidden_size);
-            add_if_any(family_.query_norm, family_.query_norm_size());
-            add_if_any(family_.key_norm, family_.key_norm_size());
+            if (config_.is_linear(layer)) {
+                add_linear_attention(prefix);
+            } else {
+                add_if_any(family_.query_norm, family_.query_norm_size());
+                add_if_any(family_.key_norm, family_.key_norm_size());
+            }
             if (family_.has_experts(layer)) {
                 add(prefix + family_.router + ".weight", {config_.experts, config_.hidden_size}, 0, 0.5F);
                 if (family_.router_bias_rows == 1)

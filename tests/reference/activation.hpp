@@ -19,6 +19,8 @@ inline double activation(Activation activation, double x) {
         case Activation::gelu_tanh:
             // 0.5·x·(1 + tanh(u)) without its cancellation at large negative x
             return x / (1 + std::exp(-2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+        case Activation::sigmoid:
+            return 1 / (1 + std::exp(-x));
     }
     return 0;
 }

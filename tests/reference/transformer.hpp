@@ -15,6 +15,7 @@
 
 #include "model/config.hpp"
 #include "reference/activation.hpp"
+#include "reference/delta_rule.hpp"
 
 namespace fairgptq::reference {
 
@@ -29,6 +30,7 @@ class Transformer {
           tensors_(std::move(tensors)),
           opt_(config_.model_type == "opt"),
           gemma_(config_.model_type.starts_with("gemma")),
+          qwen3_next_(config_.model_type == "qwen3_next" || config_.model_type.starts_with("qwen3_5")),
           norms_around_(gemma_ && config_.model_type != "gemma"),
           olmo_(config_.model_type.starts_with("olmo")),
           minimax_(config_.model_type == "minimax_m2"),
@@ -47,7 +49,10 @@ class Transformer {
     Result run(std::span<const std::int32_t> ids) const {
         Result result;
         const bool inner = config_.architecture.ends_with("ForConditionalGeneration");  // beside what sees pictures
-        const std::string top = opt_ ? "model.decoder." : inner ? "language_model.model." : "model.";
+        const std::string top = opt_                   ? "model.decoder."
+                                : inner && qwen3_next_ ? "model.language_model."
+                                : inner                ? "language_model.model."
+                                                       : "model.";
         Rows hidden;
         for (std::size_t t = 0; t < ids.size(); ++t) {
             hidden.push_back(row_of(top + "embed_tokens.weight", static_cast<std::size_t>(ids[t])));
@@ -59,7 +64,7 @@ class Transformer {
             block(static_cast<std::size_t>(layer), top + "layers." + std::to_string(layer) + ".", hidden,
                   result.inputs);
         const std::string head = config_.tied_embeddings ? top + "embed_tokens"
-                                 : inner                 ? "language_model.lm_head"
+                                 : inner && !qwen3_next_ ? "language_model.lm_head"
                                                          : "lm_head";
         for (const Row& x : hidden) {
             result.logits.push_back(linear(head, norm(top + (opt_ ? "final_layer_norm" : "norm"), x)));
@@ -71,11 +76,98 @@ class Transformer {
 
   private:
     void block(std::size_t layer, const std::string& name, Rows& hidden, std::map<std::string, Rows>& inputs) const {
+        if (tensors_.contains(name + "linear_attn.A_log"))
+            linear_attention(name, hidden, inputs);
+        else
+            attention(layer, name, hidden, inputs);
+        for (Row& h : hidden)
+            mlp(name, h, inputs);
+    }
+
+    /// Gated DeltaNet (arXiv 2412.06464): a convolution over the last tokens, then the delta rule, head by head.
+    void linear_attention(const std::string& name, Rows& hidden, std::map<std::string, Rows>& inputs) const {
+        const std::string attention = name + "linear_attn.";
+        const DeltaShape& shape = config_.delta;
+        const auto key_dim = static_cast<std::size_t>(shape.key_dim);
+        const auto value_dim = static_cast<std::size_t>(shape.value_dim);
+        const auto key_heads = static_cast<std::size_t>(shape.key_heads);
+        const auto value_heads = static_cast<std::size_t>(shape.value_heads);
+        const std::size_t sharing = value_heads / key_heads;
+        const Row& taps = tensors_.at(attention + "conv1d.weight");
+        const auto width = static_cast<std::size_t>(config_.convolution_width);
+        std::vector<DeltaHead> states(value_heads, DeltaHead(key_dim, value_dim));
+        Rows before;
+        for (Row& h : hidden) {
+            const Row x = norm(name + "input_layernorm", h);
+            Row mixed, output_gates, b, a;
+            if (tensors_.contains(attention + "in_proj_qkv.weight")) {
+                for (const char* linear_name : {"in_proj_qkv", "in_proj_z"})
+                    inputs[attention + linear_name].push_back(x);
+                mixed = linear(attention + "in_proj_qkv", x);
+                output_gates = linear(attention + "in_proj_z", x);
+                b = linear(attention + "in_proj_b", x);
+                a = linear(attention + "in_proj_a", x);
+            } else {  // of each key head its query, key, values and output gates; and b and a of its values
+                inputs[attention + "in_proj_qkvz"].push_back(x);
+                const Row all = linear(attention + "in_proj_qkvz", x), both = linear(attention + "in_proj_ba", x);
+                const std::size_t values = sharing * value_dim;
+                const std::size_t of_head = 2 * (key_dim + values);
+                const auto gather = [](const Row& from, std::size_t heads, std::size_t step, std::size_t first,
+                                       std::size_t count, Row& to) {
+                    for (std::size_t head = 0; head < heads; ++head)
+                        for (std::size_t i = 0; i < count; ++i)
+                            to.push_back(from[head * step + first + i]);
+                };
+                gather(all, key_heads, of_head, 0, key_dim, mixed);
+                gather(all, key_heads, of_head, key_dim, key_dim, mixed);
+                gather(all, key_heads, of_head, 2 * key_dim, values, mixed);
+                gather(all, key_heads, of_head, 2 * key_dim + values, values, output_gates);
+                gather(both, key_heads, 2 * sharing, 0, sharing, b);
+                gather(both, key_heads, 2 * sharing, sharing, sharing, a);
+            }
+            before.push_back(mixed);
+            for (std::size_t channel = 0; channel < mixed.size(); ++channel) {
+                double sum = 0;
+                for (std::size_t back = 0; back < std::min(width, before.size()); ++back)
+                    sum += taps[channel * width + width - 1 - back] * before[before.size() - 1 - back][channel];
+                mixed[channel] = activation(Activation::silu, sum);
+            }
+            Row gathered;
+            for (std::size_t head = 0; head < value_heads; ++head) {
+                const std::size_t key_head = head / sharing;
+                const Row made =
+                    norm_of_head(attention + "norm",
+                                 states[head].token(part(mixed, key_head * key_dim, key_dim),
+                                                    part(mixed, (key_heads + key_head) * key_dim, key_dim),
+                                                    part(mixed, 2 * key_heads * key_dim + head * value_dim, value_dim),
+                                                    b[head], a[head], tensors_.at(attention + "A_log")[head],
+                                                    tensors_.at(attention + "dt_bias")[head]));
+                for (std::size_t i = 0; i < value_dim; ++i)
+                    gathered.push_back(made[i] * activation(Activation::silu, output_gates[head * value_dim + i]));
+            }
+            inputs[attention + "out_proj"].push_back(gathered);
+            add(h, linear(attention + "out_proj", gathered));
+        }
+    }
+
+    /// With its weights as they are, where the model's other norms have theirs less 1.
+    Row norm_of_head(const std::string& name, const Row& x) const {
+        double squares = 0;
+        for (const double v : x)
+            squares += v * v / static_cast<double>(x.size());
+        Row result;
+        for (std::size_t i = 0; i < x.size(); ++i)
+            result.push_back(x[i] / std::sqrt(squares + config_.norm_epsilon) * tensors_.at(name + ".weight")[i]);
+        return result;
+    }
+
+    void attention(std::size_t layer, const std::string& name, Rows& hidden,
+                   std::map<std::string, Rows>& inputs) const {
         const auto dim = static_cast<std::size_t>(config_.head_dim);
         const std::int64_t window = config_.windows[layer];
         const std::string attention = name + "self_attn.";
         const std::string output = attention + (opt_ ? "out_proj" : "o_proj");
-        Rows query, key, value;
+        Rows query, key, value, gates;
         for (std::size_t t = 0; t < hidden.size(); ++t) {
             const Row x =
                 norms_behind_ ? hidden[t] : norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
@@ -95,7 +187,15 @@ class Transformer {
             }
             for (const char* linear_name : {"q_proj", "k_proj", "v_proj"})
                 inputs[attention + linear_name].push_back(x);
-            query.push_back(heads(layer, attention + "q", linear(attention + "q_proj", x), t));
+            Row queries = linear(attention + "q_proj", x);
+            if (qwen3_next_) {  // behind each head's query a gate of what it gathers
+                gates.emplace_back();
+                Row without;
+                for (std::size_t i = 0; i < queries.size(); ++i)
+                    (i / dim % 2 == 0 ? without : gates.back()).push_back(queries[i]);
+                queries = without;
+            }
+            query.push_back(heads(layer, attention + "q", queries, t));
             key.push_back(heads(layer, attention + "k", linear(attention + "k_proj", x), t));
             value.push_back(linear(attention + "v_proj", x));
         }
@@ -122,12 +222,13 @@ class Transformer {
                     for (std::size_t i = 0; i < value_dim; ++i)
                         gathered[head * value_dim + i] += weight[s] / sum * value[s][head / sharing * value_dim + i];
             }
+            if (qwen3_next_)
+                for (std::size_t i = 0; i < gathered.size(); ++i)
+                    gathered[i] /= 1 + std::exp(-gates[t][i]);
             inputs[output].push_back(gathered);
             add_output(hidden[t], linear(output, gathered),
                        name + (glm_ ? "post_self_attn_layernorm" : "post_attention_layernorm"));
         }
-        for (Row& h : hidden)
-            mlp(name, h, inputs);
     }
 
     struct Heads {
@@ -401,7 +502,8 @@ class Transformer {
             variance += (v - mean) * (v - mean) / size;
         Row result;
         for (std::size_t i = 0; i < x.size(); ++i)
-            result.push_back((x[i] - mean) / std::sqrt(variance + epsilon) * (weight[i] + (gemma_ ? 1 : 0)) +
+            result.push_back((x[i] - mean) / std::sqrt(variance + epsilon) *
+                                 (weight[i] + (gemma_ || qwen3_next_ ? 1 : 0)) +
                              (opt_ ? tensors_.at(name + ".bias")[i] : 0));
         return result;
     }
@@ -434,7 +536,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_, gemma_, norms_around_, olmo_, minimax_, mixtral_, norms_behind_, phi_, glm_;
+    bool opt_, gemma_, qwen3_next_, norms_around_, olmo_, minimax_, mixtral_, norms_behind_, phi_, glm_;
 };
 
 }  // namespace fairgptq::reference

@@ -48,6 +48,8 @@ void apply(Activation activation, MatrixView<const float> gate, const MatrixView
             // 0.5·x·(1 + tanh(u)) = x / (1 + exp(−2u)), u = sqrt(2/π)·(x + 0.044715·x³)
             return map(gate, up, output,
                        [](float x) { return x / (1.0F + fast_exp(-1.595769122F * (x + 0.044715F * x * x * x))); });
+        case Activation::sigmoid:
+            return map(gate, up, output, [](float x) { return 1.0F / (1.0F + fast_exp(-x)); });
     }
 }
 

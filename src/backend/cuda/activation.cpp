@@ -16,9 +16,11 @@ cuda::PlainActivation plain(Activation activation) {
         case Activation::gelu:
             return cuda::PlainActivation::gelu;
         case Activation::gelu_tanh:
+            return cuda::PlainActivation::gelu_tanh;
+        case Activation::sigmoid:
             break;
     }
-    return cuda::PlainActivation::gelu_tanh;
+    return cuda::PlainActivation::sigmoid;
 }
 
 void check_same(const TensorView& a, const TensorView& b) {

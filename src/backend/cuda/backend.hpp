@@ -70,6 +70,11 @@ class CudaBackend final : public Backend {
                    std::span<const float> frequencies, float attention_factor, RotaryPairs pairs) override;
     void cached_attention(TensorView query, TensorView key, TensorView value, std::span<const CachedSequence> sequences,
                           const AttentionShape& shape, TensorView output) override;
+    void convolve(TensorView inputs, const float* weights, std::int64_t width, std::span<const std::int32_t> previous,
+                  TensorView output) override;
+    void delta_rule(TensorView mixed, MatrixView<const float> gates, const float* decay, const float* step,
+                    std::span<const DeltaSequence> sequences, const DeltaShape& shape, float* states,
+                    TensorView output) override;
     void gated_activation(Activation activation, TensorView gate, TensorView up, TensorView output) override;
     void activation(Activation activation, TensorView inputs, TensorView output) override;
     void scale(TensorView inputs, float factor, TensorView output, bool accumulate) override;

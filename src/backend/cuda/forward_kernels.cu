@@ -93,6 +93,8 @@ __device__ float activate(PlainActivation activation, float x) {
         case PlainActivation::gelu_tanh:
             // 0.5·x·(1 + tanh(u)) = x / (1 + exp(−2u)), u = sqrt(2/π)·(x + 0.044715·x³)
             return x / (1.0F + expf(-1.595769122F * (x + 0.044715F * x * x * x)));
+        case PlainActivation::sigmoid:
+            return 1.0F / (1.0F + expf(-x));
     }
     return x;
 }
@@ -332,9 +334,11 @@ cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gat
             case PlainActivation::gelu:
                 return start(ActivationWork<T, PlainActivation::gelu>{gate, up, output});
             case PlainActivation::gelu_tanh:
+                return start(ActivationWork<T, PlainActivation::gelu_tanh>{gate, up, output});
+            case PlainActivation::sigmoid:
                 break;
         }
-        return start(ActivationWork<T, PlainActivation::gelu_tanh>{gate, up, output});
+        return start(ActivationWork<T, PlainActivation::sigmoid>{gate, up, output});
     });
 }
 

@@ -49,12 +49,17 @@ extern const FamilyEntry ernie_moe_family;
 extern const FamilyEntry ernie_family;
 extern const FamilyEntry glm_family;
 extern const FamilyEntry glm4_family;
+extern const FamilyEntry qwen3_5_family;
+extern const FamilyEntry qwen3_5_moe_family;
+extern const FamilyEntry qwen3_next_family;
 // Text models of these families within models that take pictures, too.
 extern const FamilyEntry gemma3_with_pictures;
 extern const FamilyEntry mistral3_with_pictures;
 extern const FamilyEntry qwen2_with_pictures;
 extern const FamilyEntry qwen25_with_pictures;
 extern const FamilyEntry qwen3_with_pictures;
+extern const FamilyEntry qwen3_5_with_pictures;
+extern const FamilyEntry qwen3_5_moe_with_pictures;
 
 /// Null if there is none of this architecture.
 const FamilyEntry* find_family(std::string_view architecture);

@@ -59,6 +59,7 @@ Family within(Family family, const std::string& prefix, const std::string& head)
     for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm})
         *name = prefix + name->substr(std::string_view("model.").size());
     family.lm_head = family.config.tied_embeddings ? family.embedding : head;
+    family.within_another = true;
     return family;
 }
 
@@ -76,6 +77,12 @@ Family within_qwen2(const ModelConfig& config) {
     Family family = within(qwen2_family.describe(config), "model.", "lm_head.weight");
     family.other_parts = {"visual"};
     family.prefixes = {{"model.", "model.language_model."}, {"visual.", "model.visual."}};
+    return family;
+}
+
+Family within_qwen3(Family text) {
+    Family family = within(std::move(text), "model.language_model.", "lm_head.weight");
+    family.other_parts.insert(family.other_parts.begin(), "visual");
     return family;
 }
 
@@ -118,16 +125,26 @@ const FamilyEntry qwen25_with_pictures{"Qwen2_5_VLForConditionalGeneration", "qw
                                        },
                                        within_qwen2};
 
-const FamilyEntry qwen3_with_pictures{"Qwen3VLForConditionalGeneration", "qwen3_vl",
-                                      [](const ConfigReader& reader, ModelConfig& config) {
-                                          read_qwen(reader, config, {"qwen3_vl_text", qwen3_family});
-                                          config.windows.assign(config.windows.size(), 0);  // it has none
-                                      },
-                                      [](const ModelConfig& config) {
-                                          Family family = within(qwen3_family.describe(config), "model.language_model.",
-                                                                 "lm_head.weight");
-                                          family.other_parts = {"visual"};
-                                          return family;
-                                      }};
+const FamilyEntry qwen3_with_pictures{
+    "Qwen3VLForConditionalGeneration", "qwen3_vl",
+    [](const ConfigReader& reader, ModelConfig& config) {
+        read_qwen(reader, config, {"qwen3_vl_text", qwen3_family});
+        config.windows.assign(config.windows.size(), 0);  // it has none
+    },
+    [](const ModelConfig& config) { return within_qwen3(qwen3_family.describe(config)); }};
+
+const FamilyEntry qwen3_5_with_pictures{
+    "Qwen3_5ForConditionalGeneration", "qwen3_5",
+    [](const ConfigReader& reader, ModelConfig& config) {
+        read_text_model(reader, config, {{"qwen3_5_text", qwen3_5_family}}, false);
+    },
+    [](const ModelConfig& config) { return within_qwen3(qwen3_5_family.describe(config)); }};
+
+const FamilyEntry qwen3_5_moe_with_pictures{
+    "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe",
+    [](const ConfigReader& reader, ModelConfig& config) {
+        read_text_model(reader, config, {{"qwen3_5_moe_text", qwen3_5_moe_family}}, false);
+    },
+    [](const ModelConfig& config) { return within_qwen3(qwen3_5_moe_family.describe(config)); }};
 
 }  // namespace fairgptq
