@@ -21,6 +21,8 @@ from report_inputs import read_run_file
 from support import InvalidInput, Parser, run
 
 FILE_TYPE = {Type.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0, Type.Q4_1: gguf.LlamaFileType.MOSTLY_Q4_1, Type.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0}
+# Linears that are two tensors there: DeepSeek's keys and values, one of them transposed, and Qwen3-Next's, by heads.
+PARTED = ("self_attn.kv_b_proj", "linear_attn.in_proj_qkvz")
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
 
 
@@ -36,8 +38,7 @@ class Conversion:
         kinds = types_of(found.model)
         for layer in range(found.layers):
             self._add_layer(layer, kinds)
-        # DeepSeek's keys and values are two tensors there, one of them transposed.
-        strange = next((linear for linear in self.lacking if linear.name != "self_attn.kv_b_proj"), None)
+        strange = next((linear for linear in self.lacking if linear.name not in PARTED), None)
         if strange:
             raise InvalidInput(f"--base {base.path} has no tensor for {strange.title}: is it the model's, and made by a converter that "
                                "knows it, without --fuse-qkv and --fuse-gate-up-exps?")
@@ -102,7 +103,7 @@ class Conversion:
             if not off <= 0.5:
                 raise InvalidInput(f"{linear.title}: its scales are too large or too small for GGUF's float16")
             self.off = max(self.off, off)
-            (packed[expert] if packed.ndim == 3 else packed)[:] = blocks if order is None else blocks[order]
+            (packed[expert] if packed.ndim == 3 else packed)[:] = order.of_blocks(blocks)
         return packed
 
     def _rounded(self, tensor):

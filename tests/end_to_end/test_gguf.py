@@ -270,6 +270,61 @@ def test_as_many_heads_of_keys_as_of_queries_where_the_base_says_no_other(inputs
     assert np.array_equal(found["blk.1.attn_q.weight"][1].astype(np.float16), values["blk.1.attn_q.weight"])
 
 
+def with_linear_attention(tensors):
+    """Its first layer gets Qwen3.5's linear attention, of 2 heads of 16 for keys and 4 of 32 for values; its second one an output gate."""
+    random = np.random.default_rng(4)
+
+    def matrix(*shape):
+        return (random.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float16)
+
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        del tensors[f"model.layers.0.self_attn.{name}.weight"]
+    first = "model.layers.0.linear_attn."
+    tensors.update({first + "in_proj_qkv.weight": matrix(192, 64), first + "in_proj_z.weight": matrix(128, 64), first + "in_proj_a.weight": matrix(4, 64),
+                    first + "in_proj_b.weight": matrix(4, 64), first + "conv1d.weight": matrix(192, 1, 4), first + "A_log": matrix(4), first + "dt_bias": matrix(4),
+                    first + "norm.weight": np.ones(32, np.float16), first + "out_proj.weight": matrix(64, 128)})
+    second = "model.layers.1.self_attn."
+    tensors.update({second + "q_proj.weight": matrix(128, 64), second + "q_norm.weight": np.ones(16, np.float16), second + "k_norm.weight": np.ones(16, np.float16)})
+
+
+def test_heads_of_linear_attention_lie_as_the_base_has_them(inputs, tmp_path):
+    """llama.cpp has of the values' heads that share a key's first the first ones, then the second ones."""
+    model = write_model(tmp_path / "model", layers=LAYERS, intermediate=192, heads=HEADS, key_value_heads=KEY_VALUE_HEADS, change=with_linear_attention,
+                        settings={"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text", "full_attention_interval": 2, "linear_num_key_heads": 2,
+                                  "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 32})
+    out = quantize({"llama": (model, inputs["llama"][1])}, tmp_path / "run", "--alpha", "0.1")
+    run(0, "export", out, "--format", "dense", "--out", tmp_path / "dense")
+    heads = np.concatenate([np.arange(head * 32, head * 32 + 32) for head in (0, 2, 1, 3)])
+
+    def as_in_llama_cpp(tensors):
+        first = {name: tensors[f"model.layers.0.linear_attn.{name}.weight"] for name in ("in_proj_qkv", "in_proj_z", "out_proj")}
+        return {"blk.0.attn_qkv.weight": np.concatenate([first["in_proj_qkv"][:64], first["in_proj_qkv"][64:][heads]]),
+                "blk.0.attn_gate.weight": first["in_proj_z"][heads], "blk.0.ssm_out.weight": first["out_proj"][:, heads],
+                **{f"blk.{layer}.{name}.weight": tensors[f"model.layers.{layer}.{linear}.weight"] for name, linear in LAYER_NAMES.items() for layer in range(LAYERS)
+                   if tensors.get(f"model.layers.{layer}.{linear}.weight", np.zeros(1)).ndim == 2}}
+
+    expected = as_in_llama_cpp(load_file(tmp_path / "dense/model.safetensors"))
+    assert len(expected) == 3 + 4 + 6
+    for as_type in (Type.F16, Type.BF16, Type.Q8_0):
+        writer = gguf.GGUFWriter(tmp_path / "base.gguf", arch="qwen35")
+        writer.add_block_count(LAYERS)
+        writer.add_head_count(HEADS)
+        writer.add_head_count_kv(KEY_VALUE_HEADS)
+        writer.add_ssm_group_count(2)
+        writer.add_ssm_time_step_rank(4)
+        writer.add_ssm_inner_size(128)
+        for name, tensor in as_in_llama_cpp(load_file(model / "model.safetensors")).items():
+            writer.add_tensor(name, gguf.quantize(tensor.astype(np.float32), as_type), raw_dtype=as_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        found, _, said = converted(out, tmp_path / "base.gguf", tmp_path / f"{as_type.name}.gguf")
+        assert ("likeness of 13 linears" in said) == (as_type != Type.F16)
+        for tensor, values in expected.items():
+            assert np.array_equal(found[tensor][1].astype(np.float16), values), tensor
+
+
 def test_embeddings_may_be_rounded(plain, tmp_path):
     found = converted(*plain, tmp_path / "run.gguf", "--embeddings", "q8_0")[0]
     exact = converted(*plain, tmp_path / "exact.gguf")[0]
