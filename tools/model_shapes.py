@@ -19,6 +19,7 @@ class Shape(NamedTuple):
     normed: bool = True  # norms of query and key beside experts
     key_value_rank: int = 0  # of latents, in DeepSeek's form, whose heads have 64 elements that turn and values of 128
     query_rank: int = 0
+    linear_heads: tuple = ()  # of keys and of values, 128 elements each, in three of four layers, in Qwen3.5's form
 
     @property
     def head_dim(self):
@@ -44,3 +45,6 @@ MIXTURES = {"30b-a3b": Shape(2048, 768, 48, 32, 4, 151936, experts=128, experts_
                              dense_intermediate=10944, normed=False, key_value_rank=512),
             "671b-a37b": Shape(7168, 2048, 61, 128, 128, 129280, experts=256, experts_per_token=8, head_size=192, shared=1, dense_layers=3,
                                dense_intermediate=18432, normed=False, key_value_rank=512, query_rank=1536)}
+# Linear attention: Qwen3.5's.
+HYBRIDS = {"0.8b": Shape(1024, 3584, 24, 8, 2, 248320, True, head_size=256, linear_heads=(16, 16)),
+           "27b": Shape(5120, 17408, 64, 24, 4, 248320, head_size=256, linear_heads=(16, 48))}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes a Llama, or a Qwen3, GLM-4.5 or DeepSeek of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a job script
-with before the model itself is there. What comes out of such a run is fast or slow, never good.
+"""Writes a Llama, a Qwen3.5, or a Qwen3, GLM-4.5 or DeepSeek of experts, of random weights in a known model's shape, and a token file for it: to time a machine, a file system or a
+job script with before the model itself is there. What comes out of such a run is fast or slow, never good.
 
   random_model.py 8b FOLDER                         16 GB: a folder as of Hugging Face, and FOLDER/tokens.h5
   random_model.py 70b FOLDER --layers 2             only so many of its 80 layers, which cost the same time each
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model_shapes import MIXTURES, SHAPES
+from model_shapes import HYBRIDS, MIXTURES, SHAPES
 from support import InvalidInput, Parser, run
 
 SHARD_BYTES = 4 << 30  # of a file, about
+LINEAR, WIDTH = 128, 4  # elements of a head of linear attention, tokens of its convolution
 TURNING, VALUE = 64, 128  # elements of a head where keys and values come from latents
 
 
@@ -37,7 +38,7 @@ def sigmoid(shape):
 
 def attention_of(shape, prefix):
     hidden, query = shape.hidden, shape.heads * shape.head_dim
-    linears = [("q_proj", query, hidden), ("k_proj", shape.key_value_width, hidden), ("v_proj", shape.key_value_width, hidden),
+    linears = [("q_proj", 2 * query if shape.linear_heads else query, hidden), ("k_proj", shape.key_value_width, hidden), ("v_proj", shape.key_value_width, hidden),
                ("o_proj", hidden, query)]
     norms = []
     if shape.key_value_rank:
@@ -53,6 +54,22 @@ def attention_of(shape, prefix):
         yield f"{prefix}{name}.weight", (size,)
 
 
+def is_linear(shape, layer):
+    return bool(shape.linear_heads) and (layer + 1) % 4 != 0
+
+
+def linear_attention_of(shape, prefix):
+    keys, values = (heads * LINEAR for heads in shape.linear_heads)
+    heads = shape.linear_heads[1]
+    for name, rows, cols in (("in_proj_qkv", 2 * keys + values, shape.hidden), ("in_proj_z", values, shape.hidden), ("in_proj_b", heads, shape.hidden),
+                             ("in_proj_a", heads, shape.hidden), ("out_proj", shape.hidden, values)):
+        yield f"{prefix}{name}.weight", (rows, cols)
+    yield prefix + "conv1d.weight", (2 * keys + values, 1, WIDTH)
+    yield prefix + "norm.weight", (LINEAR,)
+    for name in ("A_log", "dt_bias"):
+        yield prefix + name, (heads,)
+
+
 def tensors_of(shape, layers):
     """Names and sizes, in the order of the files."""
     hidden, intermediate, query = shape.hidden, shape.intermediate, shape.heads * shape.head_dim
@@ -60,11 +77,12 @@ def tensors_of(shape, layers):
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", (hidden,)
-        yield from attention_of(shape, prefix + "self_attn.")
+        linear = is_linear(shape, layer)
+        yield from linear_attention_of(shape, prefix + "linear_attn.") if linear else attention_of(shape, prefix + "self_attn.")
         if shape.shared and not shape.key_value_rank:
             for name, rows in (("q_proj", query), ("k_proj", shape.key_value_width), ("v_proj", shape.key_value_width)):
                 yield f"{prefix}self_attn.{name}.bias", (rows,)
-        if shape.experts and shape.normed:
+        if (shape.experts and shape.normed) or (shape.linear_heads and not linear):
             for norm in ("q_norm", "k_norm"):
                 yield f"{prefix}self_attn.{norm}.weight", (shape.head_dim,)
         blocks = [("mlp", shape.dense_intermediate or intermediate)]
@@ -141,6 +159,12 @@ def write_model(folder, shape, layers, seed):
                    "n_routed_experts": shape.experts, "n_shared_experts": shape.shared, "first_k_dense_replace": shape.dense_layers,
                    "use_qk_norm": shape.normed, "attention_bias": True, "partial_rotary_factor": 0.5}
         del config["num_experts"]
+    if shape.linear_heads:
+        keys, values = shape.linear_heads
+        config |= {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text", "full_attention_interval": 4, "linear_num_key_heads": keys,
+                   "linear_num_value_heads": values, "linear_key_head_dim": LINEAR, "linear_value_head_dim": LINEAR, "linear_conv_kernel_dim": WIDTH,
+                   "partial_rotary_factor": 0.25}
+        del config["mlp_bias"]
     if shape.key_value_rank:
         form = "v3" if sigmoid(shape) else "v2"
         config |= {"architectures": [f"Deepseek{form.upper()}ForCausalLM"], "model_type": f"deepseek_{form}", "head_dim": TURNING,
@@ -182,7 +206,7 @@ def write_tokens(path, vocabulary, options):
 
 def main():
     parser = Parser(description=__doc__.splitlines()[0])
-    shapes = SHAPES | MIXTURES
+    shapes = SHAPES | MIXTURES | HYBRIDS
     parser.add_argument("shape", choices=sorted(shapes))
     parser.add_argument("folder", type=Path, help="folder to make")
     parser.add_argument("--layers", type=int, help="the first so many of the model's layers")

@@ -271,12 +271,13 @@ def test_every_other_family(tmp_path, family):
     assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1")
 
 
-@pytest.mark.parametrize("family", ["phi3", "mixtral", "ernie4_5_moe", "deepseek_v3", "qwen25_with_pictures", "gemma3_with_pictures"])
+@pytest.mark.parametrize("family", ["phi3", "mixtral", "ernie4_5_moe", "deepseek_v3", "qwen25_with_pictures", "gemma3_with_pictures", "qwen3_5_moe",
+                                    "qwen3_5_with_pictures"])
 def test_modules_of_several_grids_whatever_they_are_called(tmp_path, family):
     """Also where expressions are matched with names that the export's files do not have."""
     (tmp_path / "map.json").write_text(json.dumps({"*.layers.1.*": {"bits": 8}, "*.o_proj": {"sym": True}}))
     tokens = write_tokens(tmp_path / "tokens.h5", pairs=20, texts=3, text_length=32, vocabulary=48)
-    assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1", "--ignore", "*.layers.0.self_attn.*",
+    assert_export_is_the_model(ORACLES / family, tokens, tmp_path, "--group-size", "-1", "--ignore", "*.layers.0.*attn.*",
                                "--module-map", tmp_path / "map.json")
 
 
@@ -332,6 +333,11 @@ def test_architectures_that_a_program_reads_in_fewer_forms(tmp_path):
     config = json.loads((model / "config.json").read_text()) | {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}
     (model / "config.json").write_text(json.dumps(config))
     assert "topk_method" not in warnings_of(model, "r", "compressed-tensors")
+    assert "it computes as one" in warnings_of("qwen3_5", "t", "compressed-tensors", "--ignore", "in_proj_z")
+    assert "it computes as one" not in warnings_of("qwen3_5", "u", "compressed-tensors", "--ignore", "in_proj_z,in_proj_qkv")
+    ignored = json.loads((tmp_path / "u-out/config.json").read_text())["quantization_config"]["ignore"]
+    for name in ("model.layers.2.linear_attn.in_proj_a", "model.layers.0.linear_attn.in_proj_b", "mtp.fc", "model.layers.2.linear_attn.in_proj_qkvz"):
+        assert any(re.match(one.removeprefix("re:"), name) for one in ignored), name
     for name, setting in ("c", "ignore"), ("e", "dynamic"):
         settings = json.loads((tmp_path / f"{name}-out/config.json").read_text())["quantization_config"]
         pattern = [one for one in settings[setting] if one != "lm_head"][0].removeprefix("re:").removeprefix("-:")

@@ -114,7 +114,7 @@ WITH_PICTURES = {
     "qwen3_with_pictures": ("qwen3_vl", "qwen3_vl_text", {"rope_parameters": {**PLAIN, "mrope_section": [2, 1, 1]}},
                             {**QWEN_SEES, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
                             {"tie_word_embeddings": True}),
-    "qwen3_5_with_pictures": ("qwen3_5", "qwen3_5_text", {**LINEAR, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 3},
+    "qwen3_5_with_pictures": ("qwen3_5", "qwen3_5_text", {**LINEAR, "linear_num_value_heads": 2, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 3},
                               {**QWEN_SEES, "num_position_embeddings": 4}, {"tie_word_embeddings": True}),
     "qwen3_5_moe_with_pictures": ("qwen3_5_moe", "qwen3_5_moe_text", LINEAR_MOE, {**QWEN_SEES, "num_position_embeddings": 4},
                                   {"tie_word_embeddings": False}),

@@ -39,6 +39,7 @@ std::vector<OracleCase> oracle_cases() {
                              "qwen25_with_pictures",
                              "qwen3_with_pictures",
                              "qwen3_5_with_pictures",
+                             "qwen3_5_moe_with_pictures",
                              "exaone4",
                              "seed_oss",
                              "mixtral",

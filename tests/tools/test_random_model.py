@@ -94,6 +94,19 @@ def test_latents_in_deepseeks_forms(tmp_path):
         assert config["model_type"] == f"deepseek_{form}" and config["q_lora_rank"] == (query_rank or None)
 
 
+def test_linear_attention_in_qwens_form(tmp_path):
+    random_model.write_model(tmp_path, Shape(64, 160, 4, 4, 2, 300, head_size=32, linear_heads=(2, 6)), 4, seed=5)
+    tensors, _ = read_bits(tmp_path)
+    assert len(tensors) == 3 + 3 * (2 + 9 + 3) + (2 + 6 + 3)
+    assert tensors["model.layers.2.linear_attn.in_proj_qkv.weight"].shape == ((2 + 2 + 6) * 128, 64)
+    assert tensors["model.layers.2.linear_attn.conv1d.weight"].shape == ((2 + 2 + 6) * 128, 1, 4)
+    assert tensors["model.layers.2.linear_attn.A_log"].shape == (6,)
+    assert tensors["model.layers.3.self_attn.q_proj.weight"].shape == (2 * 128, 64)
+    assert tensors["model.layers.3.self_attn.o_proj.weight"].shape == (64, 128)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == "qwen3_5_text" and config["linear_num_value_heads"] == 6
+
+
 def test_several_files_hold_the_model_and_the_seed_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(random_model, "SHARD_BYTES", 50_000)
     found = []
