@@ -15,7 +15,7 @@ constexpr std::int64_t panel = 32;  // columns of a value head that are gone thr
 
 using Panel = std::array<float, panel>;
 
-struct Tensors {
+struct DeltaTensors {
     MatrixView<const float> mixed, gates;
     const float *decay, *step;
     MatrixView<float> output;
@@ -33,7 +33,7 @@ float inverse_length(const float* values, std::int64_t count) {
 /// Columns `first` to `first + count` of one value head, through a sequence.
 class Walk {
   public:
-    Walk(const Tensors& tensors, const DeltaShape& shape, std::int64_t head, std::int64_t first, float* state)
+    Walk(const DeltaTensors& tensors, const DeltaShape& shape, std::int64_t head, std::int64_t first, float* state)
         : tensors_(tensors),
           shape_(shape),
           head_(head),
@@ -96,7 +96,7 @@ class Walk {
         if (asked) std::copy_n(gathered.begin(), count_, tensors_.output.row(row) + head_ * shape_.value_dim + first_);
     }
 
-    const Tensors& tensors_;
+    const DeltaTensors& tensors_;
     const DeltaShape& shape_;
     std::int64_t head_, first_, count_;
     float* state_;  // of the head, or null
@@ -111,7 +111,7 @@ void CpuBackend::delta_rule(TensorView mixed, MatrixView<const float> gates, con
                             std::span<const DeltaSequence> sequences, const DeltaShape& shape, float* states,
                             TensorView output) {
     check_delta_rule(mixed, gates, sequences, shape, output);
-    const Tensors tensors{mixed.float32(), gates, decay, step, output.float32()};
+    const DeltaTensors tensors{mixed.float32(), gates, decay, step, output.float32()};
     const std::int64_t panels = (shape.value_dim + panel - 1) / panel;
     const std::int64_t tasks = std::ssize(sequences) * shape.value_heads * panels;
 #pragma omp parallel for schedule(dynamic)

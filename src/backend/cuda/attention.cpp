@@ -12,18 +12,16 @@
 namespace fairgptq {
 namespace {
 
-constexpr std::int64_t most_rows = std::int64_t{1} << 30;  // rows and positions are 32-bit numbers on the GPU
-
 /// Tiles of at most `most` queries, those with most keys first, so that no block begins its long work last.
 std::vector<cuda::QueryTile> tiles_of(std::span<const CachedSequence> sequences, std::int64_t most,
                                       std::int64_t query_rows, std::int64_t key_rows) {
-    if (query_rows > most_rows || key_rows > most_rows)
-        throw Failure("attention: more than {} rows of queries or keys", most_rows);
+    if (query_rows > cuda::most_rows || key_rows > cuda::most_rows)
+        throw Failure("attention: more than {} rows of queries or keys", cuda::most_rows);
     const auto narrow = [](std::int64_t row) { return static_cast<std::int32_t>(row); };
     std::vector<cuda::QueryTile> tiles;
     for (const CachedSequence& sequence : sequences) {
         const std::int64_t keys = sequence.prefix.size() + sequence.own.size();
-        if (keys > most_rows) throw Failure("attention: a sequence has more than {} tokens", most_rows);
+        if (keys > cuda::most_rows) throw Failure("attention: a sequence has more than {} tokens", cuda::most_rows);
         for (std::int64_t i = 0; i < sequence.queries.size(); i += most)
             tiles.push_back({narrow(sequence.queries.begin + i), narrow(sequence.prefix.begin),
                              narrow(sequence.own.begin), narrow(std::min(most, sequence.queries.size() - i)),
@@ -45,7 +43,7 @@ void CudaBackend::cached_attention(TensorView query, TensorView key, TensorView 
     for (const TensorView& tensor : {key, value, output})
         cuda::require_one_type("attention", query, tensor);
     const cuda::PlainAttention plain_shape{
-        shape.heads, shape.key_value_heads, shape.head_dim,    std::min(shape.window, most_rows), shape.scale,
+        shape.heads, shape.key_value_heads, shape.head_dim,    std::min(shape.window, cuda::most_rows), shape.scale,
         shape.cap,   shape.value_size(),    shape.value_step()};
     const cuda::PlainTensor q = cuda::plain(query);
     const cuda::PlainTensor k = cuda::plain(key);

@@ -12,17 +12,15 @@
 namespace fairgptq {
 namespace {
 
-constexpr std::int64_t most_rows = std::int64_t{1} << 30;  // rows and tokens are 32-bit numbers on the GPU
-
 /// Of sequences that have tokens; those with most first, so that no block begins its long work last.
 std::vector<cuda::DeltaWalk> walks_of(std::span<const DeltaSequence> sequences, std::int64_t rows) {
-    if (rows > most_rows) throw Failure("delta_rule: more than {} rows", most_rows);
+    if (rows > cuda::most_rows) throw Failure("delta_rule: more than {} rows", cuda::most_rows);
     const auto narrow = [](std::int64_t row) { return static_cast<std::int32_t>(row); };
     std::vector<cuda::DeltaWalk> walks;
     for (std::size_t i = 0; i < sequences.size(); ++i) {
         const DeltaSequence& sequence = sequences[i];
         const std::int64_t tokens = sequence.prefix.size() + sequence.own.size();
-        if (tokens > most_rows) throw Failure("delta_rule: a sequence has more than {} tokens", most_rows);
+        if (tokens > cuda::most_rows) throw Failure("delta_rule: a sequence has more than {} tokens", cuda::most_rows);
         if (tokens > 0)
             walks.push_back({static_cast<std::int64_t>(i), narrow(sequence.prefix.begin), narrow(sequence.own.begin),
                              narrow(sequence.prefix.size()), narrow(tokens)});

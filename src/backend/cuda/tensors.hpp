@@ -6,6 +6,9 @@
 
 namespace fairgptq::cuda {
 
+/// Of what kernels count rows, positions and tokens of in 32 bits.
+constexpr std::int64_t most_rows = std::int64_t{1} << 30;
+
 inline PlainTensor plain(const TensorView& tensor) {
     return {tensor.data, tensor.type, tensor.rows, tensor.cols, tensor.stride};
 }

@@ -54,7 +54,7 @@ void read_attention(const ConfigReader& reader, ModelConfig& config) {
     read_delta(reader, config);
 }
 
-LlamaDefaults defaults(std::int64_t vocab_size, std::int64_t key_value_heads) {
+LlamaDefaults usual_defaults(std::int64_t vocab_size, std::int64_t key_value_heads) {
     return {.heads = 16,
             .key_value_heads = key_value_heads,
             .vocab_size = vocab_size,
@@ -65,7 +65,7 @@ LlamaDefaults defaults(std::int64_t vocab_size, std::int64_t key_value_heads) {
 }
 
 void read_qwen3_5(const ConfigReader& reader, ModelConfig& config) {
-    LlamaDefaults usual = defaults(248320, 4);
+    LlamaDefaults usual = usual_defaults(248320, 4);
     usual.intermediate_size = 12288;
     read_llama_like(reader, config, usual);
     read_attention(reader, config);
@@ -78,7 +78,7 @@ void read_mixture(const ConfigReader& reader, ModelConfig& config, std::int64_t 
 }
 
 void read_qwen3_5_moe(const ConfigReader& reader, ModelConfig& config) {
-    LlamaDefaults usual = defaults(248320, 2);
+    LlamaDefaults usual = usual_defaults(248320, 2);
     usual.intermediate_size = 512;  // no layer has one MLP
     read_llama_like(reader, config, usual);
     read_attention(reader, config);
@@ -86,7 +86,7 @@ void read_qwen3_5_moe(const ConfigReader& reader, ModelConfig& config) {
 }
 
 void read_qwen3_next(const ConfigReader& reader, ModelConfig& config) {
-    LlamaDefaults usual = defaults(151936, 2);
+    LlamaDefaults usual = usual_defaults(151936, 2);
     usual.intermediate_size = 5632;
     read_llama_like(reader, config, usual);
     read_attention(reader, config);
