@@ -1,11 +1,10 @@
 // `fairgptq sweep`: one calibration pass, a run for every α.
-#include <fmt/format.h>
-
 #include <cxxopts.hpp>
 
 #include "commands/command.hpp"
 #include "commands/run_session.hpp"
 #include "commands/sweep_options.hpp"
+#include "run/sweep_folder.hpp"
 
 namespace fairgptq::commands {
 
@@ -20,7 +19,7 @@ int sweep(int argc, char** argv, Communicator& comm) {
                           [](const cxxopts::ParseResult& parsed, const RunInputs& inputs) {
                               std::vector<PlannedRun> runs;
                               for (const AlphaSettings& alpha : sweep_settings(read_alphas(parsed), inputs))
-                                  runs.push_back({fmt::format("alpha_{}", alpha.alpha), alpha});
+                                  runs.push_back({name_in_sweep(alpha.alpha), alpha});
                               return runs;
                           }},
                      argc, argv, comm);

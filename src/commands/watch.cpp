@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cxxopts.hpp>
@@ -10,12 +11,15 @@
 #include <iterator>
 #include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "commands/command.hpp"
 #include "commands/options.hpp"
 #include "run/run_directory.hpp"
 #include "run/run_lock.hpp"
 #include "run/status.hpp"
+#include "run/sweep_folder.hpp"
 
 namespace fairgptq::commands {
 namespace {
@@ -61,23 +65,66 @@ class Holder {
     Clock::time_point changed_ = Clock::now();
 };
 
-RunStatus status_of(const std::filesystem::path& file, const std::string& log, double age, Holder& holder) {
-    const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-    try {
-        RunStatus status = read_status(log, now, age);
-        if (status.state == RunState::running || status.state == RunState::stalled) {
-            const std::optional<std::string> gone = holder.gone();
-            if (gone && read_log(file) == log) {  // it did not end well meanwhile
-                status.state = RunState::dead;
-                status.message = fmt::format("{} is gone without a word", *gone);
-            }
+/// One run, from look to look.
+class Watched {
+  public:
+    explicit Watched(const std::filesystem::path& run)
+        : file_(run / "log.jsonl"), log_(read_log(file_)), holder_(run), status_(read(-1)), age_(status_.age) {}
+
+    /// @returns whether there is anything new
+    bool look() {
+        std::string now = read_log(file_);
+        const bool changed = now != log_;
+        if (changed) {
+            log_ = std::move(now);
+            grown_ = Clock::now();
+            age_ = 0;
         }
-        if (status.state == RunState::failed || status.state == RunState::dead)
-            status.finished = layers_on_disk(file.parent_path(), status.layers);
-        return status;
-    } catch (const InvalidInput& problem) {
-        throw InvalidInput("{}: {}", file.string(), problem.what());
+        const RunState before = status_.state;
+        status_ = read(age_ + std::chrono::duration<double>(Clock::now() - grown_).count());
+        return changed || status_.state != before;
     }
+    const RunStatus& status() const { return status_; }
+    bool is_over() const { return status_.state != RunState::running && status_.state != RunState::stalled; }
+
+  private:
+    RunStatus read(double age) {
+        const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+        try {
+            RunStatus status = read_status(log_, now, age);
+            if (status.state == RunState::running || status.state == RunState::stalled) {
+                const std::optional<std::string> gone = holder_.gone();
+                if (gone && read_log(file_) == log_) {  // it did not end well meanwhile
+                    status.state = RunState::dead;
+                    status.message = fmt::format("{} is gone without a word", *gone);
+                }
+            }
+            if (status.state == RunState::failed || status.state == RunState::dead)
+                status.finished = layers_on_disk(file_.parent_path(), status.layers);
+            return status;
+        } catch (const InvalidInput& problem) {
+            throw InvalidInput("{}: {}", file_.string(), problem.what());
+        }
+    }
+
+    using Clock = std::chrono::steady_clock;  // how long the log has stood still does not depend on anybody's clock
+    std::filesystem::path file_;
+    std::string log_;
+    Holder holder_;
+    RunStatus status_;
+    double age_;  // when the log was last seen to grow
+    Clock::time_point grown_ = Clock::now();
+};
+
+/// Of a sweep's runs the one to show: what went wrong before what goes on, that before what has ended well, and of
+/// those alike the one that is behind.
+const Watched& most_telling(const std::vector<Watched>& runs) {
+    const auto rank = [](const Watched& run) {
+        constexpr std::array order{RunState::failed,  RunState::dead,    RunState::stalled,
+                                   RunState::running, RunState::stopped, RunState::done};
+        return std::pair(std::ranges::find(order, run.status().state) - order.begin(), run.status().finished);
+    };
+    return *std::ranges::min_element(runs, {}, rank);
 }
 
 int exit_code_of(RunState state) {
@@ -87,11 +134,13 @@ int exit_code_of(RunState state) {
 }  // namespace
 
 int watch(int argc, char** argv, Communicator&) {
-    cxxopts::Options options("fairgptq watch",
-                             "Shows a run's progress until it ends (exit code 0 done, 75 stopped, 1 failed or dead)");
+    cxxopts::Options options(
+        "fairgptq watch",
+        "Shows the progress of a run, or of a sweep, until it ends (exit code 0 done, 75 stopped, 1 "
+        "failed or dead)");
     options.positional_help("RUN");
     options.add_options()                                                                      //
-        ("run", "run directory", cxxopts::value<std::string>())                                //
+        ("run", "run directory, or a sweep's", cxxopts::value<std::string>())                  //
         ("once", "show it once (exit code 0)")                                                 //
         ("interval", "seconds between two looks", cxxopts::value<Real>()->default_value("2"))  //
         ("h,help", "show this");
@@ -103,39 +152,33 @@ int watch(int argc, char** argv, Communicator&) {
     if (!(interval >= 0.01 && interval <= 86400))
         throw InvalidInput("--interval must be from 0.01 to 86400 seconds, not {}", interval);
     const std::filesystem::path run = (*parsed)["run"].as<std::string>();
-    const std::filesystem::path file = run / "log.jsonl";
+    std::vector<std::filesystem::path> folders = runs_of_sweep(run);
+    const bool sweep = !folders.empty();
+    if (!sweep) folders.push_back(run);
+    std::vector<Watched> runs(folders.begin(), folders.end());
 
-    using Clock = std::chrono::steady_clock;  // how long the log has stood still does not depend on anybody's clock
     const bool terminal = ::isatty(STDOUT_FILENO) == 1;
-    std::string log = read_log(file);
-    Holder holder(run);
-    RunStatus status = status_of(file, log, -1, holder);
-    const double age_at_first = status.age;
-    auto grown = Clock::now();
-    double age_when_grown = age_at_first;
     std::int64_t lines_shown = 0;
     for (bool first = true;; first = false) {
         if (!first) {
             std::this_thread::sleep_for(std::chrono::duration<double>(interval));
-            std::string now = read_log(file);
-            const bool changed = now != log;
-            if (changed) {
-                log = std::move(now);
-                grown = Clock::now();
-                age_when_grown = 0;
-            }
-            const RunState before = status.state;
-            status = status_of(file, log, age_when_grown + std::chrono::duration<double>(Clock::now() - grown).count(),
-                               holder);
-            if (!terminal && !changed && status.state == before) continue;  // in a file, a line for every change
+            bool changed = false;
+            for (Watched& one : runs)
+                changed = one.look() || changed;
+            if (!terminal && !changed) continue;  // in a file, a line for every change
         }
-        const std::string text = status_text(run.string(), status);
+        const Watched& shown = most_telling(runs);
+        std::string name = run.string();
+        if (sweep)
+            name = fmt::format("{}, one of {} runs", folders[static_cast<std::size_t>(&shown - runs.data())].string(),
+                               runs.size());
+        const std::string text = status_text(name, shown.status());
         if (terminal && lines_shown > 0) fmt::print("\033[{}A\033[J", lines_shown);
         fmt::print("{}", text);
         std::fflush(stdout);
         lines_shown = std::count(text.begin(), text.end(), '\n');
         if (flag(*parsed, "once")) return exit_done;
-        if (status.state != RunState::running && status.state != RunState::stalled) return exit_code_of(status.state);
+        if (std::ranges::all_of(runs, &Watched::is_over)) return exit_code_of(shown.status().state);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -95,6 +96,9 @@ std::string general(double value) {
     return fmt::format("{:g}", value);
 }
 
+constexpr const char* legend =
+    "\nreconstr.: tr((W-Q)H(W-Q)'); bias: tr(WCW') before and tr(QCQ') after, and what is left of it";
+
 /// Settings by dotted name, one a line.
 void append_settings(std::string& text, const Json& settings, const std::string& prefix) {
     for (const auto& [key, value] : settings.items()) {
@@ -163,11 +167,32 @@ std::string inspect_text(const nlohmann::ordered_json& report) {
                         figure(total, "bias_before"), figure(total, "bias_after"), percent_left(total),
                         seconds(total)});
     text += "\n" + format_table(rows);
-    text +=
-        "\nreconstr.: tr((W-Q)H(W-Q)'); bias: tr(WCW') before and tr(QCQ') after, and what is left of it;\n"
-        "shift: norm of the debiased target's distance from W, as a share of W's\n";
+    text += legend;
+    text += ";\nshift: norm of the debiased target's distance from W, as a share of W's\n";
     if (grids) text += "grid: bits and columns of a group, a: asymmetric\n";
     return text;
+}
+
+std::string inspect_sweep_text(const std::string& name, const nlohmann::ordered_json& reports) {
+    std::vector<std::vector<std::string>> rows{
+        {"run", "layers", "reconstr.", "bias before", "after", "left", "seconds"}};
+    for (const Json& report : reports) {
+        Json sums = Json::object();
+        for (const char* figure : summed) {
+            double sum = 0;
+            for (const Json& total : report["totals"])
+                sum += total[figure].get<double>();
+            sums[figure] = sum;
+        }
+        const std::string run = std::filesystem::path(report["run"].get<std::string>()).filename().string();
+        rows.push_back({run,
+                        fmt::format("{} of {}", report["finished_layers"].get<std::int64_t>(),
+                                    report["layers"].get<std::int64_t>()),
+                        figure(sums, "reconstruction"), figure(sums, "bias_before"), figure(sums, "bias_after"),
+                        percent_left(sums), seconds(sums)});
+    }
+    return fmt::format("{}: {} run{} of a sweep, sums over all modules of finished layers\n\n{}{}\n", name,
+                       reports.size(), reports.size() == 1 ? "" : "s", format_table(rows), legend);
 }
 
 }  // namespace fairgptq

@@ -17,4 +17,8 @@ nlohmann::ordered_json inspect_json(const RunDirectory& run);
 /// @param report as inspect_json gives it
 std::string inspect_text(const nlohmann::ordered_json& report);
 
+/// A line for each run of a sweep: how far it is, and its figures summed over all modules.
+/// @param reports of each, as inspect_json gives them
+std::string inspect_sweep_text(const std::string& name, const nlohmann::ordered_json& reports);
+
 }  // namespace fairgptq

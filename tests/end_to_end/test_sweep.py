@@ -1,4 +1,5 @@
 """One pass, many α: the same bytes as quantize gives alone, resumable, and refused where nothing could be shared."""
+import json
 import subprocess
 
 import pytest
@@ -69,6 +70,29 @@ def test_each_is_a_run_like_any_other(tiny, tmp_path):
     run(0, "export", out / "alpha_0.1", "--format", "gptq", "--out", tmp_path / "export")
     assert "3 of 3 layers" in run(0, "inspect", out / "alpha_0.1").stdout
     assert "done" in run(0, "watch", out / "alpha_0.1").stdout
+
+
+def test_its_folder_shows_all_of_them(tiny, tmp_path):
+    out = tmp_path / "sweep"
+    run(0, *arguments(tiny, "sweep", out, "--alphas", "0.05,10,0", "--stop-after-layers", "1"), code=75)
+    run(0, *arguments(tiny, "sweep", out, "--alphas", "0.05", "--resume"))
+    (out / "alpha_soon").mkdir()  # by hand
+    (out / "alpha_2").mkdir()  # not begun
+    shown = run(0, "watch", out, code=75).stdout
+    assert shown.startswith(f"{out}/alpha_0, one of 3 runs: stopped, 1 of 3 layers"), shown
+    lines = run(0, "inspect", out).stdout.splitlines()
+    assert lines[0].startswith(f"{out}: 3 runs of a sweep")
+    rows = [line.split() for line in lines if line.startswith("alpha_")]
+    assert [row[:4] for row in rows] == [[f"alpha_{alpha}", *done, "3"] for alpha, done in (("0", ("1", "of")), ("0.05", ("3", "of")), ("10", ("1", "of")))]
+    whole = json.loads(run(0, "inspect", out, "--json").stdout)
+    assert whole["sweep"] == str(out) and [report["finished_layers"] for report in whole["runs"]] == [1, 3, 1]
+    alone = json.loads(run(0, "inspect", out / "alpha_0.05", "--json").stdout)
+    assert whole["runs"][1] == alone
+    left = sum(total["bias_after"] for total in alone["totals"].values()) / sum(total["bias_before"] for total in alone["totals"].values())
+    assert rows[1][-2] == f"{100 * left:.1f}%"
+    run(0, *arguments(tiny, "sweep", out, "--alphas", "0,10", "--resume"))
+    assert "done, 3 of 3" in run(0, "watch", out).stdout
+    assert "is not a run" in refused("inspect", tmp_path)
 
 
 def test_what_cannot_be_shared_is_refused(tiny, tmp_path):
