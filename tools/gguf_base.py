@@ -140,7 +140,7 @@ class Base:
             return [Order(), Order(np.arange(linear.rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1))]
         of_keys, of_values, values = self._linear_heads
         before = linear.rows - values if part == "attn_qkv" else 0  # queries and keys
-        if part not in ("attn_qkv", "attn_gate", "ssm_out") or before < 0 or (linear.cols if part == "ssm_out" else linear.rows - before) != values:
+        if not values or part not in ("attn_qkv", "attn_gate", "ssm_out") or before < 0 or (linear.cols if part == "ssm_out" else linear.rows - before) != values:
             return [Order()]
         shared = np.arange(values).reshape(of_keys, of_values // of_keys, -1).swapaxes(0, 1).reshape(-1)
         if part != "ssm_out":
@@ -156,6 +156,14 @@ def types_of(model):
             with safe_open(Path(model["path"]) / file["name"], "numpy") as tensors:
                 kinds.update({name: tensors.get_slice(name).get_dtype() for name in tensors.keys()})
     return kinds
+
+
+def kind_of(kinds, source):
+    """@returns the type of a tensor, be it an expert's part of one that holds all of them; "" where it is not known"""
+    if source is None or source in kinds:
+        return kinds.get(source, "")
+    together = re.sub(r"(\.experts\.)\d+\.(?:gate|up)_proj\.weight$", r"\1gate_up_proj", source)
+    return kinds.get(re.sub(r"(\.experts\.)\d+\.down_proj\.weight$", r"\1down_proj", together), "")
 
 
 def _heads_of(settings, architecture):

@@ -15,7 +15,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from gguf_base import PLAIN, Base, types_of
+from gguf_base import PLAIN, Base, kind_of, types_of
 from gguf_linears import BLOCK, Type, read_layer
 from report_inputs import read_run_file
 from support import InvalidInput, Parser, run
@@ -80,7 +80,7 @@ class Conversion:
         return kinds.pop()
 
     def _order_of(self, tensor, expert, linear, kinds):
-        order, exact = self.base.order_of(tensor, expert, linear, kinds.get(linear.source, ""))
+        order, exact = self.base.order_of(tensor, expert, linear, kind_of(kinds, linear.source))
         self.alike += not exact
         return order
 

@@ -6,7 +6,7 @@
 
 namespace fairgptq {
 
-enum class Activation : std::uint8_t { silu, relu, gelu, gelu_tanh, sigmoid };
+enum class Activation : std::uint8_t { silu, relu, gelu, gelu_tanh, sigmoid, identity };
 
 class ActivationOperations {
   public:

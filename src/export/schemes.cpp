@@ -32,6 +32,7 @@ std::string fused_name(const std::vector<std::string>& parts) {
     if (parts == std::vector<std::string>{"q_proj", "k_proj", "v_proj"}) return "qkv_proj";
     if (parts == std::vector<std::string>{"gate_proj", "up_proj"}) return "gate_up_proj";
     if (parts == std::vector<std::string>{"in_proj_qkv", "in_proj_z"}) return "in_proj_qkvz";
+    if (parts == std::vector<std::string>{"w1", "w3"}) return "w13";  // LFM2's; of Mixtral's experts nobody asks
     if (parts == std::vector<std::string>{"q_a_proj", "kv_a_proj_with_mqa"}) return "fused_qkv_a_proj";
     return {};
 }
@@ -154,7 +155,7 @@ std::vector<Scheme> Schemes::all() const {
 std::string in_layers(const Family& family, const std::vector<std::int64_t>& numbers) {
     // Within another model, each program has names of its own for the text model.
     const std::string prefix = family.within_another
-                                   ? "(.*\\.)?language_model\\.(model\\.)?layers\\."
+                                   ? "(model\\.)?(language_model\\.)?(model\\.)?layers\\."
                                    : escaped(family.layer_prefix.substr(0, family.layer_prefix.find("{}")));
     return numbers.empty() ? fmt::format("^{}\\d+\\.", prefix)
                            : fmt::format("^{}({})\\.", prefix, fmt::join(numbers, "|"));

@@ -210,22 +210,6 @@ void read_rope(const ConfigReader& reader, ModelConfig& config, const LlamaDefau
     config.rope = config.window_rope = read_scaled_rope(reader, scaling, config, config.rope);
 }
 
-/// Which layers have a window, where layer_types says it.
-std::optional<std::vector<bool>> read_layer_types(const ConfigReader& reader, const ModelConfig& config) {
-    if (!reader.has("layer_types")) return {};
-    const nlohmann::json& types = reader.at("layer_types");
-    if (!types.is_array() || types.size() != config.windows.size())
-        reader.refuse("layer_types", fmt::format("should be a list of {} names, one a layer", config.layers));
-    std::vector<bool> sliding;
-    for (std::size_t layer = 0; layer < types.size(); ++layer) {
-        sliding.push_back(types[layer] == of_windows);
-        if (!sliding.back() && types[layer] != of_full_attention)
-            reader.refuse("layer_types", fmt::format("has {} for layer {}, an attention that is not supported",
-                                                     json_text(types[layer]), layer));
-    }
-    return sliding;
-}
-
 std::string read_architecture(const ConfigReader& reader) {
     const nlohmann::json& list = reader.at("architectures");
     if (!list.is_array() || list.size() != 1 || !list.front().is_string())
@@ -234,6 +218,23 @@ std::string read_architecture(const ConfigReader& reader) {
 }
 
 }  // namespace
+
+std::optional<std::vector<bool>> read_layer_types(const ConfigReader& reader, const ModelConfig& config,
+                                                  std::string_view other) {
+    if (!reader.has("layer_types")) return {};
+    const nlohmann::json& types = reader.at("layer_types");
+    if (!types.is_array() || std::ssize(types) != config.layers)
+        reader.refuse("layer_types", fmt::format("should be a list of {} names, one a layer", config.layers));
+    std::vector<bool> found;
+    for (const nlohmann::json& type : types) {
+        const std::string name = type.is_string() ? type.get<std::string>() : "";
+        if (name != other && name != of_full_attention)
+            reader.refuse("layer_types",
+                          fmt::format("has {} for layer {}, which is not supported", json_text(type), found.size()));
+        found.push_back(name == other);
+    }
+    return found;
+}
 
 void require_blocks_of_floats(const ConfigReader& quantization) {
     if (quantization.text("quant_method", "") != "fp8")
@@ -324,7 +325,7 @@ void read_layer_windows(const ConfigReader& reader, ModelConfig& config, const W
     const bool on = !defaults.switched || reader.flag("use_sliding_window", false);
     const bool used = on && !reader.is_null("sliding_window");
     const std::int64_t window = used ? reader.size("sliding_window", largest_vocabulary, 4096) : 0;
-    if (const auto sliding = read_layer_types(reader, config)) {
+    if (const auto sliding = read_layer_types(reader, config, of_windows)) {
         for (std::size_t layer = 0; layer < sliding->size(); ++layer) {
             if ((*sliding)[layer] && !used)
                 reader.refuse("layer_types",
@@ -345,7 +346,7 @@ void read_layer_windows(const ConfigReader& reader, ModelConfig& config, const W
 void read_window_pattern(const ConfigReader& reader, ModelConfig& config, std::int64_t pattern) {
     const std::int64_t window =
         reader.is_null("sliding_window") ? 0 : reader.size("sliding_window", largest_vocabulary, 4096);
-    const auto sliding = read_layer_types(reader, config);
+    const auto sliding = read_layer_types(reader, config, of_windows);
     for (std::size_t layer = 0; layer < config.windows.size(); ++layer) {
         const bool has = sliding ? (*sliding)[layer] : (static_cast<std::int64_t>(layer) + 1) % pattern != 0;
         if (has && window == 0)

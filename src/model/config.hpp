@@ -69,12 +69,13 @@ struct ModelConfig {
     std::int64_t head_dim = 0;
     std::int64_t value_dim = 0;  // of a head's values; 0: head_dim
     LatentAttention latent;
-    /// Of layers whose attention is linear, by the gated delta rule, after a convolution over so many tokens.
-    DeltaShape delta;
+    /// Of layers without attention: a convolution over so many tokens, and behind it linear attention by the gated
+    /// delta rule, unless there are no heads of it.
     std::int64_t convolution_width = 0;
-    std::vector<bool> linear = {};  // per layer: which ones these are; empty: none
-    bool gated_attention = false;   // the linear of queries makes a gate behind each head's, for what the head gathers
-    std::int64_t rotary_dim = 0;    // a head's first elements, which are rotated; the others pass
+    DeltaShape delta;
+    std::vector<bool> recurrent = {};  // per layer: which ones these are; empty: none
+    bool gated_attention = false;  // the linear of queries makes a gate behind each head's, for what the head gathers
+    std::int64_t rotary_dim = 0;   // a head's first elements, which are rotated; the others pass
     RotaryPairs rotary_pairs = RotaryPairs::halves;
     std::int64_t vocab_size = 0;
     std::int64_t max_positions = 0;  // that sequences may have
@@ -100,8 +101,15 @@ struct ModelConfig {
     bool may_be_tied = false;       // config.json says both: if the files have no head, it is the embedding
     std::string dtype = "float32";  // float32, float16 or bfloat16, as config.json names it
 
-    bool is_linear(std::int64_t layer) const { return !linear.empty() && linear[static_cast<std::size_t>(layer)]; }
-    bool has_linear_layers() const { return convolution_width > 0; }
+    bool is_recurrent(std::int64_t layer) const {
+        return !recurrent.empty() && recurrent[static_cast<std::size_t>(layer)];
+    }
+    bool has_recurrent_layers() const { return convolution_width > 0; }
+    bool has_delta() const { return delta.value_heads > 0; }
+    /// Channels of the convolution.
+    std::int64_t convolved_cols() const {
+        return !has_recurrent_layers() ? 0 : has_delta() ? delta.mixed_cols() : hidden_size;
+    }
     bool has_latent() const { return latent.key_value_rank > 0; }
     std::int64_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
     /// A head's elements that do not turn.

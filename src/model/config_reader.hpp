@@ -5,6 +5,8 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "model/config.hpp"
 
@@ -122,6 +124,11 @@ struct LatentDefaults {
 /// `latent`, and the sizes of heads that come with it. @param config has the rope, whose score_factor becomes part of
 /// attention_multiplier
 void read_latent_attention(const ConfigReader& reader, ModelConfig& config, const LatentDefaults& defaults = {});
+
+/// Of each layer, whether layer_types says `other` of it, not "full_attention"; nothing where there are none.
+/// @throws InvalidInput where one is of a third type
+std::optional<std::vector<bool>> read_layer_types(const ConfigReader& reader, const ModelConfig& config,
+                                                  std::string_view other);
 
 /// Which layers have a window where layer_types does not say it.
 struct WindowDefaults {

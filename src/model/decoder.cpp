@@ -46,12 +46,17 @@ Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
     const std::int64_t query = config.gated_attention ? 2 * heads : heads;
     const std::int64_t key =
         config.gated_attention ? key_part(config) + heads : config.key_value_heads * config.head_dim;
-    // Rows of the convolution go from the first into the second; what they become goes back into the first.
-    const std::int64_t mixed = config.has_linear_layers() ? config.delta.mixed_cols() : 0;
+    // Rows of a convolution go from the first into the second; what linear attention makes of them goes back into the
+    // first. The third holds what they are multiplied by, or made of.
+    const std::int64_t convolved = config.convolved_cols();
     const std::int64_t unparted =
-        family.linear_attention.decay_gate.empty() ? mixed + config.delta.value_cols() : mixed;
-    const std::int64_t output_gates =
-        config.has_linear_layers() ? part(config.delta.value_cols()) + 4 * config.delta.value_heads : 0;  // and float32
+        family.recurrent.decay_gate.empty()
+            ? std::max(convolved + config.delta.value_cols(), 4 * config.delta.value_heads)  // and gates in float32
+            : convolved;
+    const std::int64_t beside = !config.has_recurrent_layers() ? 0
+                                : config.has_delta()
+                                    ? part(config.delta.value_cols()) + 4 * config.delta.value_heads  // and float32
+                                    : 3 * config.hidden_size;
     const LatentAttention& latent = config.latent;
     // Of latents, first they are there with what turns, then what is made of them.
     const std::int64_t value =
@@ -59,10 +64,10 @@ Scratch scratch_elements(const Family& family, std::int64_t max_tokens) {
                             : shape.value_cols();
     const std::int64_t gate = widest_mlp(config);
     const std::int64_t added = adds_apart(family) ? config.hidden_size : 0;
-    return {std::max(max_tokens * std::max({query, gate, added, mixed, 2 * config.experts,
+    return {std::max(max_tokens * std::max({query, gate, added, convolved, 2 * config.experts,
                                             latent.query_rank}),  // experts: float32
                      Decoder::max_logit_rows * config.hidden_size),
-            max_tokens * std::max({key, unparted, family.gated ? gate : 0}), max_tokens * std::max(value, output_gates),
+            max_tokens * std::max({key, unparted, family.gated ? gate : 0}), max_tokens * std::max(value, beside),
             family.is_mixture() ? max_tokens * config.hidden_size : 0};
 }
 
@@ -434,7 +439,8 @@ Decoder::Attended Decoder::expand_latent(const LayerWeights& layer, ChunkState& 
 // Query, key, value → what the heads gather, which is the next stage's input.
 void Decoder::attend(const LayerWeights& layer, ChunkState& state) {
     const ModelConfig& config = family_.config;
-    if (config.is_linear(layer.layer)) return attend_linearly(layer, state);
+    if (config.is_recurrent(layer.layer))
+        return config.has_delta() ? attend_linearly(layer, state) : convolve_between_gates(layer, state);
     const Attended heads = config.has_latent() ? expand_latent(layer, state) : project_heads(layer, state);
     const TensorView output = stage_input(layer.layer, family_.attention_stages - 1, state);
     gather(heads, attention_shape(config, layer.layer), output, state);
@@ -453,22 +459,30 @@ void Decoder::attend_linearly(const LayerWeights& layer, ChunkState& state) {
     const DType type = backend_.activation_type();
     const std::int64_t tokens = state.hidden.rows;
     const TensorView inputs = stage_input(layer.layer, 0, state);
-    const std::int64_t kept = state.cache == nullptr ? 0 : state.cache->history.rows;  // rows before the chunk's own
-    const TensorView rows = query_or_gate_.tensor(type, kept + tokens, shape.mixed_cols());
+    const TensorView rows = convolution_input(state);
+    const TensorView own = rows.rows_from(rows.rows - tokens, tokens);
     const TensorView output_gates =
         value_.tensor(type, tokens, part(shape.value_cols())).cols_from(0, shape.value_cols());
     const MatrixView<float> gates(reinterpret_cast<float*>(output_gates.row(tokens)), tokens, 2 * shape.value_heads);
     const TensorView both(gates);
     if (layer.delta.decay_gate.empty()) {
-        project_by_key_heads(layer, inputs, rows.rows_from(kept, tokens), output_gates, both);
+        project_by_key_heads(layer, inputs, own, output_gates, both);
     } else {
-        project_parts(layer, 0, std::array{rows.rows_from(kept, tokens), output_gates}, inputs);
+        project_parts(layer, 0, std::array{own, output_gates}, inputs);
         backend_.linear(inputs, layer.delta.beta, nullptr, both.cols_from(0, shape.value_heads), false);
         backend_.linear(inputs, layer.delta.decay_gate, nullptr, both.cols_from(shape.value_heads, shape.value_heads),
                         false);
     }
+    const TensorView mixed = convolve(layer, rows, true, state);
 
-    const TensorView made = remember(layer, gates, rows, state);
+    std::vector<DeltaSequence> sequences;
+    for (std::size_t s = 0; s + 1 < state.offsets.size(); ++s)
+        sequences.push_back(
+            {state.prefixes.empty() ? RowRange{} : state.prefixes[s], {state.offsets[s], state.offsets[s + 1]}});
+    // Where the convolution's input was, which has been used.
+    const TensorView made = query_or_gate_.tensor(type, tokens, shape.value_cols());
+    backend_.delta_rule(mixed, gates, layer.delta.decay, layer.delta.step, sequences, shape,
+                        state.cache == nullptr ? nullptr : state.cache->states, made);
     const TensorView heads(made.data, type, tokens * shape.value_heads, shape.value_dim);
     backend_.rms_norm(heads, layer.delta.norm, static_cast<float>(family_.config.norm_epsilon), heads);
     backend_.gated_activation(Activation::silu, output_gates, made, stage_input(layer.layer, 1, state));
@@ -503,42 +517,53 @@ void Decoder::project_by_key_heads(const LayerWeights& layer, TensorView inputs,
     }
 }
 
-TensorView Decoder::remember(const LayerWeights& layer, MatrixView<const float> gates, TensorView rows,
-                             ChunkState& state) {
-    const DeltaShape& shape = family_.config.delta;
+void Decoder::convolve_between_gates(const LayerWeights& layer, ChunkState& state) {
+    const std::int64_t hidden = family_.config.hidden_size;
+    const std::int64_t tokens = state.hidden.rows;
+    const TensorView parts = value_.tensor(backend_.activation_type(), tokens, 3 * hidden);
+    project(linear(layer, 0, 0), stage_input(layer.layer, 0, state), parts, false);
+    const TensorView rows = convolution_input(state);
+    backend_.gated_activation(Activation::identity, parts.cols_from(0, hidden), parts.cols_from(2 * hidden, hidden),
+                              rows.rows_from(rows.rows - tokens, tokens));
+    const TensorView convolved = convolve(layer, rows, false, state);
+    backend_.gated_activation(Activation::identity, parts.cols_from(hidden, hidden), convolved,
+                              stage_input(layer.layer, 1, state));
+}
+
+TensorView Decoder::convolution_input(const ChunkState& state) {
+    const std::int64_t kept = state.cache == nullptr ? 0 : state.cache->history.rows;
+    return query_or_gate_.tensor(backend_.activation_type(), kept + state.hidden.rows, family_.config.convolved_cols());
+}
+
+TensorView Decoder::convolve(const LayerWeights& layer, TensorView rows, bool silu, ChunkState& state) {
     const std::int64_t width = family_.config.convolution_width;
     const std::int64_t tokens = state.hidden.rows;
     const std::int64_t kept = rows.rows - tokens;
-    std::vector<DeltaSequence> sequences;  // of the chunk's rows
     std::vector<std::int32_t> previous(static_cast<std::size_t>(rows.rows)), last;
     const auto set_chain = [&](RowRange range, std::int64_t before) {
         for (std::int64_t row = range.begin; row < range.end; ++row)
             previous[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(row == range.begin ? before : row - 1);
     };
     for (std::size_t s = 0; s + 1 < state.offsets.size(); ++s) {
-        const RowRange own{state.offsets[s], state.offsets[s + 1]};
-        const RowRange prefix = state.prefixes.empty() ? RowRange{} : state.prefixes[s];
-        sequences.push_back({prefix, own});
-        const auto first = static_cast<std::int64_t>(s) * (width - 1);  // of its kept rows
-        const bool has_kept = kept > 0;
-        if (has_kept) set_chain({first, first + width - 1}, -1);
-        set_chain({kept + own.begin, kept + own.end}, has_kept            ? first + width - 2
-                                                      : prefix.size() > 0 ? prefix.end - 1
-                                                                          : -1);
-        for (std::int64_t i = 0; has_kept && i < width - 1; ++i) {
+        const RowRange own{kept + state.offsets[s], kept + state.offsets[s + 1]};
+        if (kept == 0) {
+            const bool has_prefix = !state.prefixes.empty() && state.prefixes[s].size() > 0;
+            set_chain(own, has_prefix ? state.prefixes[s].end - 1 : -1);
+            continue;
+        }
+        const std::int64_t first = static_cast<std::int64_t>(s) * (width - 1);  // of its kept rows
+        set_chain({first, first + width - 1}, -1);
+        set_chain(own, first + width - 2);
+        for (std::int64_t i = 0; i < width - 1; ++i) {
             const std::int64_t back = width - 2 - i;  // rows behind it
-            last.push_back(
-                static_cast<std::int32_t>(back < own.size() ? kept + own.end - 1 - back : first + i + own.size()));
+            last.push_back(static_cast<std::int32_t>(back < own.size() ? own.end - 1 - back : first + i + own.size()));
         }
     }
     if (kept > 0) backend_.scale(state.cache->history, 1, rows.rows_from(0, kept), false);
-    const TensorView mixed = key_or_up_.tensor(rows.type, rows.rows, rows.cols);
-    backend_.convolve(rows, layer.delta.convolution, width, previous, mixed);
+    const TensorView convolved = key_or_up_.tensor(rows.type, rows.rows, rows.cols);
+    backend_.convolve(rows, layer.convolution, width, previous, silu, convolved);
     if (kept > 0) backend_.embed(rows, last, state.cache->history, false);  // gathers rows
-    const TensorView output = query_or_gate_.tensor(rows.type, tokens, shape.value_cols());
-    backend_.delta_rule(mixed.rows_from(kept, tokens), gates, layer.delta.decay, layer.delta.step, sequences, shape,
-                        state.cache == nullptr ? nullptr : state.cache->states, output);
-    return output;
+    return convolved.rows_from(kept, tokens);
 }
 
 void Decoder::rotate(std::int64_t layer, TensorView heads, std::int64_t head_dim, const ChunkState& state) {

@@ -18,10 +18,10 @@ struct CacheStep {
     std::vector<std::int64_t> positions;    // [tokens of the chunk]
     std::vector<CachedSequence> sequences;  // queries: rows of the chunk; own: rows of the cache, this step's included
     TensorView keys, values;                // this layer's cache: [rows, cols of AttentionShape]
-    /// Where the layer's attention is linear, instead: its states, and of each sequence the last inputs of the
-    /// convolution, oldest first. Zeros before the first step.
+    /// Where the layer has no attention, instead: of each sequence the last inputs of the convolution, oldest first,
+    /// and the states of linear attention. Zeros before the first step.
+    TensorView history;       // [sequences · (width − 1), ModelConfig::convolved_cols()]
     float* states = nullptr;  // [sequences, DeltaShape::state_elements()]
-    TensorView history;       // [sequences · (width − 1), DeltaShape::mixed_cols()]
 };
 
 /// The state of one chunk between stages. All memory is the caller's.
@@ -41,8 +41,8 @@ struct ChunkState {
 
 class Decoder {
   public:
-    /// Scratch for chunks of up to `max_tokens` tokens is allocated once. With a cache, linear attention needs room for
-    /// a convolution's width − 1 tokens more of each sequence.
+    /// Scratch for chunks of up to `max_tokens` tokens is allocated once. With a cache, a convolution needs room for
+    /// its width − 1 tokens more of each sequence.
     /// @param experts_at_once what the first halves of experts 0 to experts_at_once − 1 make is kept until their second
     /// halves are run, then that of as many after them, and so on
     Decoder(Backend& backend, const Family& family, std::int64_t max_tokens, std::int64_t experts_at_once = 1);
@@ -104,9 +104,13 @@ class Decoder {
     /// the other; and the gates likewise.
     void project_by_key_heads(const LayerWeights& layer, TensorView inputs, TensorView rows, TensorView output_gates,
                               TensorView gates);
-    /// Convolution and delta rule. @param rows what the convolution reads: kept rows of a cache, then the chunk's own
-    /// @returns what the heads make of the chunk's, where `rows` were
-    TensorView remember(const LayerWeights& layer, MatrixView<const float> gates, TensorView rows, ChunkState& state);
+    /// The same where the layer has a convolution between two gates.
+    void convolve_between_gates(const LayerWeights& layer, ChunkState& state);
+    /// Where what goes into the convolution has its place: kept rows of a cache, then the chunk's own.
+    TensorView convolution_input(const ChunkState& state);
+    /// @param rows convolution_input
+    /// @returns of the chunk's own rows what it makes
+    TensorView convolve(const LayerWeights& layer, TensorView rows, bool silu, ChunkState& state);
     /// @param head_dim from one head's first element that turns to the next one's
     void rotate(std::int64_t layer, TensorView heads, std::int64_t head_dim, const ChunkState& state);
     void gather(const Attended& heads, const AttentionShape& shape, TensorView output, ChunkState& state);

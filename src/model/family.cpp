@@ -43,6 +43,7 @@ const std::array families{&llama_family,
                           &qwen3_next_family,
                           &qwen3_5_family,
                           &qwen3_5_moe_family,
+                          &lfm2_family,
                           &gemma3_with_pictures,
                           &mistral3_with_pictures,
                           &qwen2_with_pictures,
@@ -84,8 +85,8 @@ std::vector<std::string> Family::kept_linears() const {
     std::vector<std::string> names;
     for (const std::string& name : {router, shared_gate})
         if (!name.empty()) names.push_back(name);
-    if (config.has_linear_layers())
-        for (const std::string& name : {linear_attention.beta, linear_attention.decay_gate})
+    if (config.has_delta())
+        for (const std::string& name : {recurrent.beta, recurrent.decay_gate})
             if (!name.empty()) names.push_back(name);
     return names;
 }
@@ -107,7 +108,8 @@ Family describe_family(const ModelConfig& config) {
 Family read_family(const std::filesystem::path& model_dir) {
     ModelConfig config = read_config(model_dir);
     Family family = describe_family(config);
-    if ((family.prefixes.empty() && !config.may_be_tied) || !Checkpoint::is_in(model_dir)) return family;
+    if ((family.prefixes.empty() && !config.may_be_tied && family.otherwise.empty()) || !Checkpoint::is_in(model_dir))
+        return family;
     const Checkpoint checkpoint(model_dir);
     const bool as_loaded = !checkpoint.has(family.embedding) && checkpoint.has(family.loaded_name(family.embedding));
     if (config.may_be_tied) {
@@ -118,6 +120,15 @@ Family read_family(const std::filesystem::path& model_dir) {
         for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm, &family.lm_head})
             *name = family.loaded_name(*name);
         family.prefixes.clear();
+    }
+    const auto renamed = [&](const std::string& name) {
+        return family.otherwise + name.substr(std::string_view("model.").size());
+    };
+    if (!family.otherwise.empty() && !checkpoint.has(family.embedding) && checkpoint.has(renamed(family.embedding))) {
+        if (family.lm_head == family.embedding) family.lm_head = renamed(family.lm_head);
+        for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm})
+            *name = renamed(*name);
+        family.within_another = true;
     }
     return family;
 }

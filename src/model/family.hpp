@@ -52,18 +52,19 @@ struct Family {
     NormKind norm = NormKind::rms;
     float norm_offset = 0;  // what is added to norms' weights as files have them
     bool gated = true;
-    bool fits_float16 = true;              // false where activations may overflow it
-    int attention_stages = 2;              // of a layer's stages the first ones, {o} the last of them
-    std::vector<StageSpec> stages;         // of a layer: attention_stages + 2, or + 2 · experts
-    std::vector<StageSpec> dense_stages;   // of a layer without experts beside such that have some
-    std::vector<StageSpec> linear_stages;  // of a layer with linear attention
-    /// What linear attention has beside its stages' linears, below the layer's prefix. The gates' two linears (of b and
-    /// of a) make one number a head each, and stay as they are. Without the second the first makes both.
-    struct LinearAttentionNames {
+    bool fits_float16 = true;                 // false where activations may overflow it
+    int attention_stages = 2;                 // of a layer's stages the first ones, {o} the last of them
+    std::vector<StageSpec> stages;            // of a layer: attention_stages + 2, or + 2 · experts
+    std::vector<StageSpec> dense_stages;      // of a layer without experts beside such that have some
+    std::vector<StageSpec> recurrent_stages;  // of a layer without attention
+    /// What such a layer has beside its stages' linears, below the layer's prefix. The gates' two linears (of b and of
+    /// a) make one number a head each, and stay as they are. Without the second the first makes both; without linear
+    /// attention there is the convolution alone.
+    struct RecurrentNames {
         std::string beta = "linear_attn.in_proj_b", decay_gate = "linear_attn.in_proj_a";
         std::string convolution = "linear_attn.conv1d.weight", decay = "linear_attn.A_log",
                     step = "linear_attn.dt_bias", norm = "linear_attn.norm";
-    } linear_attention;
+    } recurrent;
     std::string router;        // of a mixture of experts: the linear that chooses among them; never quantized
     std::string router_bias;   // added to experts' scores where they are chosen, not where they are weighted; or empty
     int router_bias_rows = 0;  // 1: it is a matrix of one row in the files, not a vector
@@ -76,6 +77,9 @@ struct Family {
         std::string stored, loaded;
     };
     std::vector<Prefix> prefixes;
+    /// What files may have in the place of "model.", where the text model was taken out of one that takes pictures,
+    /// too; or empty.
+    std::string otherwise;
 
     std::string layer(
         std::int64_t index) const;  // the prefix with the layer's number in it, also behind the model's own
@@ -84,7 +88,7 @@ struct Family {
         return is_mixture() && (config.dense.empty() || !config.dense[static_cast<std::size_t>(layer)]);
     }
     const std::vector<StageSpec>& stages_of(std::int64_t layer) const {
-        if (config.is_linear(layer)) return linear_stages;
+        if (config.is_recurrent(layer)) return recurrent_stages;
         return is_mixture() && !has_experts(layer) ? dense_stages : stages;
     }
     /// Whether what the stage makes is computed with the next one's, so that it leaves all inputs as they are.

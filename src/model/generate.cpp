@@ -12,7 +12,7 @@ namespace {
 
 /// Rows of a sequence that a convolution has to see again.
 std::int64_t kept_rows(const ModelConfig& config) {
-    return config.has_linear_layers() ? config.convolution_width - 1 : 0;
+    return config.has_recurrent_layers() ? config.convolution_width - 1 : 0;
 }
 
 /// Where layers would be kept, in bytes.
@@ -35,9 +35,9 @@ struct CacheBytes {
         const ModelConfig& config = model.family.config;
         const auto [keys, values] = cache_cols(config);
         const auto size = static_cast<double>(size_of(model.backend.activation_type()));
-        const auto linear = static_cast<double>(std::ranges::count(config.linear, true));
+        const auto linear = static_cast<double>(std::ranges::count(config.recurrent, true));
         of_position = (static_cast<double>(config.layers) - linear) * static_cast<double>(keys + values) * size;
-        of_sequence = linear * (static_cast<double>(kept_rows(config) * config.delta.mixed_cols()) * size +
+        of_sequence = linear * (static_cast<double>(kept_rows(config) * config.convolved_cols()) * size +
                                 static_cast<double>(config.delta.state_elements()) * sizeof(float));
     }
 };
@@ -108,10 +108,10 @@ class Batch {
         const std::int64_t sequences = std::ssize(prompts);
         for (std::int64_t layer = 0; layer < config.layers; ++layer) {
             LayerCache& cache = caches_.emplace_back();
-            if (config.is_linear(layer)) {
+            if (config.is_recurrent(layer)) {
                 cache.states = model.backend.allocate(
                     static_cast<std::size_t>(sequences * config.delta.state_elements()) * sizeof(float));
-                cache.history = room(sequences * kept_rows(config), config.delta.mixed_cols());
+                cache.history = room(sequences * kept_rows(config), config.convolved_cols());
                 for (const Buffer* buffer : {&cache.states, &cache.history})
                     model.backend.zero(buffer->data(), buffer->bytes());
             } else {
@@ -146,10 +146,10 @@ class Batch {
         layers.for_each([&](const LayerWeights& layer) {
             const ModelConfig& config = model_.family.config;
             const LayerCache& kept = caches_[static_cast<std::size_t>(layer.layer)];
-            if (config.is_linear(layer.layer)) {
+            if (config.is_recurrent(layer.layer)) {
                 cache.states = kept.states.as<float>();
                 cache.history =
-                    kept.history.tensor(type, std::ssize(cached_) * kept_rows(config), config.delta.mixed_cols());
+                    kept.history.tensor(type, std::ssize(cached_) * kept_rows(config), config.convolved_cols());
             } else {
                 cache.keys = kept.keys.tensor(type, cache_rows_, cols_[0]);
                 cache.values = kept.values.tensor(type, cache_rows_, cols_[1]);

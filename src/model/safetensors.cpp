@@ -301,34 +301,46 @@ void Checkpoint::Impl::find_scales() {
 }
 
 void Checkpoint::Impl::part_experts() {
-    constexpr std::int64_t most_experts = 1 << 16;  // believed, so that a header's numbers do not fill the memory
+    constexpr std::int64_t most_experts = 4096;  // believed, so that a header's numbers do not fill the memory
     constexpr std::string_view both = ".experts.gate_up_proj", down = ".experts.down_proj";
-    std::vector<std::string> whole;
-    for (const auto& [name, tensor] : tensors)
-        if (const std::vector<std::int64_t>& shape = tensor.shape;
-            shape.size() == 3 && shape[0] <= most_experts && !tensor.bytes.empty() &&
-            (name.ends_with(down) || (name.ends_with(both) && shape[1] % 2 == 0)))
-            whole.push_back(name);
-    for (const std::string& name : whole) {
-        const HostTensor all = tensors.at(name);
-        const bool halves = name.ends_with(both);
-        const std::string stem = name.substr(0, name.rfind('.') + 1);
-        const std::vector<const char*> parts =
-            halves ? std::vector<const char*>{"gate_proj", "up_proj"} : std::vector<const char*>{"down_proj"};
-        const std::size_t bytes = all.bytes.size() / static_cast<std::size_t>(all.shape[0]) / parts.size();
+    struct Whole {
+        std::string name, stem, suffix;
+        std::vector<const char*> parts;
+    };
+    std::vector<Whole> all;
+    for (const auto& [name, tensor] : tensors) {
+        const bool factors = name.ends_with(scales_suffix);
+        const std::string stem = name.substr(0, name.size() - (factors ? std::strlen(scales_suffix) : 0));
+        const std::vector<std::int64_t>& shape = tensor.shape;
+        const bool halves = stem.ends_with(both);
+        // Blocks of factors must not have rows of both halves.
+        const auto weights = factors ? tensors.find(stem) : tensors.end();
+        constexpr auto block = static_cast<std::int64_t>(scale_block);
+        const bool apart = !factors || !halves ||
+                           (weights != tensors.end() && weights->second.shape.size() == 3 &&
+                            weights->second.shape[1] % (2 * block) == 0);
+        if (shape.size() == 3 && shape[0] <= most_experts && !tensor.bytes.empty() && apart &&
+            (halves ? shape[1] % 2 == 0 : stem.ends_with(down)))
+            all.push_back(
+                {name, stem.substr(0, stem.rfind('.') + 1), factors ? scales_suffix : "",
+                 halves ? std::vector<const char*>{"gate_proj", "up_proj"} : std::vector<const char*>{"down_proj"}});
+    }
+    for (const Whole& whole : all) {
+        const HostTensor tensor = tensors.at(whole.name);
+        const std::size_t bytes = tensor.bytes.size() / static_cast<std::size_t>(tensor.shape[0]) / whole.parts.size();
         std::size_t first = 0;
-        for (std::int64_t expert = 0; expert < all.shape[0]; ++expert)
-            for (const char* part : parts) {
-                HostTensor tensor = all;
-                tensor.name = fmt::format("{}{}.{}.weight", stem, expert, part);
-                tensor.shape = {all.shape[1] / std::ssize(parts), all.shape[2]};
-                tensor.bytes = all.bytes.subspan(first, bytes);
+        for (std::int64_t expert = 0; expert < tensor.shape[0]; ++expert)
+            for (const char* part : whole.parts) {
+                HostTensor one = tensor;
+                one.name = fmt::format("{}{}.{}.weight{}", whole.stem, expert, part, whole.suffix);
+                one.shape = {tensor.shape[1] / std::ssize(whole.parts), tensor.shape[2]};
+                one.bytes = tensor.bytes.subspan(first, bytes);
                 first += bytes;
-                if (!tensors.try_emplace(tensor.name, tensor).second)
-                    throw InvalidInput("{} holds expert {} in '{}', and there is a tensor '{}' beside it", all.file,
-                                       expert, name, tensor.name);
+                if (!tensors.try_emplace(one.name, one).second)
+                    throw InvalidInput("{} holds expert {} in '{}', and there is a tensor '{}' beside it", tensor.file,
+                                       expert, whole.name, one.name);
             }
-        tensors.erase(name);
+        tensors.erase(whole.name);
     }
 }
 
@@ -360,8 +372,8 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir) : impl_(std::make
         impl_->add_shards(index);
     else
         throw InvalidInput("{} has neither model.safetensors nor model.safetensors.index.json", impl_->folder);
-    impl_->find_scales();
     impl_->part_experts();
+    impl_->find_scales();
 }
 
 Checkpoint::Checkpoint() : impl_(std::make_unique<Impl>()) {}

@@ -81,9 +81,9 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
     want(family.mlp_norm, config.hidden_size, weights.mlp_norm);
     want(family.attention_output_norm, config.hidden_size, weights.attention_output_norm);
     want(family.mlp_output_norm, config.hidden_size, weights.mlp_output_norm);
-    if (config.is_linear(layer)) {
+    if (config.is_recurrent(layer)) {
         const DeltaShape& shape = config.delta;
-        const Family::LinearAttentionNames& names = family.linear_attention;
+        const Family::RecurrentNames& names = family.recurrent;
         const auto want_gate = [&](const std::string& name, TensorView& place) {
             const std::int64_t rows = names.decay_gate.empty() ? 2 * shape.value_heads : shape.value_heads;
             if (!name.empty()) list.push_back({prefix + name + ".weight", {rows, config.hidden_size}, type, &place});
@@ -91,9 +91,10 @@ WantedList wanted_of_layer(const Family& family, std::int64_t layer, DType type,
         const auto want_vector = [&](const std::string& name, std::vector<std::int64_t> sizes, const float*& place) {
             list.push_back({prefix + name, std::move(sizes), DType::float32, nullptr, &place});
         };
+        want_vector(names.convolution, {config.convolved_cols(), 1, config.convolution_width}, weights.convolution);
+        if (!config.has_delta()) return list;
         want_gate(names.beta, weights.delta.beta);
         want_gate(names.decay_gate, weights.delta.decay_gate);
-        want_vector(names.convolution, {shape.mixed_cols(), 1, config.convolution_width}, weights.delta.convolution);
         want_vector(names.decay, {shape.value_heads}, weights.delta.decay);
         want_vector(names.step, {shape.value_heads}, weights.delta.step);
         want_vector(names.norm + ".weight", {shape.value_dim}, weights.delta.norm);
@@ -291,11 +292,32 @@ OuterWeights read_outer(Backend& backend, const Family& family, const Checkpoint
     return weights;
 }
 
+namespace {
+
+/// What experts are called where nothing has the name that they should have.
+void check_names_of_experts(const Family& family, const Checkpoint& checkpoint) {
+    const std::vector<std::int64_t> kinds = family.kinds_of_layers();
+    const auto layer = std::ranges::find_if(kinds, [&](std::int64_t kind) { return family.has_experts(kind); });
+    const std::string expected =
+        family.layer(*layer) +
+        family.stages_of(*layer)[static_cast<std::size_t>(family.attention_stages)].linears[0].name + ".weight";
+    if (checkpoint.has(expected)) return;
+    for (const std::string& name : checkpoint.names())
+        if (name.find(".experts.gate_up_proj") != std::string::npos || name.ends_with(".experts.0.gate_proj.weight"))
+            throw InvalidInput(
+                "{} has experts as '{}', where this architecture's are expected as '{}', as transformers' "
+                "save_pretrained writes them",
+                checkpoint.tensor(name).file, name, expected);
+}
+
+}  // namespace
+
 void check_tensors(const Family& family, const Checkpoint& checkpoint) {
     const auto check = [&](const WantedList& list) {
         for (const Wanted& wanted : list)
             (void)checkpoint.tensor(wanted.name, wanted.shape).dtype();
     };
+    if (family.is_mixture()) check_names_of_experts(family, checkpoint);
     OuterWeights outer;
     check(wanted_outside(family, DType::float32, outer));
     for (std::int64_t layer = 0; layer < family.config.layers; ++layer) {

@@ -42,12 +42,12 @@ struct LayerWeights {
     const float* router_bias = nullptr;  // [experts]
     /// Of linear attention, without the linears of its stages.
     struct Delta {
-        TensorView beta, decay_gate;         // [value heads, hidden]; or one of both: [2 · value heads, hidden]
-        const float* convolution = nullptr;  // [DeltaShape::mixed_cols(), width]
-        const float* decay = nullptr;        // [value heads]
+        TensorView beta, decay_gate;   // [value heads, hidden]; or one of both: [2 · value heads, hidden]
+        const float* decay = nullptr;  // [value heads]
         const float* step = nullptr;
         const float* norm = nullptr;  // [value_dim]
     } delta;
+    const float* convolution = nullptr;  // of a layer without attention: [ModelConfig::convolved_cols(), width]
     Norm input_norm, mlp_norm, attention_output_norm, mlp_output_norm, query_norm, key_norm;
     TensorHashes hashes;  // of the tensors that were read
     std::vector<Buffer> memory;

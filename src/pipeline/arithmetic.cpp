@@ -18,8 +18,9 @@ void add_layer(const Family& family, const Chunks& chunks, const ModuleGrids& gr
     const bool pairs = chunks.pair_columns > 0;
     const ModelConfig& config = family.config;
     // Linear attention reads its state once and changes it once for each token.
-    sum.forward += config.is_linear(layer)
-                       ? lengths.tokens * static_cast<double>(6 * config.delta.state_elements())
+    sum.forward += config.is_recurrent(layer)
+                       ? lengths.tokens * static_cast<double>(6 * config.delta.state_elements() +
+                                                              2 * config.convolution_width * config.convolved_cols())
                        : lengths.squared * static_cast<double>(config.heads * (config.head_dim + config.value_size()));
     for (const StageSpec& stage : family.stages_of(layer)) {
         const auto n = static_cast<double>(stage.cols());

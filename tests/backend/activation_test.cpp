@@ -13,8 +13,8 @@ namespace {
 class ActivationTest : public BackendTest {};
 FAIRGPTQ_ON_BACKENDS_AND_TYPES(ActivationTest);
 
-const std::vector<Activation> activations{Activation::silu, Activation::relu, Activation::gelu, Activation::gelu_tanh,
-                                          Activation::sigmoid};
+const std::vector<Activation> activations{Activation::silu,      Activation::relu,    Activation::gelu,
+                                          Activation::gelu_tanh, Activation::sigmoid, Activation::identity};
 
 /// Values over the range where activations bend, then where they are flat.
 HostMatrix range(std::int64_t rows, std::int64_t cols) {

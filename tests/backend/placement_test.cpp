@@ -88,8 +88,8 @@ TEST_P(PlacementTest, Norm) {
 }
 
 TEST_P(PlacementTest, Activation) {
-    for (const Activation activation :
-         {Activation::silu, Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::sigmoid})
+    for (const Activation activation : {Activation::silu, Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                                        Activation::sigmoid, Activation::identity})
         for (const std::int64_t cols : widths)
             for (const std::int64_t rows : {1, 5}) {
                 if (cols > 1032 && (rows > 1 || activation == Activation::gelu)) continue;  // enough is enough
@@ -228,7 +228,7 @@ TEST_P(PlacementTest, Convolution) {
             const auto convolve = [&](Place from, Place to, std::int64_t vectors) {
                 const DeviceMatrix inputs = put(x, from), output = put(x, to);
                 const Buffer weights = vector_at(vectors, weight);
-                backend->convolve(inputs.view, weights.as<float>() + vectors, width, previous, output.view);
+                backend->convolve(inputs.view, weights.as<float>() + vectors, width, previous, true, output.view);
                 expect_gaps_untouched(output, to);
                 return download(output.view).values;
             };

@@ -270,6 +270,42 @@ def test_as_many_heads_of_keys_as_of_queries_where_the_base_says_no_other(inputs
     assert np.array_equal(found["blk.1.attn_q.weight"][1].astype(np.float16), values["blk.1.attn_q.weight"])
 
 
+def with_fused_linears(tensors):
+    """As Phi-3 has them."""
+    for layer in range(LAYERS):
+        for whole, parts in (("self_attn.qkv_proj", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")), ("mlp.gate_up_proj", ("mlp.gate_proj", "mlp.up_proj"))):
+            prefix = f"model.layers.{layer}."
+            tensors[f"{prefix}{whole}.weight"] = np.concatenate([tensors.pop(f"{prefix}{part}.weight") for part in parts])
+
+
+def test_one_linear_of_queries_keys_and_values(inputs, tmp_path):
+    """Another architecture's tensor of that name than linear attention's."""
+    names = {"self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output", "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+    model = write_model(tmp_path / "model", layers=LAYERS, intermediate=192, heads=HEADS, key_value_heads=KEY_VALUE_HEADS, change=with_fused_linears,
+                        settings={"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"})
+    out = quantize({"llama": (model, inputs["llama"][1])}, tmp_path / "run")
+    run(0, "export", out, "--format", "dense", "--out", tmp_path / "dense")
+
+    def as_in_llama_cpp(folder):
+        tensors = load_file(folder / "model.safetensors")
+        return {f"blk.{layer}.{name}.weight": tensors[f"model.layers.{layer}.{linear}.weight"] for linear, name in names.items() for layer in range(LAYERS)}
+
+    writer = gguf.GGUFWriter(tmp_path / "base.gguf", arch="phi3")
+    writer.add_block_count(LAYERS)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEY_VALUE_HEADS)
+    for name, tensor in as_in_llama_cpp(model).items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found, _, said = converted(out, tmp_path / "base.gguf", tmp_path / "run.gguf")
+    assert "likeness" not in said
+    for name, values in as_in_llama_cpp(tmp_path / "dense").items():
+        assert np.array_equal(found[name][1].astype(np.float16), values), name
+
+
 def with_linear_attention(tensors):
     """Its first layer gets Qwen3.5's linear attention, of 2 heads of 16 for keys and 4 of 32 for values; its second one an output gate."""
     random = np.random.default_rng(4)

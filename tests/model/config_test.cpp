@@ -1169,7 +1169,7 @@ TEST(Config, ReadsQwen35AndQwen3Next) {
     json whole = with_pictures("Qwen3_5ForConditionalGeneration", "qwen3_5", text);
     const ModelConfig config = read(whole);
     EXPECT_EQ(config.model_type, "qwen3_5_text");
-    EXPECT_EQ(config.linear, (std::vector<bool>{true, true, true, false, true}));
+    EXPECT_EQ(config.recurrent, (std::vector<bool>{true, true, true, false, true}));
     EXPECT_TRUE(config.gated_attention);
     EXPECT_EQ(config.head_dim, 256);
     EXPECT_EQ(config.rotary_dim, 128);
@@ -1195,7 +1195,7 @@ TEST(Config, ReadsQwen35AndQwen3Next) {
         {{"num_experts_per_tok", 2}, {"layer_types", {"full_attention", "linear_attention", "linear_attention"}}});
     const Family experts = describe_family(read(mixture));
     EXPECT_FALSE(experts.within_another);
-    EXPECT_EQ(experts.config.linear, (std::vector<bool>{false, true, true}));
+    EXPECT_EQ(experts.config.recurrent, (std::vector<bool>{false, true, true}));
     EXPECT_EQ(experts.config.intermediate_size, 512);
     EXPECT_TRUE(experts.config.normalized_routing);
     EXPECT_EQ(experts.stage_count(1), 2 + 2 * 4);
@@ -1223,7 +1223,73 @@ TEST(Config, ReadsQwen35AndQwen3Next) {
     refused(mixture, {{"hidden_act", "gelu"}}, {"'hidden_act'", "silu"});
     refused(mixture, {{"attn_output_gate", false}}, {"'attn_output_gate'", "not supported"});
     refused(next, {{"mlp_only_layers", {1}}}, {"'mlp_only_layers'", "without experts"});
-    refused(next, {{"decoder_sparse_step", 2}}, {"'decoder_sparse_step'", "without experts"});
+    refused(next, {{"decoder_sparse_step", 2}, {"mlp_only_layers", json::array()}},
+            {"'decoder_sparse_step'", "without experts"});
+}
+
+TEST(Config, ATextModelMayKeepTheNamesThatItHadWithinAnother) {
+    const testing::ModelFolder folder;
+    json config = relative("Qwen3_5ForCausalLM", "qwen3_5_text", {{"tie_word_embeddings", true}});
+    folder.write("config.json", config.dump());
+    const std::string plain = "model.embed_tokens.weight", kept = "model.language_model.embed_tokens.weight";
+    const auto read_with = [&](const std::string& name) {
+        folder.write("model.safetensors", testing::safetensors_file({{name, {{1}, {0}, "F32"}}}));
+        return read_family(folder.path());
+    };
+    EXPECT_EQ(read_family(folder.path()).embedding, plain);  // no weights
+    EXPECT_EQ(read_with(plain).layer(1), "model.layers.1.");
+    EXPECT_FALSE(read_with(plain).within_another);
+    const Family family = read_with(kept);
+    EXPECT_EQ(family.embedding, kept);
+    EXPECT_EQ(family.lm_head, kept);
+    EXPECT_EQ(family.layer(1), "model.language_model.layers.1.");
+    EXPECT_EQ(family.final_norm, "model.language_model.norm");
+    EXPECT_TRUE(family.within_another);
+    config["tie_word_embeddings"] = false;
+    folder.write("config.json", config.dump());
+    EXPECT_EQ(read_with(kept).lm_head, "lm_head.weight");
+}
+
+TEST(Config, ReadsLfm2) {
+    json object =
+        relative("Lfm2ForCausalLM", "lfm2", {{"norm_eps", 1e-4}, {"layer_types", {"conv", "full_attention", "conv"}}});
+    object["intermediate_size"] = 12288;
+    const Family family = describe_family(read(object));
+    EXPECT_EQ(family.config.recurrent, (std::vector<bool>{true, false, true}));
+    EXPECT_EQ(family.config.intermediate_size, 8192);
+    EXPECT_EQ(family.config.norm_epsilon, 1e-4);
+    EXPECT_EQ(family.config.convolved_cols(), 64);
+    EXPECT_TRUE(family.config.tied_embeddings);
+    EXPECT_EQ(family.kinds_of_layers(), (std::vector<std::int64_t>{0, 1}));
+    EXPECT_EQ(family.stages_of(0)[0].linears[0].name, "conv.in_proj");
+    EXPECT_EQ(family.stages_of(0)[0].linears[0].rows, 3 * 64);
+    EXPECT_EQ(family.stages_of(1)[1].linears[0].name, "self_attn.out_proj");
+    EXPECT_EQ(family.stages_of(2)[2].linears[1].name, "feed_forward.w3");
+    EXPECT_TRUE(family.kept_linears().empty());
+    // As the first files have it.
+    for (const char* field : {"layer_types", "tie_word_embeddings", "norm_eps"})
+        object.erase(field);
+    object.update(
+        {{"full_attn_idxs", {2}}, {"block_ff_dim", 10240}, {"block_multiple_of", 100}, {"tie_embedding", false}});
+    object["block_ffn_dim_multiplier"] = 0.5;
+    const ModelConfig first = read(object);
+    EXPECT_EQ(first.recurrent, (std::vector<bool>{true, true, false}));
+    EXPECT_EQ(first.intermediate_size, 3500);  // two thirds are 6826, half of that 3413
+    EXPECT_EQ(first.norm_epsilon, 1e-5);
+    EXPECT_FALSE(first.tied_embeddings);
+    object["block_auto_adjust_ff_dim"] = false;
+    EXPECT_EQ(read(object).intermediate_size, 10240);
+    const auto refused = [&](const json& changes, const std::vector<std::string>& words) {
+        json other = object;
+        other.update(changes);
+        expect_refused([&] { read(other); }, words);
+    };
+    refused({{"full_attn_idxs", {3}}}, {"'full_attn_idxs'", "has 3"});
+    refused({{"full_attn_idxs", "2"}}, {"'full_attn_idxs'"});
+    refused({{"layer_types", {"conv"}}}, {"'layer_types'", "3 names"});
+    refused({{"layer_types", {"conv", "mamba", "conv"}}}, {"'layer_types'", "\"mamba\"", "layer 1"});
+    refused({{"conv_bias", true}}, {"'conv_bias'", "not supported"});
+    refused({{"conv_L_cache", 0}}, {"'conv_L_cache'"});
 }
 
 TEST(Config, ReadsQwenWithPicturesOfEitherForm) {

@@ -91,6 +91,8 @@ FAMILIES = {
     "qwen3_5": ("qwen3_5_text", LINEAR),
     "qwen3_5_moe": ("qwen3_5_moe_text", LINEAR_MOE),
     "qwen3_next": ("qwen3_next", {**LINEAR_MOE, "tie_word_embeddings": True}),
+    "lfm2": ("lfm2", {"head_dim": 4, "rope_parameters": PLAIN, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"],
+                      "intermediate_size": 48, "block_multiple_of": 20, "tie_word_embeddings": True}),
 }
 # What files call the first linear that reads an expert's input, and the one that reads what it makes of it.
 EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w2"), "minimax_m2": ("block_sparse_moe", "w1", "w2"), "qwen3_moe": ("mlp", "gate_proj", "down_proj"),
@@ -120,7 +122,7 @@ WITH_PICTURES = {
                                   {"tie_word_embeddings": False}),
 }
 STAGES = ("q_proj", "qkv_proj", "q_a_proj", "q_b_proj", "kv_b_proj", "o_proj", "in_proj_qkv", "in_proj_qkvz", "out_proj",
-          "gate_proj", "gate_up_proj", "down_proj")
+          "gate_proj", "gate_up_proj", "down_proj", "conv.in_proj", "w1", "w2")
 
 
 def fill(model):

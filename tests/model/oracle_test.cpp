@@ -59,7 +59,8 @@ std::vector<OracleCase> oracle_cases() {
                              "ernie4_5_moe",
                              "qwen3_5",
                              "qwen3_5_moe",
-                             "qwen3_next"})
+                             "qwen3_next",
+                             "lfm2"})
         cases.push_back({name, std::filesystem::path(FAIRGPTQ_TESTS_DIR) / "model/oracles" / name});
     return cases;
 }

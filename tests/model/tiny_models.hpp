@@ -288,6 +288,15 @@ inline std::vector<TinyModelCase> tiny_model_cases() {
                           {"shared_expert_intermediate_size", 36},
                           {"norm_topk_prob", false}})),
          "F16"},
+        {"lfm2", relative("Lfm2ForCausalLM", "lfm2",
+                          {{"head_dim", nullptr},
+                           {"num_attention_heads", 3},
+                           {"num_key_value_heads", 1},
+                           {"layer_types", {"conv", "full_attention"}},
+                           {"block_auto_adjust_ff_dim", false}})},
+        {"lfm2_bfloat16",
+         relative("Lfm2ForCausalLM", "lfm2", {{"full_attn_idxs", {0}}, {"conv_L_cache", 5}, {"block_multiple_of", 32}}),
+         "BF16"},
         {"qwen3_5_with_pictures",
          with_pictures("Qwen3_5ForConditionalGeneration", "qwen3_5", linear({{"model_type", "qwen3_5_text"}}))},
         {"gemma3_with_pictures", with_pictures("Gemma3ForConditionalGeneration", "gemma3",
@@ -359,14 +368,15 @@ class TinyModel {
         if (family_.norm == NormKind::layer) add(name + ".bias", {size}, 0, 0.2F);
     }
     void add_linear_attention(const std::string& prefix) {
-        const Family::LinearAttentionNames& names = family_.linear_attention;
+        const Family::RecurrentNames& names = family_.recurrent;
         const DeltaShape& shape = config_.delta;
         const bool both = names.decay_gate.empty();
+        add(prefix + names.convolution, {config_.convolved_cols(), 1, config_.convolution_width}, 0, 0.5F);
+        if (!config_.has_delta()) return;
         for (const std::string& name : {names.beta, names.decay_gate})
             if (!name.empty())
                 add(prefix + name + ".weight", {both ? 2 * shape.value_heads : shape.value_heads, config_.hidden_size},
                     0, 0.3F);
-        add(prefix + names.convolution, {shape.mixed_cols(), 1, config_.convolution_width}, 0, 0.5F);
         add(prefix + names.decay, {shape.value_heads}, 0, 1);
         add(prefix + names.step, {shape.value_heads}, 0, 1);
         add(prefix + names.norm + ".weight", {shape.value_dim}, 1, 0.2F);
@@ -388,7 +398,7 @@ class TinyModel {
             for (const std::string& norm :
                  {family_.input_norm, family_.mlp_norm, family_.attention_output_norm, family_.mlp_output_norm})
                 add_if_any(norm, config_.hidden_size);
-            if (config_.is_linear(layer)) {
+            if (config_.is_recurrent(layer)) {
                 add_linear_attention(prefix);
             } else {
                 add_if_any(family_.query_norm, family_.query_norm_size());

@@ -223,6 +223,10 @@ TEST_F(Weights, ReadsExpertsAndTheirRouter) {
     refused({"model.layers.1.mlp.gate.weight"});
     model.tensors().erase("model.layers.1.mlp.experts.2.up_proj.weight");
     refused({"model.layers.1.mlp.experts.2.up_proj.weight"});
+    model.tensors().erase("model.layers.0.mlp.experts.0.gate_proj.weight");
+    model.tensors()["model.layers.0.mlp.experts.gate_up_proj.weight"] = {{80, 24}, std::vector<float>(80 * 24), "F16"};
+    refused({"model.safetensors", "as 'model.layers.0.mlp.experts.gate_up_proj.weight'",
+             "as 'model.layers.0.mlp.experts.0.gate_proj.weight'", "save_pretrained"});
 }
 
 TEST_F(Weights, AllExpertsInOneTensorAreOneEach) {
@@ -272,6 +276,55 @@ TEST_F(Weights, AllExpertsInOneTensorAreOneEach) {
         model.tensors()[experts + "down_proj"] = {{count, 24, 0}, {}, "BF16"};
         refused({"experts.0.down_proj.weight"});
     }
+    model.tensors()[experts + "down_proj"] = {{4097, 1, 1}, std::vector<float>(4097), "BF16"};
+    refused({"experts.0.down_proj.weight"});
+}
+
+TEST_F(Weights, ExpertsOfEightBitFloatsInOneTensorHaveTheirFactors) {
+    nlohmann::json config = testing::tiny_llama_config();
+    config.update({{"architectures", {"Qwen3MoeForCausalLM"}},
+                   {"model_type", "qwen3_moe"},
+                   {"num_experts", 2},
+                   {"num_experts_per_tok", 1},
+                   {"moe_intermediate_size", 128}});
+    TinyModel model({"experts", config, "BF16"});
+    const std::string experts = "model.layers.0.mlp.experts.";
+    for (int expert = 0; expert < 2; ++expert)
+        for (const char* part : {"gate_proj", "up_proj", "down_proj"})
+            model.tensors().erase(fmt::format("{}{}.{}.weight", experts, expert, part));
+    const auto floats = [](std::int64_t count) {
+        std::vector<float> values(static_cast<std::size_t>(count));
+        for (std::size_t i = 0; i < values.size(); ++i)
+            values[i] = to_float(Float8{static_cast<std::uint8_t>(i % 101)});
+        return values;
+    };
+    const std::vector<float> both = floats(2 * 256 * 24), second = floats(2 * 24 * 128);
+    model.tensors()[experts + "gate_up_proj"] = {{2, 256, 24}, both, "F8_E4M3"};
+    model.tensors()[experts + "gate_up_proj_scale_inv"] = {{2, 2, 1}, {0.1F, 0.2F, 0.3F, 0.4F}, "F32"};
+    model.tensors()[experts + "down_proj"] = {{2, 24, 128}, second, "F8_E4M3"};
+    model.tensors()[experts + "down_proj_scale_inv"] = {{2, 1, 1}, {0.5F, 0.6F}, "F32"};
+    model.write();
+    const Checkpoint checkpoint(model.path());
+    check_tensors(model.family(), checkpoint);
+    const LayerWeights layer = read_layer(*backend_, model.family(), checkpoint, 0);
+    const auto expect_values = [&](const char* name, const std::vector<float>& whole, std::size_t first, float factor) {
+        const auto found = testing::to_host(*backend_, layer.linears.at(name).weight);
+        for (std::size_t i = 0; i < found.size(); ++i)
+            ASSERT_EQ(found[i], to_float(to_bfloat16(whole[first + i] * factor))) << name << " " << i;
+    };
+    expect_values("mlp.experts.0.gate_proj", both, 0, 0.1F);
+    expect_values("mlp.experts.0.up_proj", both, 128 * 24, 0.2F);
+    expect_values("mlp.experts.1.gate_proj", both, 256 * 24, 0.3F);
+    expect_values("mlp.experts.1.up_proj", both, 384 * 24, 0.4F);
+    expect_values("mlp.experts.1.down_proj", second, 24 * 128, 0.6F);
+    EXPECT_EQ(std::ranges::count_if(checkpoint.names(), [](const std::string& name) { return name.ends_with("_inv"); }),
+              0);
+    // Of 192 rows a factor would be of the last gates and the first ups.
+    model.tensors()[experts + "gate_up_proj"].shape = {2, 192, 32};
+    model.write();
+    EXPECT_TRUE(Checkpoint(model.path()).has(experts + "gate_up_proj_scale_inv"));
+    expect_refused([&] { (void)Checkpoint(model.path()).tensor(experts + "0.gate_proj.weight").dtype(); },
+                   {"experts.0.gate_proj.weight", "F8_E4M3", "without a factor"});
 }
 
 TEST_F(Weights, SayWhatTheyWereMadeOf) {

@@ -21,6 +21,8 @@ inline double activation(Activation activation, double x) {
             return x / (1 + std::exp(-2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
         case Activation::sigmoid:
             return 1 / (1 + std::exp(-x));
+        case Activation::identity:
+            return x;
     }
     return 0;
 }

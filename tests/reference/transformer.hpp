@@ -31,6 +31,7 @@ class Transformer {
           opt_(config_.model_type == "opt"),
           gemma_(config_.model_type.starts_with("gemma")),
           qwen3_next_(config_.model_type == "qwen3_next" || config_.model_type.starts_with("qwen3_5")),
+          lfm2_(config_.model_type == "lfm2"),
           norms_around_(gemma_ && config_.model_type != "gemma"),
           olmo_(config_.model_type.starts_with("olmo")),
           minimax_(config_.model_type == "minimax_m2"),
@@ -67,7 +68,10 @@ class Transformer {
                                  : inner && !qwen3_next_ ? "language_model.lm_head"
                                                          : "lm_head";
         for (const Row& x : hidden) {
-            result.logits.push_back(linear(head, norm(top + (opt_ ? "final_layer_norm" : "norm"), x)));
+            result.logits.push_back(linear(head, norm(top + (opt_    ? "final_layer_norm"
+                                                             : lfm2_ ? "embedding_norm"
+                                                                     : "norm"),
+                                                      x)));
             for (double& value : result.logits.back())
                 value = capped(value / config_.logits_scaling, config_.logits_cap);
         }
@@ -78,6 +82,8 @@ class Transformer {
     void block(std::size_t layer, const std::string& name, Rows& hidden, std::map<std::string, Rows>& inputs) const {
         if (tensors_.contains(name + "linear_attn.A_log"))
             linear_attention(name, hidden, inputs);
+        else if (tensors_.contains(name + "conv.conv.weight"))
+            gated_convolution(name, hidden, inputs);
         else
             attention(layer, name, hidden, inputs);
         for (Row& h : hidden)
@@ -150,6 +156,32 @@ class Transformer {
         }
     }
 
+    /// LFM2's: of three parts that one linear makes, the product of first and third goes through a convolution over the
+    /// last tokens, and is multiplied by the second.
+    void gated_convolution(const std::string& name, Rows& hidden, std::map<std::string, Rows>& inputs) const {
+        const Row& taps = tensors_.at(name + "conv.conv.weight");
+        const auto width = static_cast<std::size_t>(config_.convolution_width);
+        Rows before;
+        for (Row& h : hidden) {
+            const Row x = norm(name + "operator_norm", h);
+            inputs[name + "conv.in_proj"].push_back(x);
+            const Row parts = linear(name + "conv.in_proj", x);
+            const std::size_t size = x.size();
+            before.emplace_back();
+            for (std::size_t i = 0; i < size; ++i)
+                before.back().push_back(parts[i] * parts[2 * size + i]);
+            Row made;
+            for (std::size_t i = 0; i < size; ++i) {
+                double sum = 0;
+                for (std::size_t back = 0; back < std::min(width, before.size()); ++back)
+                    sum += taps[i * width + width - 1 - back] * before[before.size() - 1 - back][i];
+                made.push_back(parts[size + i] * sum);
+            }
+            inputs[name + "conv.out_proj"].push_back(made);
+            add(h, linear(name + "conv.out_proj", made));
+        }
+    }
+
     /// With its weights as they are, where the model's other norms have theirs less 1.
     Row norm_of_head(const std::string& name, const Row& x) const {
         double squares = 0;
@@ -166,11 +198,14 @@ class Transformer {
         const auto dim = static_cast<std::size_t>(config_.head_dim);
         const std::int64_t window = config_.windows[layer];
         const std::string attention = name + "self_attn.";
-        const std::string output = attention + (opt_ ? "out_proj" : "o_proj");
+        const std::string output = attention + (opt_ || lfm2_ ? "out_proj" : "o_proj");
         Rows query, key, value, gates;
         for (std::size_t t = 0; t < hidden.size(); ++t) {
-            const Row x =
-                norms_behind_ ? hidden[t] : norm(name + (opt_ ? "self_attn_layer_norm" : "input_layernorm"), hidden[t]);
+            const Row x = norms_behind_ ? hidden[t]
+                                        : norm(name + (opt_    ? "self_attn_layer_norm"
+                                                       : lfm2_ ? "operator_norm"
+                                                               : "input_layernorm"),
+                                               hidden[t]);
             if (tensors_.contains(attention + "kv_b_proj.weight")) {
                 latent_heads(attention, x, t, {query, key, value}, inputs);
                 continue;
@@ -295,10 +330,11 @@ class Transformer {
             add(hidden, linear(name + "fc2", wide));
             return;
         }
-        const Row x =
-            norms_behind_
-                ? hidden
-                : norm(name + (norms_around_ ? "pre_feedforward_layernorm" : "post_attention_layernorm"), hidden);
+        const Row x = norms_behind_ ? hidden
+                                    : norm(name + (norms_around_ ? "pre_feedforward_layernorm"
+                                                   : lfm2_       ? "ffn_norm"
+                                                                 : "post_attention_layernorm"),
+                                           hidden);
         if (tensors_.contains(name + "mlp.gate.weight") || tensors_.contains(name + "block_sparse_moe.gate.weight"))
             return experts(name, x, hidden, inputs);
         Row made;
@@ -311,7 +347,8 @@ class Transformer {
             inputs[name + "mlp.down_proj"].push_back(wide);
             made = linear(name + "mlp.down_proj", wide);
         } else {
-            made = gated_mlp(name + "mlp.", {"gate_proj", "up_proj", "down_proj"}, x, inputs);
+            made = lfm2_ ? gated_mlp(name + "feed_forward.", {"w1", "w3", "w2"}, x, inputs)
+                         : gated_mlp(name + "mlp.", {"gate_proj", "up_proj", "down_proj"}, x, inputs);
         }
         add_output(hidden, made, name + (glm_ ? "post_mlp_layernorm" : "post_feedforward_layernorm"));
     }
@@ -434,14 +471,15 @@ class Transformer {
     /// Norm of each head, or of all as one, where the model has one, then rotation by the position.
     Row heads(std::size_t layer, const std::string& name, Row x, std::size_t position) const {
         const auto dim = static_cast<std::size_t>(config_.head_dim);
-        const bool has_norm = tensors_.contains(name + "_norm.weight");
+        const std::string norm_name = name + (lfm2_ ? "_layernorm" : "_norm");
+        const bool has_norm = tensors_.contains(norm_name + ".weight");
         const bool of_all_heads = olmo_ || minimax_;
-        if (has_norm && of_all_heads) x = norm(name + "_norm", x);
+        if (has_norm && of_all_heads) x = norm(norm_name, x);
         const RopeSettings& rope = config_.windows[layer] > 0 ? config_.window_rope : config_.rope;
         const double factor = attention_factor(rope);
         for (std::size_t from = 0; from < x.size(); from += dim) {
             Row head = part(x, from, dim);
-            if (has_norm && !of_all_heads) head = norm(name + "_norm", head);
+            if (has_norm && !of_all_heads) head = norm(norm_name, head);
             for (std::size_t i = 0; i < dim; ++i)
                 x[from + i] = head[i];
             if (opt_ || !config_.rotary[layer]) continue;
@@ -536,7 +574,7 @@ class Transformer {
 
     ModelConfig config_;
     std::map<std::string, Row> tensors_;
-    bool opt_, gemma_, qwen3_next_, norms_around_, olmo_, minimax_, mixtral_, norms_behind_, phi_, glm_;
+    bool opt_, gemma_, qwen3_next_, lfm2_, norms_around_, olmo_, minimax_, mixtral_, norms_behind_, phi_, glm_;
 };
 
 }  // namespace fairgptq::reference

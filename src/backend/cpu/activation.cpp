@@ -50,6 +50,8 @@ void apply(Activation activation, MatrixView<const float> gate, const MatrixView
                        [](float x) { return x / (1.0F + fast_exp(-1.595769122F * (x + 0.044715F * x * x * x))); });
         case Activation::sigmoid:
             return map(gate, up, output, [](float x) { return 1.0F / (1.0F + fast_exp(-x)); });
+        case Activation::identity:
+            return map(gate, up, output, [](float x) { return x; });
     }
 }
 

@@ -9,7 +9,7 @@
 namespace fairgptq {
 
 void CpuBackend::convolve(TensorView inputs, const float* weights, std::int64_t width,
-                          std::span<const std::int32_t> previous, TensorView output) {
+                          std::span<const std::int32_t> previous, bool silu, TensorView output) {
     check_convolution(inputs, width, previous, output);
     const MatrixView<const float> x = inputs.float32();
     const MatrixView<float> y = output.float32();
@@ -31,6 +31,7 @@ void CpuBackend::convolve(TensorView inputs, const float* weights, std::int64_t 
                 to[col] += tap[col] * from[col];
             at = previous[static_cast<std::size_t>(at)];
         }
+        if (!silu) continue;
 #pragma omp simd
         for (std::int64_t col = 0; col < x.cols; ++col)
             to[col] = to[col] / (1.0F + fast_exp(-to[col]));

@@ -18,9 +18,11 @@ cuda::PlainActivation plain(Activation activation) {
         case Activation::gelu_tanh:
             return cuda::PlainActivation::gelu_tanh;
         case Activation::sigmoid:
+            return cuda::PlainActivation::sigmoid;
+        case Activation::identity:
             break;
     }
-    return cuda::PlainActivation::sigmoid;
+    return cuda::PlainActivation::identity;
 }
 
 void check_same(const TensorView& a, const TensorView& b) {

@@ -71,7 +71,7 @@ class CudaBackend final : public Backend {
     void cached_attention(TensorView query, TensorView key, TensorView value, std::span<const CachedSequence> sequences,
                           const AttentionShape& shape, TensorView output) override;
     void convolve(TensorView inputs, const float* weights, std::int64_t width, std::span<const std::int32_t> previous,
-                  TensorView output) override;
+                  bool silu, TensorView output) override;
     void delta_rule(TensorView mixed, MatrixView<const float> gates, const float* decay, const float* step,
                     std::span<const DeltaSequence> sequences, const DeltaShape& shape, float* states,
                     TensorView output) override;

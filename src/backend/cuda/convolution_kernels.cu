@@ -16,7 +16,7 @@ constexpr int kept_width = 4;  // of weights that a thread keeps: a chunk a chan
 /// @tparam Kept whether the width is kept_width; else weights are read as they are needed
 template <class T, bool Whole, bool Kept>
 __global__ void convolution(PlainTensor inputs, const float* weights, std::int64_t width, const std::int32_t* previous,
-                            PlainTensor output) {
+                            bool silu, PlainTensor output) {
     constexpr int elements = chunk_elements<T>;
     const std::int64_t cols = inputs.cols;
     for (std::int64_t col = global_thread() * elements; col < cols; col += all_threads() * elements) {
@@ -58,7 +58,7 @@ __global__ void convolution(PlainTensor inputs, const float* weights, std::int64
                 }
 #pragma unroll
                 for (int i = 0; i < elements; ++i)
-                    set_element<T>(sums[i] / (1.0F + expf(-sums[i])), i, chunk);
+                    set_element<T>(silu ? sums[i] / (1.0F + expf(-sums[i])) : sums[i], i, chunk);
                 store_chunk<Whole>(chunk, row_to_write<T>(output, row) + col, count);
             }
         }
@@ -68,7 +68,8 @@ __global__ void convolution(PlainTensor inputs, const float* weights, std::int64
 }  // namespace
 
 cudaError_t launch_convolution(const PlainTensor& inputs, const float* weights, std::int64_t width,
-                               const std::int32_t* previous, const PlainTensor& output, cudaStream_t stream) {
+                               const std::int32_t* previous, bool silu, const PlainTensor& output,
+                               cudaStream_t stream) {
     if (inputs.rows == 0 || inputs.cols == 0) return cudaSuccess;
     const bool whole = in_whole_chunks(inputs) && in_whole_chunks(output) && at_16_bytes(weights);
     return with_type(inputs.type, [&](auto element) {
@@ -79,7 +80,7 @@ cudaError_t launch_convolution(const PlainTensor& inputs, const float* weights, 
             constexpr bool is_whole = decltype(known)::value;
             return launch({grid, convolution_block, 0, stream},
                           width == kept_width ? convolution<T, is_whole, true> : convolution<T, is_whole, false>,
-                          inputs, weights, width, previous, output);
+                          inputs, weights, width, previous, silu, output);
         });
     });
 }

@@ -7,6 +7,6 @@ namespace fairgptq::cuda {
 
 /// As ConvolutionOperations. @param previous [rows] on the device
 cudaError_t launch_convolution(const PlainTensor& inputs, const float* weights, std::int64_t width,
-                               const std::int32_t* previous, const PlainTensor& output, cudaStream_t stream);
+                               const std::int32_t* previous, bool silu, const PlainTensor& output, cudaStream_t stream);
 
 }  // namespace fairgptq::cuda

@@ -95,6 +95,8 @@ __device__ float activate(PlainActivation activation, float x) {
             return x / (1.0F + expf(-1.595769122F * (x + 0.044715F * x * x * x)));
         case PlainActivation::sigmoid:
             return 1.0F / (1.0F + expf(-x));
+        case PlainActivation::identity:
+            return x;
     }
     return x;
 }
@@ -336,9 +338,11 @@ cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gat
             case PlainActivation::gelu_tanh:
                 return start(ActivationWork<T, PlainActivation::gelu_tanh>{gate, up, output});
             case PlainActivation::sigmoid:
+                return start(ActivationWork<T, PlainActivation::sigmoid>{gate, up, output});
+            case PlainActivation::identity:
                 break;
         }
-        return start(ActivationWork<T, PlainActivation::sigmoid>{gate, up, output});
+        return start(ActivationWork<T, PlainActivation::identity>{gate, up, output});
     });
 }
 

@@ -22,7 +22,7 @@ struct PlainTensor {
 cudaError_t launch_norm(const PlainTensor& inputs, const float* weight, const float* bias, float epsilon,
                         const PlainTensor& output, cudaStream_t stream);
 
-enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh, sigmoid };
+enum class PlainActivation : std::uint8_t { silu, relu, gelu, gelu_tanh, sigmoid, identity };
 /// output = activation(gate) · up, or without up where up.data is null.
 cudaError_t launch_activation(PlainActivation activation, const PlainTensor& gate, const PlainTensor& up,
                               const PlainTensor& output, cudaStream_t stream);

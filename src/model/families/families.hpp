@@ -52,6 +52,7 @@ extern const FamilyEntry glm4_family;
 extern const FamilyEntry qwen3_5_family;
 extern const FamilyEntry qwen3_5_moe_family;
 extern const FamilyEntry qwen3_next_family;
+extern const FamilyEntry lfm2_family;
 // Text models of these families within models that take pictures, too.
 extern const FamilyEntry gemma3_with_pictures;
 extern const FamilyEntry mistral3_with_pictures;

@@ -1,31 +1,21 @@
 // Qwen3.5 and Qwen3-Next, dense and with experts: three of four layers have linear attention (Gated DeltaNet), the
 // others a gate on what each head gathers.
-#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "model/families/families.hpp"
-#include "support/json.hpp"
 
 namespace fairgptq {
 namespace {
 
 /// Which layers have linear attention: layer_types, or all but every full_attention_interval-th.
 void read_linear_layers(const ConfigReader& reader, ModelConfig& config) {
-    config.linear.resize(static_cast<std::size_t>(config.layers));
-    if (!reader.has("layer_types")) {
-        const std::int64_t interval = reader.size("full_attention_interval", largest_count, 4);
-        for (std::int64_t layer = 0; layer < config.layers; ++layer)
-            config.linear[static_cast<std::size_t>(layer)] = (layer + 1) % interval != 0;
+    if (auto types = read_layer_types(reader, config, "linear_attention")) {
+        config.recurrent = std::move(*types);
         return;
     }
-    const nlohmann::json& types = reader.at("layer_types");
-    if (!types.is_array() || types.size() != config.linear.size())
-        reader.refuse("layer_types", fmt::format("should be a list of {} names, one a layer", config.layers));
-    for (std::size_t layer = 0; layer < types.size(); ++layer) {
-        config.linear[layer] = types[layer] == "linear_attention";
-        if (!config.linear[layer] && types[layer] != "full_attention")
-            reader.refuse("layer_types", fmt::format("has {} for layer {}, an attention that is not supported",
-                                                     json_text(types[layer]), layer));
-    }
+    const std::int64_t interval = reader.size("full_attention_interval", largest_count, 4);
+    for (std::int64_t layer = 1; layer <= config.layers; ++layer)
+        config.recurrent.push_back(layer % interval != 0);
 }
 
 void read_delta(const ConfigReader& reader, ModelConfig& config) {
@@ -92,8 +82,9 @@ void read_qwen3_next(const ConfigReader& reader, ModelConfig& config) {
     read_attention(reader, config);
     read_dense_layers(reader, config);
     if (!config.dense.empty())
-        reader.refuse(reader.has("mlp_only_layers") ? "mlp_only_layers" : "decoder_sparse_step",
-                      "has layers without experts, which are not supported beside linear attention");
+        reader.refuse(
+            reader.whole("decoder_sparse_step", 0, largest_count, 1) != 1 ? "decoder_sparse_step" : "mlp_only_layers",
+            "makes layers without experts, which are not supported beside linear attention");
     read_mixture(reader, config, 512, 10);
     config.normalized_routing = reader.flag("norm_topk_prob", true);
 }
@@ -107,10 +98,11 @@ Family with_linear_attention(Family family) {
     family.query_norm = "self_attn.q_norm";
     family.key_norm = "self_attn.k_norm";
     family.stages.front().linears.front().rows = 2 * query;  // a gate behind each head's
-    family.linear_stages = family.stages;
-    family.linear_stages[0] = {{{"linear_attn.in_proj_qkv", config.delta.mixed_cols(), hidden},
-                                {"linear_attn.in_proj_z", config.delta.value_cols(), hidden}}};
-    family.linear_stages[1] = {{{"linear_attn.out_proj", hidden, config.delta.value_cols()}}};
+    family.recurrent_stages = family.stages;
+    family.recurrent_stages[0] = {{{"linear_attn.in_proj_qkv", config.delta.mixed_cols(), hidden},
+                                   {"linear_attn.in_proj_z", config.delta.value_cols(), hidden}}};
+    family.recurrent_stages[1] = {{{"linear_attn.out_proj", hidden, config.delta.value_cols()}}};
+    family.otherwise = "model.language_model.";
     family.other_parts = {"mtp"};  // a layer that predicts further tokens
     return family;
 }
@@ -136,10 +128,10 @@ const FamilyEntry qwen3_next_family{
     "Qwen3NextForCausalLM", "qwen3_next", read_qwen3_next, [](const ModelConfig& config) {
         Family family = describe_qwen3_5_moe(config);
         const DeltaShape& shape = config.delta;
-        family.linear_stages[0] = {
+        family.recurrent_stages[0] = {
             {{"linear_attn.in_proj_qkvz", shape.mixed_cols() + shape.value_cols(), config.hidden_size}}};
-        family.linear_attention.beta = "linear_attn.in_proj_ba";
-        family.linear_attention.decay_gate.clear();
+        family.recurrent.beta = "linear_attn.in_proj_ba";
+        family.recurrent.decay_gate.clear();
         return family;
     }};
 

@@ -60,6 +60,7 @@ Family within(Family family, const std::string& prefix, const std::string& head)
         *name = prefix + name->substr(std::string_view("model.").size());
     family.lm_head = family.config.tied_embeddings ? family.embedding : head;
     family.within_another = true;
+    family.otherwise.clear();
     return family;
 }
 
