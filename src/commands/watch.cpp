@@ -3,12 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cxxopts.hpp>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -71,18 +72,14 @@ class Watched {
     explicit Watched(const std::filesystem::path& run)
         : file_(run / "log.jsonl"), log_(read_log(file_)), holder_(run), status_(read(-1)), age_(status_.age) {}
 
-    /// @returns whether there is anything new
-    bool look() {
+    void look() {
         std::string now = read_log(file_);
-        const bool changed = now != log_;
-        if (changed) {
+        if (now != log_) {
             log_ = std::move(now);
             grown_ = Clock::now();
             age_ = 0;
         }
-        const RunState before = status_.state;
         status_ = read(age_ + std::chrono::duration<double>(Clock::now() - grown_).count());
-        return changed || status_.state != before;
     }
     const RunStatus& status() const { return status_; }
     bool is_over() const { return status_.state != RunState::running && status_.state != RunState::stalled; }
@@ -116,16 +113,71 @@ class Watched {
     Clock::time_point grown_ = Clock::now();
 };
 
-/// Of a sweep's runs the one to show: what went wrong before what goes on, that before what has ended well, and of
-/// those alike the one that is behind.
-const Watched& most_telling(const std::vector<Watched>& runs) {
-    const auto rank = [](const Watched& run) {
-        constexpr std::array order{RunState::failed,  RunState::dead,    RunState::stalled,
-                                   RunState::running, RunState::stopped, RunState::done};
-        return std::pair(std::ranges::find(order, run.status().state) - order.begin(), run.status().finished);
-    };
-    return *std::ranges::min_element(runs, {}, rank);
-}
+/// Runs, one or a sweep's, from look to look.
+class Watch {
+  public:
+    explicit Watch(std::filesystem::path folder) : folder_(std::move(folder)) {
+        sweep_ = !runs_of_sweep(folder_, "log.jsonl").empty();
+        look();
+    }
+
+    void look() {
+        std::vector<std::filesystem::path> there;
+        if (sweep_) there = runs_of_sweep(folder_, "log.jsonl");  // some begin late
+        if (there.empty()) there.push_back(folder_);
+        std::erase_if(runs_, [&](const auto& run) { return std::ranges::find(there, run.first) == there.end(); });
+        for (const std::filesystem::path& path : there) {
+            const auto [run, first] = runs_.try_emplace(path, path);
+            if (!first) run->second.look();
+        }
+    }
+    bool is_over() const {
+        return std::ranges::all_of(runs_, [](const auto& run) { return run.second.is_over(); });
+    }
+    /// Of several the worst.
+    RunState state() const {
+        return first_of({RunState::failed, RunState::dead, RunState::stalled, RunState::running, RunState::stopped,
+                         RunState::done})
+            .second.status()
+            .state;
+    }
+    /// Of several the one that goes on, and is behind; what has gone wrong after it. One that others are ahead of, in a
+    /// sweep that goes on, logs nothing until they meet.
+    std::string text() const {
+        const auto& [path, shown] = first_of({RunState::running, RunState::stalled, RunState::failed, RunState::dead,
+                                              RunState::stopped, RunState::done});
+        if (!sweep_) return status_text(path.string(), shown.status());
+        std::string text = status_text(path.string(), shown.status());
+        std::map<std::string, std::vector<std::string>> others;  // by state
+        for (const auto& [other, run] : runs_)
+            if (other != path) others[name_of(run.status().state)].push_back(other.filename().string());
+        for (const auto& [state, names] : others)
+            text += fmt::format("  {}: {}\n", state, fmt::join(names, ", "));
+        return text;
+    }
+    /// What text() says but for how long ago that was.
+    std::string news() const {
+        std::string news;
+        for (const auto& [path, run] : runs_)
+            news += fmt::format("{} {} {} ", path.string(), name_of(run.status().state), run.status().finished);
+        return news;
+    }
+
+  private:
+    using Run = std::pair<const std::filesystem::path, Watched>;
+    /// The first run of the first state that one has; of several the one that is behind.
+    const Run& first_of(std::initializer_list<RunState> order) const {
+        const auto rank = [&](const Run& run) {
+            return std::pair(std::ranges::find(order, run.second.status().state) - order.begin(),
+                             run.second.status().finished);
+        };
+        return *std::ranges::min_element(runs_, {}, rank);
+    }
+
+    std::filesystem::path folder_;
+    bool sweep_ = false;
+    std::map<std::filesystem::path, Watched> runs_;
+};
 
 int exit_code_of(RunState state) {
     return state == RunState::done ? exit_done : state == RunState::stopped ? exit_stopped : exit_failed;
@@ -152,33 +204,25 @@ int watch(int argc, char** argv, Communicator&) {
     if (!(interval >= 0.01 && interval <= 86400))
         throw InvalidInput("--interval must be from 0.01 to 86400 seconds, not {}", interval);
     const std::filesystem::path run = (*parsed)["run"].as<std::string>();
-    std::vector<std::filesystem::path> folders = runs_of_sweep(run);
-    const bool sweep = !folders.empty();
-    if (!sweep) folders.push_back(run);
-    std::vector<Watched> runs(folders.begin(), folders.end());
-
+    Watch watched(run);
     const bool terminal = ::isatty(STDOUT_FILENO) == 1;
     std::int64_t lines_shown = 0;
+    std::string news = watched.news();
     for (bool first = true;; first = false) {
         if (!first) {
             std::this_thread::sleep_for(std::chrono::duration<double>(interval));
-            bool changed = false;
-            for (Watched& one : runs)
-                changed = one.look() || changed;
-            if (!terminal && !changed) continue;  // in a file, a line for every change
+            watched.look();
+            const std::string now = watched.news();
+            if (!terminal && now == news) continue;  // in a file, a line for every change
+            news = now;
         }
-        const Watched& shown = most_telling(runs);
-        std::string name = run.string();
-        if (sweep)
-            name = fmt::format("{}, one of {} runs", folders[static_cast<std::size_t>(&shown - runs.data())].string(),
-                               runs.size());
-        const std::string text = status_text(name, shown.status());
+        const std::string text = watched.text();
         if (terminal && lines_shown > 0) fmt::print("\033[{}A\033[J", lines_shown);
         fmt::print("{}", text);
         std::fflush(stdout);
         lines_shown = std::count(text.begin(), text.end(), '\n');
         if (flag(*parsed, "once")) return exit_done;
-        if (std::ranges::all_of(runs, &Watched::is_over)) return exit_code_of(shown.status().state);
+        if (watched.is_over()) return exit_code_of(watched.state());
     }
 }
 

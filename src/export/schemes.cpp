@@ -42,6 +42,7 @@ std::string fused_name(const std::vector<std::string>& parts) {
 std::string below_layer(const StageSpec& stage, std::vector<std::string> names) {
     const std::string& first = stage.linears.front().name;
     std::string parent = escaped(first.substr(0, first.size() - last_name(first).size()));
+    if (parent == "conv\\.") parent = "(short_)?conv\\.";  // LFM2's, in vLLM
     if (const std::size_t at = parent.find("experts"); stage.shared && at != std::string::npos)
         parent.replace(at, 7, "exp[e]rts");
     if (const std::string fused = fused_name(names); !fused.empty()) names.push_back(fused);

@@ -298,12 +298,13 @@ namespace {
 void check_names_of_experts(const Family& family, const Checkpoint& checkpoint) {
     const std::vector<std::int64_t> kinds = family.kinds_of_layers();
     const auto layer = std::ranges::find_if(kinds, [&](std::int64_t kind) { return family.has_experts(kind); });
-    const std::string expected =
-        family.layer(*layer) +
+    const std::string own =
         family.stages_of(*layer)[static_cast<std::size_t>(family.attention_stages)].linears[0].name + ".weight";
+    const std::string expected = family.layer(*layer) + own;
     if (checkpoint.has(expected)) return;
     for (const std::string& name : checkpoint.names())
-        if (name.find(".experts.gate_up_proj") != std::string::npos || name.ends_with(".experts.0.gate_proj.weight"))
+        if (!name.ends_with(own) &&
+            (name.find(".experts.gate_up_proj") != std::string::npos || name.ends_with(".experts.0.gate_proj.weight")))
             throw InvalidInput(
                 "{} has experts as '{}', where this architecture's are expected as '{}', as transformers' "
                 "save_pretrained writes them",

@@ -68,11 +68,6 @@ double work_of(const std::vector<double>& work, std::int64_t layer) {
     return layer >= 0 && layer < std::ssize(work) ? work[static_cast<std::size_t>(layer)] : 1;
 }
 
-const char* name_of(RunState state) {
-    constexpr const char* names[] = {"running", "stalled", "done", "stopped", "failed", "dead"};
-    return names[static_cast<std::size_t>(state)];
-}
-
 }  // namespace
 
 RunStatus read_status(std::string_view log, double now, double age) {
@@ -143,6 +138,11 @@ RunStatus read_status(std::string_view log, double now, double age) {
         status.state = RunState::stalled;
     }
     return status;
+}
+
+const char* name_of(RunState state) {
+    constexpr const char* names[] = {"running", "stalled", "done", "stopped", "failed", "dead"};
+    return names[static_cast<std::size_t>(state)];
 }
 
 std::string status_text(const std::string& name, const RunStatus& status) {

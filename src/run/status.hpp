@@ -12,6 +12,9 @@ namespace fairgptq {
 /// again. stopped: on request, to be resumed. dead: its process is gone (which the log cannot tell, and its lock does).
 enum class RunState : std::uint8_t { running, stalled, done, stopped, failed, dead };
 
+/// "running", "stalled", …
+const char* name_of(RunState state);
+
 struct RunStatus {
     RunState state = RunState::running;
     std::int64_t layers = 0, finished = 0;  // of the run; done, while it replays: replayed

@@ -10,7 +10,8 @@ namespace fairgptq {
 /// The name of a sweep's run below its folder.
 std::string name_in_sweep(double alpha);
 
-/// The runs in a sweep's folder that have begun, by α; none if the folder is a run itself.
-std::vector<std::filesystem::path> runs_of_sweep(const std::filesystem::path& folder);
+/// The runs in a sweep's folder that have a file of this name ("run.json", "log.jsonl"), by α; none if the folder is a
+/// run itself, or no folder. @throws InvalidInput if one of them cannot be looked into
+std::vector<std::filesystem::path> runs_of_sweep(const std::filesystem::path& folder, const char* file);
 
 }  // namespace fairgptq

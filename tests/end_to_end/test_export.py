@@ -335,6 +335,10 @@ def test_architectures_that_a_program_reads_in_fewer_forms(tmp_path):
     assert "topk_method" not in warnings_of(model, "r", "compressed-tensors")
     assert "it computes as one" in warnings_of("qwen3_5", "t", "compressed-tensors", "--ignore", "in_proj_z")
     assert "it computes as one" not in warnings_of("qwen3_5", "u", "compressed-tensors", "--ignore", "in_proj_z,in_proj_qkv")
+    warnings_of("lfm2", "v", "compressed-tensors", "--ignore", "out_proj")
+    ignored = json.loads((tmp_path / "v-out/config.json").read_text())["quantization_config"]["ignore"]
+    for name in ("model.layers.0.conv.out_proj", "model.layers.2.short_conv.out_proj", "model.layers.1.self_attn.out_proj"):  # vLLM's second
+        assert any(re.match(one.removeprefix("re:"), name) for one in ignored), name
     ignored = json.loads((tmp_path / "u-out/config.json").read_text())["quantization_config"]["ignore"]
     for name in ("model.layers.2.linear_attn.in_proj_a", "model.layers.0.linear_attn.in_proj_b", "mtp.fc", "model.layers.2.linear_attn.in_proj_qkvz"):
         assert any(re.match(one.removeprefix("re:"), name) for one in ignored), name

@@ -79,7 +79,14 @@ def test_its_folder_shows_all_of_them(tiny, tmp_path):
     (out / "alpha_soon").mkdir()  # by hand
     (out / "alpha_2").mkdir()  # not begun
     shown = run(0, "watch", out, code=75).stdout
-    assert shown.startswith(f"{out}/alpha_0, one of 3 runs: stopped, 1 of 3 layers"), shown
+    assert shown.startswith(f"{out}/alpha_0: stopped, 1 of 3 layers") and "  stopped: alpha_10\n" in shown and "  done: alpha_0.05\n" in shown, shown
+    failed = (out / "alpha_10/log.jsonl").read_text()
+    (out / "alpha_10/log.jsonl").write_text(failed + json.dumps({"event": "failed", "time": "2026-01-01T00:00:00Z", "message": "the disk is full"}) + "\n")
+    shown = run(0, "watch", out, code=1).stdout
+    assert "alpha_10: failed, 1 of 3 layers" in shown and "the disk is full" in shown and "  stopped: alpha_0\n" in shown, shown
+    (out / "alpha_10/log.jsonl").write_text(failed)
+    (out / "alpha_nan").mkdir()
+    (out / "alpha_nan/run.json").touch()
     lines = run(0, "inspect", out).stdout.splitlines()
     assert lines[0].startswith(f"{out}: 3 runs of a sweep")
     rows = [line.split() for line in lines if line.startswith("alpha_")]
@@ -93,6 +100,10 @@ def test_its_folder_shows_all_of_them(tiny, tmp_path):
     run(0, *arguments(tiny, "sweep", out, "--alphas", "0,10", "--resume"))
     assert "done, 3 of 3" in run(0, "watch", out).stdout
     assert "is not a run" in refused("inspect", tmp_path)
+    (out / "alpha_2/run.json").write_text("{")
+    shown = run(0, "inspect", out)
+    assert "alpha_2/run.json" in shown.stderr and len([line for line in shown.stdout.splitlines() if line.startswith("alpha_")]) == 3
+    assert "done, 3 of 3" in run(0, "watch", out).stdout  # that has no log
 
 
 def test_what_cannot_be_shared_is_refused(tiny, tmp_path):

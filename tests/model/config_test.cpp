@@ -1277,6 +1277,8 @@ TEST(Config, ReadsLfm2) {
     EXPECT_EQ(first.intermediate_size, 3500);  // two thirds are 6826, half of that 3413
     EXPECT_EQ(first.norm_epsilon, 1e-5);
     EXPECT_FALSE(first.tied_embeddings);
+    object["tie_word_embeddings"] = true;
+    EXPECT_FALSE(read(object).tied_embeddings);
     object["block_auto_adjust_ff_dim"] = false;
     EXPECT_EQ(read(object).intermediate_size, 10240);
     const auto refused = [&](const json& changes, const std::vector<std::string>& words) {

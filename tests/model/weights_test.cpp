@@ -227,6 +227,8 @@ TEST_F(Weights, ReadsExpertsAndTheirRouter) {
     model.tensors()["model.layers.0.mlp.experts.gate_up_proj.weight"] = {{80, 24}, std::vector<float>(80 * 24), "F16"};
     refused({"model.safetensors", "as 'model.layers.0.mlp.experts.gate_up_proj.weight'",
              "as 'model.layers.0.mlp.experts.0.gate_proj.weight'", "save_pretrained"});
+    model.tensors().erase("model.layers.0.mlp.experts.0.gate_proj.weight");  // another layer's has the right name
+    refused({"has no tensor 'model.layers.0.mlp.experts.0.gate_proj.weight'"});
 }
 
 TEST_F(Weights, AllExpertsInOneTensorAreOneEach) {

@@ -39,7 +39,6 @@ std::int64_t adjusted_width(const ConfigReader& reader, std::int64_t width) {
 }
 
 void read_lfm2(const ConfigReader& reader, ModelConfig& config) {
-    // One and the same under two names, in older and newer files.
     read_llama_like(reader, config,
                     {.intermediate_size = 12288,
                      .heads = 32,
@@ -47,8 +46,9 @@ void read_lfm2(const ConfigReader& reader, ModelConfig& config) {
                      .vocab_size = 65536,
                      .max_positions = 128000,
                      .rope_theta = 1e6,
-                     .tied_embeddings = reader.flag("tie_embedding", true),
+                     .tied_embeddings = true,
                      .activation = "silu"});
+    config.tied_embeddings = reader.flag("tie_embedding", config.tied_embeddings);  // its older name, which counts
     config.norm_epsilon = reader.number("norm_eps", 0, 1, 1e-5);
     config.intermediate_size =
         adjusted_width(reader, reader.size("block_ff_dim", largest_width, config.intermediate_size));
