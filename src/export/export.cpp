@@ -59,7 +59,8 @@ QuantizedModelInfo describe_run(const RunDirectory& run, const ModuleGrids& grid
     // Programs have names of their own for what a router is in.
     for (const std::string& linear : family.kept_linears())
         info.original.push_back(fmt::format(".*\\.{}$", last_name(linear)));
-    if (family.config.has_delta()) info.original.emplace_back(".*\\.in_proj_ba$");  // vLLM's name for both gates
+    if (family.config.has_delta() && !family.recurrent.decay_gate.empty())
+        info.original.emplace_back(".*\\.in_proj_ba$");  // vLLM's name for both gates
     info.original.insert(info.original.end(), info.schemes.ignored.begin(), info.schemes.ignored.end());
     const auto quantization = run.settings().find("quantization");
     if (quantization != run.settings().end()) info.damp = quantization->value("damp", info.damp);

@@ -35,9 +35,9 @@ std::string vllm_objection(const std::string& format, const Schemes& schemes, bo
             "--static-groups");
     if (!schemes.fused_alike)
         objections.emplace_back(
-            "it computes as one q, k and v (or q_a and kv_a, or in_proj_qkv and in_proj_z), and gate and up, and in "
+            "it computes as one q, k and v (or q_a and kv_a, or in_proj_qkv and in_proj_z), and gate and up, which "
             "some "
-            "layer these are not quantized alike");
+            "layer does not have quantized alike");
     if (!schemes.experts_alike) objections.emplace_back("it wants all experts of a layer quantized alike");
     return fmt::format("{}", fmt::join(objections, "; and "));
 }

@@ -121,15 +121,19 @@ Family read_family(const std::filesystem::path& model_dir) {
             *name = family.loaded_name(*name);
         family.prefixes.clear();
     }
-    const auto renamed = [&](const std::string& name) {
-        return family.otherwise + name.substr(std::string_view("model.").size());
-    };
-    if (!family.otherwise.empty() && !checkpoint.has(family.embedding) && checkpoint.has(renamed(family.embedding))) {
-        if (family.lm_head == family.embedding) family.lm_head = renamed(family.lm_head);
-        for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm})
-            *name = renamed(*name);
-        family.within_another = true;
+    if (!family.otherwise.empty() && !checkpoint.has(family.embedding)) {
+        Family renamed = put_within(family, family.otherwise, family.lm_head);
+        if (checkpoint.has(renamed.embedding)) family = std::move(renamed);
     }
+    return family;
+}
+
+Family put_within(Family family, const std::string& prefix, const std::string& head) {
+    for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm})
+        *name = prefix + name->substr(std::string_view("model.").size());
+    family.lm_head = family.config.tied_embeddings ? family.embedding : head;
+    family.within_another = true;
+    family.otherwise.clear();
     return family;
 }
 

@@ -84,6 +84,11 @@ Family describe_mixture(const ModelConfig& config, const std::string& block, con
 /// {kv_b} → {o}.
 void use_latent_attention(Family& family);
 
+/// A text model's family, with the names that it has within another model.
+/// @param prefix what stands before its tensors' names instead of "model."
+/// @param head the name of a head of its own
+Family put_within(Family family, const std::string& prefix, const std::string& head);
+
 /// OLMo 2's: norms behind attention and MLP instead of before them, and of query and key as a whole.
 Family describe_olmo(const ModelConfig& config);
 

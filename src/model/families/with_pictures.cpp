@@ -52,21 +52,9 @@ void read_text_model(const ConfigReader& reader, ModelConfig& config, std::initi
     }
 }
 
-/// The text model's family, with the names that it has within the other one.
-/// @param prefix what stands before its tensors' names instead of "model."
-/// @param head the name of a head of its own
-Family within(Family family, const std::string& prefix, const std::string& head) {
-    for (std::string* name : {&family.layer_prefix, &family.embedding, &family.final_norm})
-        *name = prefix + name->substr(std::string_view("model.").size());
-    family.lm_head = family.config.tied_embeddings ? family.embedding : head;
-    family.within_another = true;
-    family.otherwise.clear();
-    return family;
-}
-
 /// With LLaVA's names, which Gemma 3 and Mistral 3 have taken over.
 Family within_llava(Family text) {
-    Family family = within(std::move(text), "language_model.model.", "language_model.lm_head.weight");
+    Family family = put_within(std::move(text), "language_model.model.", "language_model.lm_head.weight");
     family.other_parts = {"vision_tower", "multi_modal_projector"};
     family.prefixes = {{"language_model.model.", "model.language_model."}, {"language_model.lm_head.", "lm_head."}};
     for (const std::string& part : family.other_parts)
@@ -75,14 +63,14 @@ Family within_llava(Family text) {
 }
 
 Family within_qwen2(const ModelConfig& config) {
-    Family family = within(qwen2_family.describe(config), "model.", "lm_head.weight");
+    Family family = put_within(qwen2_family.describe(config), "model.", "lm_head.weight");
     family.other_parts = {"visual"};
     family.prefixes = {{"model.", "model.language_model."}, {"visual.", "model.visual."}};
     return family;
 }
 
 Family within_qwen3(Family text) {
-    Family family = within(std::move(text), "model.language_model.", "lm_head.weight");
+    Family family = put_within(std::move(text), "model.language_model.", "lm_head.weight");
     family.other_parts.insert(family.other_parts.begin(), "visual");
     return family;
 }
